@@ -1,0 +1,32 @@
+"""One modality in, unit vectors of one space out. Importing this package does not import torch."""
+
+from trivium.encoders.base import (
+    MODALITIES,
+    Backbone,
+    DecodeError,
+    Encoder,
+    Features,
+    Modality,
+    Space,
+    Vectors,
+    unit_rows,
+)
+from trivium.encoders.batching import encode
+from trivium.encoders.registry import BACKBONES, build_backbone
+from trivium.encoders.weights import WeightsError
+
+__all__ = [
+    "BACKBONES",
+    "MODALITIES",
+    "Backbone",
+    "DecodeError",
+    "Encoder",
+    "Features",
+    "Modality",
+    "Space",
+    "Vectors",
+    "WeightsError",
+    "build_backbone",
+    "encode",
+    "unit_rows",
+]

@@ -1,0 +1,87 @@
+"""aiSFX: a convolutional network for sound effects, trained across nine libraries at once.
+
+Source: Ma & Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022
+(model X-Sequential-CE); the convolutional part is the nine-layer CNN of Kong et al., "DCASE 2018 Challenge
+baseline with convolutional neural networks", arXiv:1808.00773.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 256, 512)
+# Library -> number of classes, in the checkpoint's order. The first three follow the Universal Category System.
+HEADS: Mapping[str, int] = {
+    "prosfx": 78,
+    "soundly": 79,
+    "ucs_mixed": 69,
+    "soundstorm": 81,
+    "production_elements": 10,
+    "cartoon_express": 27,
+    "hpx_digital": 3,
+    "series_6000": 23,
+    "series_9000": 8,
+}
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with batch norm and ReLU, then max pooling."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, pool: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels_in, t, f) to (n, channels_out, t // pool, f // pool)."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return nn.functional.max_pool2d(x, self.pool) if self.pool > 1 else x
+
+
+class AiSFXNet(nn.Module):
+    """Log-mel blocks in, a 512-d embedding and the class scores of each library out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (1, *WIDTHS)
+        pools = (2, 2, 2, 1)
+        self.blocks = nn.ModuleList(ConvBlock(channels[i], channels[i + 1], pool=pools[i]) for i in range(len(WIDTHS)))
+        width = WIDTHS[-1]
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Linear(width, width // 2),
+                    nn.ReLU(),
+                    nn.Linear(width // 2, width // 4),
+                    nn.ReLU(),
+                    nn.Linear(width // 4, classes),
+                )
+                for name, classes in HEADS.items()
+            }
+        )
+
+    def forward(self, log_mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Map blocks (n, t, mel) to embeddings (n, 512) and logits {head: (n, classes)}."""
+        x = log_mel.unsqueeze(1)  # (n, 1, t, mel)
+        for block in self.blocks:
+            x = block(x)
+        embedding = x.mean(dim=3).amax(dim=2)  # mean over mel, maximum over time: (n, 512)
+        return embedding, {name: head(embedding) for name, head in self.heads.items()}
+
+
+def from_checkpoint_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the published checkpoint's tensors to this module's."""
+    names = list(HEADS)
+    renamed = {}
+    for name, tensor in state.items():
+        part, index_or_block, rest = name.split(".", 2)
+        if part == "embedding_net":
+            renamed[f"blocks.{int(index_or_block.removeprefix('conv_block')) - 1}.{rest}"] = tensor
+        else:
+            renamed[f"heads.{names[int(index_or_block)]}.{rest}"] = tensor
+    return renamed

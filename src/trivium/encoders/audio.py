@@ -1,0 +1,124 @@
+"""Sounds: aiSFX embeddings (512-d) and category probabilities, pooled over a clip's two-second blocks."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trivium.encoders.aisfx import HEADS, AiSFXNet
+from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, decode_audio
+from trivium.encoders.base import DecodeError, Features, Modality, Prepared
+from trivium.encoders.files import item_bytes
+
+# The paper's front end (Ma & Lerch 2022, section 3; computed there with Essentia).
+RATE_HZ = 44_100
+FFT_SAMPLES, HOP_SAMPLES, MELS = 2048, 1024, 96
+LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the training spectrograms
+BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
+BLOCKS_PER_PASS = 32
+
+
+class AiSFX:
+    """The sound-effects network on clips of any length."""
+
+    modality: Modality = "audio"
+    dim = 512
+
+    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+        """Load from ``folder`` (model.safetensors)."""
+        from safetensors.torch import load_file
+
+        self._device = torch.device(device)
+        net = AiSFXNet()
+        net.load_state_dict(load_file(folder / "model.safetensors"))
+        self._net = net.eval().to(self._device)
+
+    @cached_property
+    def _front_end(self) -> "torch.nn.Module":
+        from torchaudio.transforms import MelSpectrogram
+
+        mel = MelSpectrogram(
+            RATE_HZ,
+            n_fft=FFT_SAMPLES,
+            hop_length=HOP_SAMPLES,
+            n_mels=MELS,
+            f_max=RATE_HZ / 2,
+            mel_scale="htk",
+            norm=None,
+            power=2.0,
+            pad_mode="constant",
+        )
+        filters = mel.mel_scale.fb  # (frequencies, mels)
+        mel.mel_scale.fb = filters / filters.sum(dim=0, keepdim=True).clamp(min=1e-12)
+        return mel
+
+    def prepare(self, item: Any, /) -> Prepared:
+        """Decode a sound to log-mel blocks, float32, shape (blocks, 100, 96).
+
+        Args:
+            item: A path, a file's bytes, or a pair (waveform, rate in Hz) with a waveform (s,) or (s, channels).
+
+        Raises:
+            DecodeError: See `decode_audio`.
+        """
+        waveform, rate_hz = _checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
+        return self._blocks(waveform, rate_hz)
+
+    @torch.inference_mode()
+    def features(self, batch: Sequence[Prepared], /) -> Features:
+        """Return embeddings (n, 512) and probabilities {head: (n, classes)}, each the mean over a clip's blocks."""
+        if not batch:
+            return Features(
+                pooled=np.empty((0, self.dim), np.float32),
+                probabilities={head: np.empty((0, classes), np.float32) for head, classes in HEADS.items()},
+            )
+        clip = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(blocks) for blocks in batch]))
+        blocks = torch.from_numpy(np.concatenate(batch))  # (blocks of all clips, t, mel)
+        pooled = torch.zeros(len(batch), self.dim)
+        probabilities = {head: torch.zeros(len(batch), classes) for head, classes in HEADS.items()}
+        for start in range(0, len(blocks), BLOCKS_PER_PASS):
+            rows = clip[start : start + BLOCKS_PER_PASS]
+            embedding, logits = self._net(blocks[start : start + BLOCKS_PER_PASS].to(self._device))
+            pooled.index_add_(0, rows, embedding.cpu())
+            for head, scores in logits.items():
+                probabilities[head].index_add_(0, rows, torch.softmax(scores, dim=1).cpu())
+        counts = torch.bincount(clip, minlength=len(batch)).unsqueeze(1)
+        return Features(
+            pooled=(pooled / counts).numpy(),
+            probabilities={head: (total / counts).numpy() for head, total in probabilities.items()},
+        )
+
+    @torch.inference_mode()
+    def _blocks(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
+        from torchaudio.functional import resample
+
+        sound = torch.from_numpy(waveform)
+        # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
+        ratio = Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
+        if ratio != 1:
+            sound = resample(sound, ratio.denominator, ratio.numerator)
+        sound = sound / sound.abs().max().clamp(min=1e-9)  # silence stays silence
+        power = self._front_end(sound).T  # (t, mel)
+        log_mel = torch.log10(LOG_GAIN * power + 1) / LOG_FULL_SCALE
+        if len(log_mel) < BLOCK_FRAMES:
+            log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, BLOCK_FRAMES - len(log_mel)))
+        # A last part that does not fill a block is left out, as in the paper.
+        return log_mel.unfold(0, BLOCK_FRAMES, BLOCK_HOP_FRAMES).transpose(1, 2).contiguous().numpy()
+
+
+def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
+    values = np.asarray(waveform, dtype=np.float32)
+    if values.ndim == 2:
+        values = values.mean(axis=1)
+    if values.ndim != 1 or not len(values):
+        raise DecodeError(f"a waveform must have shape (s,) or (s, channels) with s > 0, got {np.shape(waveform)}")
+    if not np.isfinite(values).all():
+        raise DecodeError("the sound holds NaN or infinity")
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1] or len(values) / rate_hz > MAX_SECONDS:
+        raise DecodeError(f"{len(values)} samples at {rate_hz} Hz; known are {RATES_HZ} Hz and {MAX_SECONDS} s")
+    return np.ascontiguousarray(values), int(rate_hz)

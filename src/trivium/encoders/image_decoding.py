@@ -1,0 +1,109 @@
+"""Picture files to RGB: any mode Pillow knows, EXIF rotation applied, alpha over white, bounded before allocation."""
+
+import io
+import re
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from trivium.encoders.base import DecodeError
+
+# 100 megapixels are 300 MB as RGB; the largest consumer sensors have 50 to 200, delivered at 12 to 50.
+MAX_PIXELS = 100_000_000
+# Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Longer side of a rendered drawing: three times what the networks look at, so that their own resize decides.
+SVG_PIXELS = 672
+MAX_SVG_BYTES = 16 * 1024 * 1024
+# Any href that is neither a fragment of the same file nor inline data.
+OUTSIDE_REFERENCE = re.compile(rb"""(\bhref)\s*=\s*(["'])(?!\s*(?:#|data:)).*?\2""", re.DOTALL)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode a picture file's bytes to an upright RGB picture; the first frame of an animation.
+
+    Raises:
+        DecodeError: If the content is no known picture, damaged, truncated, or over `MAX_PIXELS`.
+    """
+    if _is_svg(data):
+        data = _render_svg(data)
+    try:
+        with warnings.catch_warnings():
+            # Our own limit below is checked before pixels are allocated; broken metadata need not be told.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,} in all")
+                image.load()
+                return to_rgb(_upright(image))
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:
+        raise DecodeError("not a picture: the content is in no known image format") from None
+    except Image.DecompressionBombError:
+        raise DecodeError(f"too many pixels: the limit is {MAX_PIXELS:,} in all") from None
+    except Exception as error:  # Pillow's decoders leak ValueError, SyntaxError, RuntimeError and more on damage
+        raise DecodeError(f"damaged picture: {error or type(error).__name__}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: 16-bit and float scaled (not clipped), transparency over white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image).astype(np.float64) / 257.0)
+    if image.mode in ("I", "F"):
+        return _from_array(_scaled(np.asarray(image).astype(np.float64)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block must not lose the picture
+        return image
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Bring integers of 8 or 16 bits, unit floats or anything else finite into 0 to 255."""
+    if not np.isfinite(values).all():
+        raise DecodeError("the picture holds NaN or infinity")
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        for full in (1.0, 255.0, 65535.0):
+            if high <= full:
+                return values * (255.0 / full)
+    return (values - low) * (255.0 / max(high - low, 1e-12))
+
+
+def _from_array(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8), "L").convert("RGB")
+
+
+def _is_svg(data: bytes) -> bool:
+    # SVG is XML or its gzip; Pillow's formats begin with none of these bytes.
+    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return head.startswith(b"<") and b"<svg" in data[:65536]
+
+
+def _render_svg(data: bytes) -> bytes:
+    """Render a drawing to PNG with resvg: no scripts, no network; file references are refused."""
+    if len(data) > MAX_SVG_BYTES:
+        raise DecodeError(f"too large for a drawing: {len(data):,} bytes, the limit is {MAX_SVG_BYTES:,}")
+    import resvg_py
+
+    try:
+        # resvg would read the pictures that a drawing names, from anywhere on this disk.
+        drawing = OUTSIDE_REFERENCE.sub(rb'\1=""', data).decode("utf-8-sig")
+        # Both sides are given, and it is fitted inside: a drawing may claim any width, height and ratio.
+        return bytes(
+            resvg_py.svg_to_bytes(svg_string=drawing, width=SVG_PIXELS, height=SVG_PIXELS, background="white", dpi=96.0)
+        )
+    except Exception as error:
+        raise DecodeError(f"damaged drawing: {error}") from error

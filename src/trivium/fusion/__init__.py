@@ -1,0 +1,8 @@
+"""Bringing modalities together: projections into one space, and combinations of vectors within it."""
+
+from trivium.fusion.base import Projection
+from trivium.fusion.combination import weighted_sum
+from trivium.fusion.labels import LabelBridge
+from trivium.fusion.projection import IdentityProjection, LinearProjection
+
+__all__ = ["IdentityProjection", "LabelBridge", "LinearProjection", "Projection", "weighted_sum"]

@@ -1,0 +1,27 @@
+"""Several vectors of one space combined into one: the weighted sum of a query's parts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import Vectors, unit_rows
+
+# Below this length the direction of a sum is rounding noise: float32 unit vectors cancel to about 1e-7.
+SHORTEST_SUM = 1e-4
+
+
+def weighted_sum(vectors: Vectors, weights: Sequence[float]) -> NDArray[np.float32]:
+    """Combine unit vectors (n, d) into one unit vector (d,); a negative weight means "less of this".
+
+    Raises:
+        ValueError: If the numbers of vectors and weights differ, a weight is not finite, or the parts cancel out.
+    """
+    if len(vectors) != len(weights) or not len(weights):
+        raise ValueError(f"as many weights as vectors are needed, at least one, got {len(weights)} and {len(vectors)}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"weights must be finite, got {list(weights)}")
+    total = np.asarray(weights, np.float64) @ vectors.astype(np.float64)  # (d,)
+    if np.linalg.norm(total) < SHORTEST_SUM * max(1.0, float(np.abs(weights).max())):
+        raise ValueError(f"the parts of the query cancel out (weights {list(weights)}): nothing is left to search for")
+    return unit_rows(total[np.newaxis])[0]

@@ -1,0 +1,35 @@
+"""Plain projections of pooled features: the identity and one linear map."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import Features, Vectors, unit_rows
+
+
+class IdentityProjection:
+    """The backbone's own space is the joint space: its pooled vectors, scaled to length 1."""
+
+    def __call__(self, features: Features, /) -> Vectors:
+        """Return ``features.pooled`` with rows of length 1, shape (n, d)."""
+        return unit_rows(features.pooled)
+
+
+class LinearProjection:
+    """One matrix: x -> unit(x W + b)."""
+
+    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None) -> None:
+        """Keep ``weight``, shape (d_in, d), and ``bias``, shape (d,).
+
+        Raises:
+            ValueError: If the shapes do not fit each other or a value is not finite.
+        """
+        bias = np.zeros(weight.shape[-1], np.float32) if bias is None else bias
+        if weight.ndim != 2 or bias.shape != (weight.shape[1],):
+            raise ValueError(f"weight must be (d_in, d) and bias (d,), got {weight.shape} and {bias.shape}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError("the projection's weight or bias holds NaN or infinity")
+        self._weight, self._bias = weight.astype(np.float32), bias.astype(np.float32)
+
+    def __call__(self, features: Features, /) -> Vectors:
+        """Map pooled features (n, d_in) to unit vectors (n, d)."""
+        return unit_rows(features.pooled @ self._weight + self._bias)

@@ -1,0 +1,117 @@
+"""The command line: argument parsing only; what the commands do is in the other modules.
+
+Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed, 2 wrong usage,
+3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+
+import trivium
+from trivium.encoders.base import MODALITIES
+
+EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
+# Options of `search` that take a query part, and the one-letter options: other words with a leading dash are queries.
+PART_OPTIONS = ("--text", "--image", "--audio")
+SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="trivium",
+        description="Search a local collection of pictures, sounds and texts, any by any.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 files skipped (index --strict), 75 collection is being "
+        "written by another process, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"trivium {trivium.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    index = commands.add_parser("index", help="make a collection, or bring it up to date")
+    index.add_argument("collection", metavar="COLLECTION", help="the collection's folder; made if it does not exist")
+    index.add_argument("media", metavar="MEDIA", nargs="+", help="files and folders")
+    index.add_argument("--space", help="a space's name or folder (see `trivium spaces`)")
+    index.add_argument("--no-captions", action="store_true", help="show captions in hits, but do not search them")
+    index.add_argument("--strict", action="store_true", help="exit with 3 if a file was skipped")
+    index.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    _add_device(index)
+
+    search = commands.add_parser(
+        "search",
+        help="find items by text, picture, sound, or several at once",
+        description="A query part may have a weight: '2:beach', '-0.5:crowd'; a leading '-' means less of it.",
+    )
+    search.add_argument("collection", metavar="COLLECTION")
+    search.add_argument("texts", metavar="TEXT", nargs="*", help="what to look for")
+    for option, modality in zip(PART_OPTIONS, MODALITIES, strict=True):
+        metavar = "TEXT" if modality == "text" else "FILE"
+        search.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
+    search.add_argument("--only", choices=MODALITIES, help="hits of one modality")
+    search.add_argument("-k", type=int, default=10, help="how many hits (default 10)")
+    search.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    search.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
+    search.add_argument("--space", help="refuse the collection if it was made with another space")
+    _add_device(search)
+
+    info = commands.add_parser("info", help="tell what a collection holds")
+    info.add_argument("collection", metavar="COLLECTION")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    remove = commands.add_parser("remove", help="forget items; the files themselves stay")
+    remove.add_argument("collection", metavar="COLLECTION")
+    remove.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with all that is below them")
+
+    spaces = commands.add_parser("spaces", help="list the spaces")
+    spaces.add_argument("--json", action="store_true", help="print one JSON object")
+
+    pull = commands.add_parser("pull", help="fetch and check the weights of a space, to work offline from then on")
+    pull.add_argument("space", metavar="SPACE", nargs="?", help="a space's name or folder (default: trivium-labels)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(protect_negatives(sys.argv[1:] if arguments is None else list(arguments)))
+    if options.command == "search" and options.k < 1:
+        parser.error(f"-k must be at least 1, got {options.k}")
+    from trivium.pipeline import commands
+
+    return commands.run(options)
+
+
+def protect_negatives(arguments: list[str]) -> list[str]:
+    """Let ``trivium search C "-crowd" --image -dull.jpg`` mean what it says.
+
+    argparse takes each word with a leading dash for an option. In a search, those that are none are query parts:
+    they are handed on as ``--text=-crowd`` and ``--image=-dull.jpg``.
+    """
+    if "search" not in arguments[:1]:
+        return arguments
+    protected: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*protected, word, *words]
+        if word in PART_OPTIONS:
+            value = next(words, None)
+            protected.append(word if value is None else f"{word}={value}")
+        elif (
+            word.startswith("-") and not word.startswith("--") and len(word) > 1 and not SEARCH_LETTERS.fullmatch(word)
+        ):
+            protected.append(f"--text={word}")
+        else:
+            protected.append(word)
+            if word == "-k":
+                protected += [value for value in [next(words, None)] if value is not None]
+    return protected
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

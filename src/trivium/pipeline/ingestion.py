@@ -1,0 +1,339 @@
+"""Files to vectors to collection: what is new or changed is read, encoded and committed, batch by batch."""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+import numpy as np
+
+from trivium.encoders.base import DecodeError, Modality, Prepared, Vectors
+from trivium.encoders.files import read_file
+from trivium.encoders.text_decoding import decode_text, first_line
+from trivium.pipeline.scanning import MediaFile, Problem, Scan, fingerprint, scan_media
+from trivium.pipeline.spaces import JointSpace
+from trivium.pipeline.store import NewItem, Role, Store, StoredItem, Writer
+
+# Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
+BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
+EMBED_ITEMS = 32  # per forward pass
+MAX_CAPTION_FILE_BYTES = 1024 * 1024
+# A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
+FRESH_NS = 2_000_000_000
+
+Progress = Callable[[Modality, int, int], None]  # (modality, files done, files to do)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did."""
+
+    added: int = 0
+    changed: int = 0
+    renamed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    ignored: int = 0  # files of kinds that are not indexed
+    skipped: list[Problem] = field(default_factory=list)
+    encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
+    seconds: dict[str, float] = field(default_factory=dict)  # scan, text, image, audio, index
+
+    @property
+    def indexed(self) -> int:
+        """Files that were taken in anew, or again because they changed."""
+        return self.added + self.changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """A file read, hashed and decoded."""
+
+    file: MediaFile
+    fingerprint: str
+    caption_fingerprint: str
+    content: str  # key of its vector
+    prepared: Prepared | None  # None where the vector is known
+    caption: str | None
+    caption_problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedFile:
+    """A file that could not be read or decoded."""
+
+    file: MediaFile
+    reason: str
+    was_read: bool  # its bytes are known, and hold nothing that can be indexed
+
+
+def ingest(
+    store: Store,
+    space: JointSpace,
+    media: Iterable[str | os.PathLike[str]],
+    *,
+    captions: bool = True,
+    progress: Progress | None = None,
+) -> Summary:
+    """Bring a collection up to date with files and folders.
+
+    Args:
+        store: The collection.
+        space: The space that the collection was made with.
+        media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
+            elsewhere stays.
+        captions: Whether captions are encoded as vectors of their items too; they are shown either way.
+        progress: Told after each batch.
+
+    Raises:
+        CollectionError: If the collection belongs to another space, or another process is writing to it.
+    """
+    store.require(space.space)
+    with store.writing() as writer:
+        return _Ingestion(store, writer, space, captions=captions, progress=progress).run(scan_media_timed(media))
+
+
+def scan_media_timed(media: Iterable[str | os.PathLike[str]]) -> tuple[Scan, float]:
+    """Scan, and say how many seconds it took."""
+    started = time.perf_counter()
+    scan = scan_media(media)
+    return scan, time.perf_counter() - started
+
+
+class _Ingestion:
+    """One run of `ingest`."""
+
+    def __init__(
+        self, store: Store, writer: Writer, space: JointSpace, *, captions: bool, progress: Progress | None
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._space = space
+        self._captions = captions
+        self._progress = progress
+        self._summary = Summary()
+        self._recorded = store.items()
+        self._known = store.contents()
+        self._gone: dict[str, StoredItem] = {}
+        self._by_content: dict[str, list[StoredItem]] = {}
+        for item in self._recorded.values():
+            self._by_content.setdefault(item.contents["content"], []).append(item)
+
+    def run(self, timed_scan: tuple[Scan, float]) -> Summary:
+        scan, self._summary.seconds["scan"] = timed_scan
+        summary = self._summary
+        summary.ignored = scan.ignored
+        summary.skipped += scan.problems
+        present = {file.path for file in scan.files}
+        self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
+        todo = [file for file in scan.files if not self._is_unchanged(file)]
+        summary.unchanged = len(scan.files) - len(todo)
+        for modality, files in groupby(todo, key=lambda file: file.modality):
+            started = time.perf_counter()
+            self._take_all(modality, list(files))
+            summary.seconds[modality] = time.perf_counter() - started
+        if self._gone:
+            self._writer.remove(item.id for item in self._gone.values())
+            summary.removed += len(self._gone)
+        started = time.perf_counter()
+        self._writer.save_index()
+        summary.seconds["index"] = time.perf_counter() - started
+        return summary
+
+    def _is_unchanged(self, file: MediaFile) -> bool:
+        item = self._recorded.get(file.path)
+        return (
+            item is not None
+            and item.fingerprint == file.fingerprint
+            and item.caption_fingerprint == file.caption_fingerprint
+            and ("caption" in item.contents) == self._embeds_caption(item.modality, item.caption)
+        )
+
+    def _embeds_caption(self, modality: Modality, caption: str | None) -> bool:
+        return self._captions and modality != "text" and caption is not None and "text" in self._space.modalities
+
+    def _take_all(self, modality: Modality, files: Sequence[MediaFile]) -> None:
+        if modality not in self._space.modalities:
+            reason = f"space {self._space.space} has no encoder for {modality}"
+            self._summary.skipped += [Problem(path=file.path, reason=reason) for file in files]
+            return
+        done = 0
+        for batch in self._load_ahead(files, batch_files=BATCH_FILES[modality]):
+            loaded = [result for result in batch if isinstance(result, LoadedFile)]
+            self._commit(modality, loaded)
+            for result in batch:
+                if isinstance(result, FailedFile):
+                    self._leave_out(result)
+            done += len(batch)
+            if self._progress is not None:
+                self._progress(modality, done, len(files))
+
+    def _load_ahead(self, files: Sequence[MediaFile], *, batch_files: int) -> Iterator[list[LoadedFile | FailedFile]]:
+        """Yield loaded batches in order; the next one is read and decoded while the caller encodes this one."""
+        remaining = iter(files)
+        workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="decode")
+        try:
+            ahead: list[Future[LoadedFile | FailedFile]] = []
+            while True:
+                current, ahead = (
+                    ahead,
+                    [workers.submit(self._load, f) for f in islice(remaining, batch_files)],
+                )
+                if current:
+                    yield [future.result() for future in current]
+                if not ahead:
+                    return
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+    def _load(self, file: MediaFile) -> LoadedFile | FailedFile:
+        was_read = False
+        try:
+            # Looked at before the bytes are: a change in between shows as a changed file next time.
+            state = _lasting_fingerprint(file.path)
+            caption_state = _lasting_fingerprint(file.caption_path) if file.caption_path else ""
+            data = read_file(file.path)
+            was_read = True
+            content = _content_key(file.modality, data)
+            caption, problem = self._load_caption(file)
+            prepared = None
+            if file.modality == "text":
+                text = decode_text(data)
+                caption = first_line(text)
+            if content not in self._known:
+                item = text if file.modality == "text" else data
+                prepared = self._space.encoder(file.modality).prepare(item)
+        except DecodeError as error:
+            return FailedFile(file=file, reason=error.reason, was_read=was_read)
+        except MemoryError:
+            return FailedFile(file=file, reason="too large for this machine's memory", was_read=was_read)
+        return LoadedFile(
+            file=file,
+            fingerprint=state,
+            caption_fingerprint=caption_state,
+            content=content,
+            prepared=prepared,
+            caption=caption,
+            caption_problem=problem,
+        )
+
+    def _load_caption(self, file: MediaFile) -> tuple[str | None, Problem | None]:
+        if file.caption_path is None:
+            return None, None
+        try:
+            return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES))), None
+        except DecodeError as error:
+            return None, Problem(path=file.caption_path, reason=f"caption left out: {error.reason}")
+
+    def _commit(self, modality: Modality, loaded: Sequence[LoadedFile]) -> None:
+        new = {file.content: file.prepared for file in loaded if file.prepared is not None}
+        vectors = self._embed(modality, new)
+        caption_of = {
+            file.file.path: _content_key("text", file.caption.encode())
+            for file in loaded
+            if file.caption is not None and self._embeds_caption(modality, file.caption)
+        }
+        new_captions = {
+            caption_of[file.file.path]: file.caption
+            for file in loaded
+            if file.file.path in caption_of and caption_of[file.file.path] not in self._known | new.keys()
+        }
+        text_vectors = self._embed_captions(new_captions)
+        items, untouched = [], {}
+        for file in loaded:
+            if file.caption_problem is not None:
+                self._summary.skipped.append(file.caption_problem)
+            contents: dict[Role, str] = {"content": file.content}
+            if file.file.path in caption_of:
+                contents["caption"] = caption_of[file.file.path]
+            before = self._recorded.get(file.file.path)
+            if before is not None and before.contents == contents and before.caption == file.caption:
+                untouched[before.id] = (file.fingerprint, file.caption_fingerprint)
+                self._summary.unchanged += 1
+            else:
+                items.append(self._new_item(file, contents, before))
+        if items:
+            self._writer.commit(items, [*new, *new_captions], np.concatenate([vectors, text_vectors]))
+        self._writer.touch(untouched)
+        self._known.update(new, new_captions)
+
+    def _new_item(self, file: LoadedFile, contents: Mapping[Role, str], before: StoredItem | None) -> NewItem:
+        renamed_from = None
+        if before is not None:
+            self._summary.changed += 1
+        else:
+            renamed_from = self._renamed_from(file.content)
+            if renamed_from is not None:
+                self._gone.pop(renamed_from.path, None)
+                self._summary.renamed += 1
+            else:
+                self._summary.added += 1
+        return NewItem(
+            path=file.file.path,
+            modality=file.file.modality,
+            fingerprint=file.fingerprint,
+            caption_fingerprint=file.caption_fingerprint,
+            caption=file.caption,
+            contents=contents,
+            renamed_from=None if renamed_from is None else renamed_from.id,
+        )
+
+    def _renamed_from(self, content: str) -> StoredItem | None:
+        """Find an item with this content whose file is no longer there; each is found once."""
+        candidates = self._by_content.get(content, [])
+        for item in candidates:
+            if item.path in self._gone or _is_gone(item.path):
+                candidates.remove(item)
+                return item
+        return None
+
+    def _leave_out(self, failed: FailedFile) -> None:
+        path = failed.file.path
+        self._summary.skipped.append(Problem(path=path, reason=failed.reason))
+        before = self._recorded.get(path)
+        # What cannot be read just now keeps its vectors; what was read and is damaged, or is gone, does not.
+        if before is not None and (failed.was_read or _is_gone(path)):
+            self._writer.remove([before.id])
+            self._summary.removed += 1
+
+    def _embed_captions(self, captions: Mapping[str, str | None]) -> Vectors:
+        if not captions:
+            return np.empty((0, self._space.space.dim), np.float32)
+        encoder = self._space.encoder("text")
+        return self._embed("text", {content: encoder.prepare(caption) for content, caption in captions.items()})
+
+    def _embed(self, modality: Modality, prepared: Mapping[str, Prepared]) -> Vectors:
+        batches = [np.empty((0, self._space.space.dim), np.float32)]
+        items = iter(prepared.values())
+        while batch := list(islice(items, EMBED_ITEMS)):
+            batches.append(self._space.encoder(modality).embed(batch))
+        self._summary.encoded[modality] += len(prepared)
+        return np.concatenate(batches)
+
+
+def _content_key(modality: Modality, data: bytes) -> str:
+    return f"{modality}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _lasting_fingerprint(path: str) -> str:
+    """Fingerprint that will tell any later change, or none ("") if the file is too fresh for that."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ""
+    is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
+    return "" if is_fresh else fingerprint(status)
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is certainly no such file; one that cannot be looked at may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False

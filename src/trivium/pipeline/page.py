@@ -1,0 +1,102 @@
+"""Hits as a web page: pictures shown, sounds played, captions printed; links are relative to the page."""
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from trivium.pipeline.retrieval import Hit
+
+# Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
+POLICY = "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --quiet: #888; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .7rem; font-weight: 600; }
+p.note { color: var(--quiet); margin: 0; } h2 img { height: 2.6rem; vertical-align: middle; background: #fff; }
+h2 audio { height: 2rem; vertical-align: middle; }
+ol { list-style: none; display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: .9rem;
+  margin: 0; padding: 0; }
+li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; display: flex; flex-direction: column; }
+.media { height: 9.5rem; display: flex; align-items: center; justify-content: center; background: #fff; color: #333;
+  padding: .5rem; box-sizing: border-box; overflow: hidden; }
+.media img { max-width: 100%; max-height: 100%; } .media audio { width: 100%; }
+.media blockquote { margin: 0; font-style: italic; overflow: hidden; max-height: 100%; }
+.about { padding: .5rem .7rem .6rem; font-size: .86rem; } .caption { margin: 0 0 .3rem; }
+.about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
+"""
+
+
+def render_page(title: str, sections: Sequence[tuple[str, Sequence[Hit]]], *, target: Path, note: str = "") -> str:
+    """Return an HTML page.
+
+    Args:
+        title: Plain text.
+        sections: Pairs of a query, as HTML made by `query_html`, and its hits.
+        target: The file that the page will be written to; media are linked relative to it.
+        note: Plain text below the title.
+    """
+    folder = target.absolute().parent
+    parts = [_section(heading, hits, folder) for heading, hits in sections]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<style>{STYLE}</style></head><body>\n'
+        f'<h1>{html.escape(title)}</h1>\n<p class="note">{html.escape(note)}</p>\n{"".join(parts)}</body></html>\n'
+    )
+
+
+def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
+    """Return a query as HTML: texts quoted, pictures and sounds embedded.
+
+    Args:
+        parts: (weight, modality, text or path) of each part.
+        target: The file that the page will be written to.
+    """
+    folder = target.absolute().parent
+    shown = []
+    for weight, modality, item in parts:
+        sign = "" if weight == 1 else "less of " if weight == -1 else f"{weight:g} × "
+        if modality == "text":
+            shown.append(f"{sign}“{html.escape(item)}”")
+        else:
+            shown.append(sign + _player(modality, os.path.abspath(item), folder))
+    return " + ".join(shown)
+
+
+def _section(heading: str, hits: Sequence[Hit], folder: Path) -> str:
+    cards = "".join(_card(hit, folder) for hit in hits)
+    return f"<h2>{heading}</h2>\n<ol>\n{cards}</ol>\n" if hits else f"<h2>{heading}</h2>\n<p>No hits.</p>\n"
+
+
+def _card(hit: Hit, folder: Path) -> str:
+    name = html.escape(printable(os.path.basename(hit.path)))
+    caption = html.escape(printable(hit.caption or ""))
+    if hit.modality == "text":
+        media, caption = f"<blockquote>{caption}</blockquote>", ""
+    else:
+        media = _player(hit.modality, hit.path, folder)
+    matched = "" if hit.matched == "content" else " by its caption"
+    return (
+        f'<li><div class="media">{media}</div><div class="about"><p class="caption">{caption}</p>'
+        f"<b>{hit.score:.3f}</b> {hit.modality}{matched}<br>"
+        f'<small><a href="{_link(hit.path, folder)}">{name}</a></small></div></li>\n'
+    )
+
+
+def _player(modality: str, path: str, folder: Path) -> str:
+    link, name = _link(path, folder), html.escape(printable(os.path.basename(path)), quote=True)
+    if modality == "image":
+        return f'<img src="{link}" alt="{name}" loading="lazy">'
+    return f'<audio controls preload="none" src="{link}" title="{name}"></audio>'
+
+
+def _link(path: str, folder: Path) -> str:
+    """Percent-encode the path's bytes; no byte of it can end the attribute or be taken for a scheme."""
+    return "./" + quote(os.fsencode(os.path.relpath(path, folder)))
+
+
+def printable(text: str) -> str:
+    """Make any file name or caption safe to show: one line, control characters and broken bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

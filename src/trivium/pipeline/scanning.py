@@ -1,0 +1,195 @@
+"""Finding the media: walks files and folders, and pairs each file with the caption beside it. Reads no content."""
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from trivium.encoders.base import Modality
+from trivium.pipeline.store import DATABASE
+
+SUFFIXES: dict[str, Modality] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".mp3"), "audio"),
+    **dict.fromkeys((".txt", ".md"), "text"),
+}
+CAPTION_SUFFIX = ".txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFile:
+    """One file to be an item."""
+
+    path: str  # absolute; bytes that are not UTF-8 as surrogates, as Python's os has them
+    modality: Modality
+    fingerprint: str
+    caption_path: str | None = None
+    caption_fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A file that was left out, or whose caption was, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """All that a walk found."""
+
+    files: list[MediaFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    ignored: int = 0  # files of other kinds
+    roots: list[str] = field(default_factory=list)  # what was walked; items below and not seen are gone
+    unseen: list[str] = field(default_factory=list)  # folders and files that could not be looked at
+
+    def covers(self, path: str) -> bool:
+        """Whether the walk would have met this path, had it been there."""
+        return _is_below(path, self.roots) and not _is_below(path, self.unseen)
+
+
+def scan_media(media: Iterable[str | os.PathLike[str]]) -> Scan:
+    """Walk files and folders.
+
+    Links inside a folder are not followed, hidden files and folders (a leading dot) and collections are passed over.
+    """
+    scan = Scan()
+    seen: set[str] = set()
+    for argument in media:
+        path = os.path.abspath(os.fspath(argument))
+        if os.path.islink(path):  # asked for by name: follow it
+            path = os.path.realpath(path)
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            scan.problems.append(Problem(path=path, reason=_reason(error)))
+            continue
+        scan.roots.append(path)
+        if stat.S_ISDIR(mode):
+            _walk(path, scan, seen)
+        else:
+            _take_one(path, scan, seen)
+    scan.files.sort(key=lambda file: (file.modality, os.fsencode(file.path)))
+    return scan
+
+
+def fingerprint(status: os.stat_result) -> str:
+    """Tell one state of a file from another without reading it.
+
+    The time of the last status change is part of it: a changed file with a forged modification time is noticed too.
+    """
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+def _walk(root: str, scan: Scan, seen: set[str]) -> None:
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = {entry.name: entry for entry in listing}
+        except OSError as error:
+            scan.problems.append(Problem(path=folder, reason=_reason(error)))
+            scan.unseen.append(folder)
+            continue
+        if DATABASE in entries and "vectors" in entries:
+            continue  # a collection
+        media = [entry for entry in entries.values() if _modality(entry.name) and not entry.name.startswith(".")]
+        with_captions = {_stem(entry.name) for entry in media if _modality(entry.name) != "text"}
+        for entry in entries.values():
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                if _modality(entry.name) or os.path.isdir(entry.path):
+                    scan.problems.append(Problem(path=entry.path, reason="a symbolic link, not followed"))
+            elif entry.is_dir():
+                folders.append(entry.path)
+            elif _modality(entry.name) is None:
+                scan.ignored += 1
+            elif not (_is_caption_name(entry.name) and _stem(entry.name) in with_captions):
+                caption = next(
+                    (_stem(entry.name) + s for s in _CAPTION_SPELLINGS if _stem(entry.name) + s in entries),
+                    None,
+                )
+                _take(entry.path, os.path.join(folder, caption) if caption else None, scan, seen)
+
+
+def _take_one(path: str, scan: Scan, seen: set[str]) -> None:
+    """Take a file that was named itself, not found in a folder."""
+    name = os.path.basename(path)
+    if _modality(name) is None:
+        known = " ".join(SUFFIXES)
+        scan.problems.append(Problem(path=path, reason=f"not a kind of file that is indexed ({known})"))
+        return
+    stem = os.path.join(os.path.dirname(path), _stem(name))
+    if _is_caption_name(name):
+        for suffix, modality in SUFFIXES.items():
+            if modality != "text" and os.path.lexists(stem + suffix):
+                scan.problems.append(
+                    Problem(path=path, reason=f"the caption of {_stem(name) + suffix}: name that file")
+                )
+                return
+    caption = next((stem + suffix for suffix in _CAPTION_SPELLINGS if os.path.lexists(stem + suffix)), None)
+    _take(path, caption, scan, seen)
+
+
+def _take(path: str, caption_path: str | None, scan: Scan, seen: set[str]) -> None:
+    if path in seen:
+        return
+    seen.add(path)
+    modality = _modality(os.path.basename(path))
+    assert modality is not None
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        scan.problems.append(Problem(path=path, reason=_reason(error)))
+        return
+    if not stat.S_ISREG(status.st_mode):
+        scan.problems.append(Problem(path=path, reason="not a regular file"))
+        return
+    caption_path = None if modality == "text" else caption_path
+    scan.files.append(
+        MediaFile(
+            path=path,
+            modality=modality,
+            fingerprint=fingerprint(status),
+            caption_path=caption_path,
+            caption_fingerprint=_fingerprint_at(caption_path) if caption_path else "",
+        )
+    )
+
+
+def _fingerprint_at(path: str) -> str:
+    try:
+        return fingerprint(os.lstat(path))
+    except OSError:
+        return ""
+
+
+_CAPTION_SPELLINGS = (CAPTION_SUFFIX, CAPTION_SUFFIX.upper())
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _modality(name: str) -> Modality | None:
+    return SUFFIXES.get(os.path.splitext(name)[1].lower())
+
+
+def _is_caption_name(name: str) -> bool:
+    return name.lower().endswith(CAPTION_SUFFIX)
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return error.strerror or type(error).__name__

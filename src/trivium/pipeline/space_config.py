@@ -1,0 +1,188 @@
+"""A space as a folder: `space.json` says which frozen backbone and which projection each modality has.
+
+The spaces that ship with Trivium lie in `trivium/spaces` and have the same form as a user's own. A config is read
+into frozen dataclasses; unknown keys are refused, so that a typing error is not a silent default.
+
+    {"format": 1, "name": "my-space", "dim": 384,
+     "encoders": {
+       "text":  {"backbone": "minilm-l6", "projection": {"kind": "identity"}},
+       "image": {"backbone": "efficientnet-lite0",
+                 "projection": {"kind": "labels", "labels": "imagenet.json", "top": 10}},
+       "audio": {"backbone": "aisfx", "projection": {"kind": "linear", "weights": "audio.safetensors"}}}}
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trivium.encoders.base import MODALITIES, Modality, Space
+from trivium.encoders.registry import BACKBONES
+
+FORMAT = 1
+CONFIG_FILE = "space.json"
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+PROJECTION_KEYS: Mapping[str, frozenset[str]] = {
+    "identity": frozenset({"kind"}),
+    "linear": frozenset({"kind", "weights"}),
+    "labels": frozenset({"kind", "labels", "top"}),
+}
+
+
+class SpaceError(Exception):
+    """A space that does not exist, or whose folder is not as it must be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionConfig:
+    """How a backbone's features come into the space."""
+
+    kind: Literal["identity", "linear", "labels"]
+    file: Path | None = None  # label lists or weights
+    top: int = 0  # classes that take part, for labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """One modality of a space."""
+
+    backbone: str
+    projection: ProjectionConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceConfig:
+    """A whole space, checked; nothing heavy is loaded yet."""
+
+    space: Space
+    description: str
+    encoders: Mapping[Modality, EncoderConfig]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Words for the classes of a backbone's heads."""
+
+    phrases: Mapping[str, list[str]]  # class -> everyday words for it
+    heads: Mapping[str, list[str]]  # head -> its classes in rank order
+
+
+def read_space_config(folder: Path) -> SpaceConfig:
+    """Read and check a space folder.
+
+    Raises:
+        SpaceError: If there is no ``space.json``, or it is not valid; all faults found are listed.
+    """
+    raw = _read_json(folder / CONFIG_FILE)
+    faults: list[str] = []
+    if raw.get("format") != FORMAT:
+        raise SpaceError(f"{folder / CONFIG_FILE} has format {raw.get('format')!r}, this Trivium reads format {FORMAT}")
+    _refuse_unknown(raw, {"format", "name", "description", "dim", "encoders"}, "space.json", faults)
+    name, dim = raw.get("name"), raw.get("dim")
+    if not isinstance(name, str) or not name:
+        faults.append(f"name must be a word, got {name!r}")
+    if not isinstance(dim, int) or not 1 <= dim <= 65536:
+        faults.append(f"dim must be 1 to 65536, got {dim!r}")
+    entries = raw.get("encoders")
+    if not isinstance(entries, dict) or not entries:
+        faults.append("encoders must name at least one modality")
+        entries = {}
+    encoders: dict[Modality, EncoderConfig] = {}
+    for modality, entry in entries.items():
+        if modality not in MODALITIES:
+            faults.append(f"unknown modality '{modality}', known are {', '.join(MODALITIES)}")
+        elif not isinstance(entry, dict):
+            faults.append(f"encoders.{modality} must be an object")
+        elif (encoder := _encoder(folder, modality, entry, faults)) is not None:
+            encoders[modality] = encoder
+    if faults:
+        raise SpaceError(f"{folder / CONFIG_FILE} is not valid: " + "; ".join(faults))
+    revision = _revision(dim, encoders)
+    return SpaceConfig(
+        space=Space(name=str(name), dim=int(str(dim)), revision=revision),
+        description=str(raw.get("description", "")),
+        encoders=encoders,
+    )
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a label file: ``{"phrases": {class: [word, ...]}, "heads": {head: [class, ...]}}``.
+
+    Raises:
+        SpaceError: If it is not of that form, or a head names a class without words.
+    """
+    raw = _read_json(path)
+    phrases, heads = raw.get("phrases"), raw.get("heads")
+    if not isinstance(phrases, dict) or not isinstance(heads, dict) or not heads:
+        raise SpaceError(f"{path} must hold 'phrases' and 'heads'")
+    for name, words in phrases.items():
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
+            raise SpaceError(f"{path}: class '{name}' needs a list of words")
+    for head, classes in heads.items():
+        missing = [name for name in classes if name not in phrases]
+        if missing:
+            raise SpaceError(f"{path}: head '{head}' names classes without words: {', '.join(missing[:5])}")
+    return Labels(phrases=phrases, heads=heads)
+
+
+def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: list[str]) -> EncoderConfig | None:
+    where = f"encoders.{modality}"
+    _refuse_unknown(entry, {"backbone", "projection"}, where, faults)
+    backbone = BACKBONES.get(str(entry.get("backbone")))
+    if backbone is None:
+        faults.append(f"{where}: unknown backbone {entry.get('backbone')!r}, known are {', '.join(sorted(BACKBONES))}")
+    elif backbone.modality != modality:
+        faults.append(f"{where}: backbone '{entry['backbone']}' is for {backbone.modality}")
+    projection = entry.get("projection")
+    kind = projection.get("kind") if isinstance(projection, dict) else None
+    if not isinstance(projection, dict) or kind not in PROJECTION_KEYS:
+        faults.append(f"{where}: projection.kind must be one of {', '.join(PROJECTION_KEYS)}, got {kind!r}")
+        return None
+    _refuse_unknown(projection, PROJECTION_KEYS[kind], f"{where}.projection", faults)
+    top = projection.get("top", 1)
+    if not isinstance(top, int) or top < 1:
+        faults.append(f"{where}: top must be at least 1, got {top!r}")
+    file = None
+    named = projection.get("labels" if kind == "labels" else "weights")
+    if kind != "identity":
+        # A plain name, so that a space folder from outside cannot point elsewhere on the disk.
+        if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
+            faults.append(f"{where}: no file {named!r} in the space's folder")
+        else:
+            file = folder / named
+    if backbone is None or faults:
+        return None
+    return EncoderConfig(backbone=str(entry["backbone"]), projection=ProjectionConfig(kind=kind, file=file, top=top))
+
+
+def _revision(dim: Any, encoders: Mapping[Modality, EncoderConfig]) -> str:
+    """Hash all that decides what vector an item gets."""
+    digest = hashlib.sha256(str(dim).encode())
+    for modality in sorted(encoders):
+        config = encoders[modality]
+        projection = config.projection
+        digest.update(f"|{modality}|{BACKBONES[config.backbone].revision}|{projection.kind}|{projection.top}|".encode())
+        if projection.file is not None:
+            digest.update(hashlib.sha256(projection.file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise SpaceError(f"{path} is too large for a config: {path.stat().st_size:,} bytes")
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SpaceError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SpaceError(f"{path} is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise SpaceError(f"{path} must hold an object")
+    return raw
+
+
+def _refuse_unknown(raw: Mapping[str, Any], known: set[str] | frozenset[str], where: str, faults: list[str]) -> None:
+    if unknown := sorted(set(raw) - known):
+        faults.append(f"{where} has unknown keys: {', '.join(unknown)}")

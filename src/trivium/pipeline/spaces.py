@@ -1,0 +1,234 @@
+"""Spaces: frozen encoders of several modalities and the projections that bring them together."""
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+import trivium
+from trivium.encoders.base import Backbone, Encoder, Modality, Prepared, Space, Vectors, unit_rows
+from trivium.encoders.batching import encode
+from trivium.encoders.registry import backbone_spec, build_backbone
+from trivium.encoders.weights import Weights, cache_folder
+from trivium.fusion.base import Projection
+from trivium.fusion.labels import LabelBridge
+from trivium.fusion.projection import IdentityProjection, LinearProjection
+from trivium.pipeline.space_config import (
+    CONFIG_FILE,
+    EncoderConfig,
+    Labels,
+    SpaceConfig,
+    SpaceError,
+    read_labels,
+    read_space_config,
+)
+
+DEFAULT_SPACE = "trivium-labels"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedEncoder:
+    """A backbone and the projection that puts its features into a space."""
+
+    modality: Modality
+    space: Space
+    backbone: Backbone
+    projection: Projection
+
+    def prepare(self, item: Any, /) -> Prepared:
+        """Decode one item; see the backbone's own ``prepare`` for what it takes."""
+        return self.backbone.prepare(item)
+
+    def embed(self, batch: Sequence[Prepared], /) -> Vectors:
+        """Return one unit vector per prepared item, shape (n, d)."""
+        return self.projection(self.backbone.features(batch))
+
+
+class JointSpace:
+    """A space with its encoders, each loaded when it is first used."""
+
+    def __init__(
+        self,
+        config: SpaceConfig,
+        *,
+        source: str,
+        device: str = "cpu",
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        """Prepare a space; ``source`` is what `load_space` takes, ``announce`` is told before each download."""
+        self.source = source
+        self.space = config.space
+        self._config = config
+        self._device = device
+        self._announce = announce
+        self._encoders: dict[Modality, Encoder] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the space has encoders for."""
+        return tuple(self._config.encoders)
+
+    def encoder(self, modality: Modality) -> Encoder:
+        """Return the encoder of a modality.
+
+        Raises:
+            SpaceError: If the space has none for it.
+            WeightsError: If its weights cannot be had.
+        """
+        with self._lock:  # decoding threads ask too; re-entrant, because label words go through the text encoder
+            if modality not in self._encoders:
+                config = self._config.encoders.get(modality)
+                if config is None:
+                    known = ", ".join(self.modalities)
+                    raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
+                backbone = build_backbone(config.backbone, device=self._device, announce=self._announce)
+                projection = self._projection(config)
+                self._encoders[modality] = ProjectedEncoder(modality, self.space, backbone, projection)
+            return self._encoders[modality]
+
+    def encode(
+        self,
+        modality: Modality,
+        items: Iterable[Any],
+        *,
+        batch_size: int = 32,
+        progress: Callable[[int], None] | None = None,
+    ) -> Vectors:
+        """Encode items of one modality.
+
+        Args:
+            modality: "text", "image" or "audio".
+            items: Strings for text; paths, bytes, PIL images or uint8 arrays (h, w, 3) for images; paths, bytes or
+                pairs (waveform, rate in Hz) for audio.
+            batch_size: Items per forward pass.
+            progress: Called with the number of items done after each batch.
+
+        Returns:
+            Unit vectors, shape (n, d), float32, in the order of ``items``.
+
+        Raises:
+            SpaceError: If the space has no encoder for the modality.
+            DecodeError: If an item cannot be decoded.
+        """
+        return encode(self.encoder(modality), items, batch_size=batch_size, progress=progress)
+
+    def pull(self) -> None:
+        """Fetch and derive all that the space needs, so that it works offline from then on."""
+        for modality in self.modalities:
+            self.encoder(modality)
+
+    def weights(self) -> list[Weights]:
+        """The weights that the space's backbones need."""
+        return [backbone_spec(config.backbone).weights for config in self._config.encoders.values()]
+
+    def _projection(self, config: EncoderConfig) -> Projection:
+        projection = config.projection
+        if projection.kind == "identity" or projection.file is None:
+            _check_width(config, backbone_spec(config.backbone).dim, self.space.dim)
+            return IdentityProjection()
+        if projection.kind == "linear":
+            from safetensors.numpy import load_file
+
+            tensors = load_file(projection.file)
+            if "weight" not in tensors:
+                raise SpaceError(f"{projection.file} must hold a tensor 'weight', it has {', '.join(tensors)}")
+            weight = tensors["weight"].astype(np.float32)
+            _check_width(config, weight.shape[-1], self.space.dim)
+            return LinearProjection(weight, tensors.get("bias"))
+        labels = read_labels(projection.file)
+        vectors = self._label_vectors(labels)
+        heads = {head: np.stack([vectors[name] for name in classes]) for head, classes in labels.heads.items()}
+        return LabelBridge(heads, top=projection.top)
+
+    def _label_vectors(self, labels: Labels) -> dict[str, Vectors]:
+        """Return each class's vector: the mean of its words' text vectors, length 1; kept in the cache."""
+        names = sorted(labels.phrases)
+        words = [word for name in names for word in labels.phrases[name]]
+        # The words go through the text encoder of this space, whose projection is part of the space's revision.
+        key = hashlib.sha256(f"{self.space.revision}|{json.dumps(words)}".encode()).hexdigest()[:32]
+        cached = cache_folder() / "labels" / f"{key}.npy"
+        matrix = _load_matrix(cached, rows=len(names), dim=self.space.dim)
+        if matrix is None:
+            if self._announce is not None:
+                self._announce(f"encoding {len(words)} label words (once)")
+            word_vectors = iter(self.encode("text", words))
+            means = [np.mean([next(word_vectors) for _ in labels.phrases[name]], axis=0) for name in names]
+            matrix = unit_rows(np.stack(means))
+            _save_matrix(cached, matrix)
+        return dict(zip(names, matrix, strict=True))
+
+
+def load_space(
+    name_or_folder: str | os.PathLike[str] = DEFAULT_SPACE,
+    *,
+    device: str = "cpu",
+    announce: Callable[[str], None] | None = None,
+) -> JointSpace:
+    """Load a space that ships with Trivium, one of the user's, or any folder with a ``space.json``.
+
+    Weights are fetched and encoders built when they are first used.
+
+    Args:
+        name_or_folder: A name that `list_spaces` knows, or a path.
+        device: Where the networks run, as torch names it.
+        announce: Called with one line before each download.
+
+    Raises:
+        SpaceError: If there is no such space, or its folder is not valid.
+    """
+    known = space_folders()
+    folder = known.get(str(name_or_folder), Path(name_or_folder))
+    if not (folder / CONFIG_FILE).is_file():
+        raise SpaceError(
+            f"no space '{name_or_folder}': known are {', '.join(known)}; a folder must hold a {CONFIG_FILE}"
+        )
+    source = str(name_or_folder) if str(name_or_folder) in known else str(folder.absolute())
+    return JointSpace(read_space_config(folder), source=source, device=device, announce=announce)
+
+
+def space_folders() -> dict[str, Path]:
+    """Name and folder of each space found: those that ship first, then the user's."""
+    own = Path(platformdirs.user_data_dir("trivium", appauthor=False)) / "spaces"
+    found: dict[str, Path] = {}
+    for root in (Path(trivium.__file__).parent / "spaces", own):
+        for config in sorted(root.glob(f"*/{CONFIG_FILE}")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def _check_width(config: EncoderConfig, width: int, dim: int) -> None:
+    if width != dim:
+        raise SpaceError(
+            f"{config.backbone} with a projection of kind '{config.projection.kind}' gives vectors of width {width}, "
+            f"the space has {dim}"
+        )
+
+
+def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:
+    try:
+        matrix: Vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return matrix if matrix.shape == (rows, dim) and np.isfinite(matrix).all() else None
+
+
+def _save_matrix(path: Path, matrix: Vectors) -> None:
+    """Write whole or not at all; another process may do the same at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as file:
+        try:
+            np.save(file, matrix)
+            file.flush()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

@@ -1,0 +1,501 @@
+"""The collection folder: what is in a collection, kept so that nothing acknowledged is ever lost.
+
+    NAME/
+      collection.db      SQLite: the only truth about items, and which vector lies where
+      vectors/           write-once shards, NNNNNNNN-<hash>.npy, float32 (n, d)
+      index/             the FAISS file: derived, verified by hash, rebuilt from the shards whenever it does not fit
+      lock               one writer at a time
+
+A batch is committed in this order: shard written and synced, renamed to its final name, folder synced, then one
+SQLite transaction names it. A crash before the transaction leaves an unnamed file, which the next writer removes;
+after it, the batch is complete. A vector belongs to a content (SHA-256 of the bytes), not to a path, so renames,
+copies and removed files that come back cost no encoding.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import Modality, Space, Vectors
+from trivium.indexes import FlatIndex, Ids
+
+APPLICATION_ID = 0x54524956  # "TRIV", so that `file` and we recognise our own database
+FORMAT = 1
+DATABASE = "collection.db"
+
+Role = Literal["content", "caption"]  # which of an item's vectors; later also windows of a sound, passages of a text
+
+SCHEMA = f"""
+CREATE TABLE collection (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    space_name TEXT NOT NULL, space_dim INTEGER NOT NULL, space_revision TEXT NOT NULL,
+    space_source TEXT NOT NULL,   -- what load_space takes: a name or a folder
+    generation INTEGER NOT NULL   -- grows with every commit
+);
+CREATE TABLE shard (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE vector (
+    id INTEGER PRIMARY KEY,
+    content TEXT NOT NULL UNIQUE, -- "<modality>:<sha256>"
+    shard INTEGER NOT NULL REFERENCES shard, row INTEGER NOT NULL
+);
+CREATE TABLE item (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,    -- as the file system has it: names need not be valid UTF-8
+    modality TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,    -- size and times of the file when it was read
+    caption_fingerprint TEXT NOT NULL,
+    caption TEXT
+);
+CREATE TABLE embedding (
+    item INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+    role TEXT NOT NULL,
+    vector INTEGER NOT NULL REFERENCES vector,
+    PRIMARY KEY (item, role)
+) WITHOUT ROWID;
+CREATE INDEX embedding_by_vector ON embedding (vector);
+CREATE TABLE index_file (name TEXT NOT NULL, sha256 TEXT NOT NULL, generation INTEGER NOT NULL);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+"""
+
+
+class CollectionError(Exception):
+    """A collection that is missing, damaged, of another format, or not to be used as asked."""
+
+
+class CollectionLockedError(CollectionError):
+    """Another process is writing to the collection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredItem:
+    """What is recorded of one file."""
+
+    id: int
+    path: str
+    modality: Modality
+    fingerprint: str
+    caption_fingerprint: str
+    caption: str | None
+    contents: Mapping[str, str]  # role -> content key of the vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """An item to be recorded; every content it names must be stored or come in the same batch."""
+
+    path: str
+    modality: Modality
+    fingerprint: str
+    caption_fingerprint: str
+    caption: str | None
+    contents: Mapping[Role, str]
+    renamed_from: int | None = None  # id of the item that had the same content at a path that is gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """An item that one of the searched vectors belongs to."""
+
+    vector: int
+    path: str
+    modality: Modality
+    caption: str | None
+    role: Role
+
+
+class Store:
+    """One collection folder, open for reading; writing needs `writing`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open an existing collection.
+
+        Raises:
+            CollectionError: If it is missing, half there, damaged, or of a newer format.
+        """
+        self.folder = folder
+        database = folder / DATABASE
+        if not database.is_file():
+            raise CollectionError(_what_is_missing(folder))
+        try:
+            self._db = _connect(database)
+            (application,) = self._db.execute("PRAGMA application_id").fetchone()
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if application != APPLICATION_ID:
+                raise CollectionError(f"{database} is not a Trivium collection")
+            if version != FORMAT:
+                raise CollectionError(
+                    f"{folder} has format {version}, this Trivium reads format {FORMAT}: "
+                    + ("install a newer Trivium" if version > FORMAT else "index the media anew")
+                )
+            row = self._db.execute(
+                "SELECT space_name, space_dim, space_revision, space_source FROM collection"
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise CollectionError(
+                f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
+                "your media are untouched"
+            ) from error
+        if row is None:
+            raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
+        self.space = Space(name=row[0], dim=row[1], revision=row[2])
+        self.space_source: str = row[3]
+        self._index: FlatIndex | None = None
+        self._index_generation = -1
+
+    @classmethod
+    def create(cls, folder: Path, space: Space, *, source: str) -> "Store":
+        """Make a new collection in a folder that does not exist or is empty.
+
+        Raises:
+            CollectionError: If the folder holds something else, or cannot be made.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CollectionError(_what_is_missing(folder))
+        try:
+            # Embeddings and file names are private: the folder is for its owner alone.
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "vectors").mkdir(mode=0o700)
+            (folder / "index").mkdir(mode=0o700)
+            # The database gets its final name when it is complete: half a collection is never taken for one.
+            draft = folder / f".{DATABASE}.new"
+            os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
+            with contextlib.closing(_connect(draft)) as db:
+                db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+                with db:
+                    db.execute(
+                        "INSERT INTO collection VALUES (1, ?, ?, ?, ?, 0)",
+                        (space.name, space.dim, space.revision, source),
+                    )
+            draft.rename(folder / DATABASE)
+            _sync_folder(folder)
+        except (OSError, sqlite3.Error) as error:
+            raise CollectionError(f"cannot make a collection in {folder}: {error}") from error
+        return cls(folder)
+
+    def require(self, space: Space) -> None:
+        """Refuse a space that is not the collection's own.
+
+        Raises:
+            CollectionError: With both names.
+        """
+        if space != self.space:
+            raise CollectionError(
+                f"{self.folder} was made with space {self.space}, it cannot be used with space {space}: vectors of "
+                "different spaces do not compare. Use the collection's own space, or index into a new collection"
+            )
+
+    def close(self) -> None:
+        """Close the database; nothing is pending."""
+        self._db.close()
+
+    # Reading
+
+    @property
+    def generation(self) -> int:
+        """Number of commits so far."""
+        (generation,) = self._db.execute("SELECT generation FROM collection").fetchone()
+        return int(generation)
+
+    def items(self) -> dict[str, StoredItem]:
+        """All items by path."""
+        contents: dict[int, dict[str, str]] = {}
+        for item, role, content in self._db.execute(
+            "SELECT e.item, e.role, v.content FROM embedding e JOIN vector v ON v.id = e.vector"
+        ):
+            contents.setdefault(item, {})[role] = content
+        rows = self._db.execute("SELECT id, path, modality, fingerprint, caption_fingerprint, caption FROM item")
+        return {
+            (path := os.fsdecode(raw)): StoredItem(
+                id=id_,
+                path=path,
+                modality=modality,
+                fingerprint=fingerprint,
+                caption_fingerprint=caption_fingerprint,
+                caption=caption,
+                contents=contents.get(id_, {}),
+            )
+            for id_, raw, modality, fingerprint, caption_fingerprint, caption in rows
+        }
+
+    def contents(self) -> set[str]:
+        """Keys of all contents that have a vector."""
+        return {row[0] for row in self._db.execute("SELECT content FROM vector")}
+
+    def counts(self) -> dict[Modality, int]:
+        """Number of items of each modality."""
+        rows = self._db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
+        return {cast(Modality, modality): int(count) for modality, count in rows}
+
+    def vector_count(self) -> int:
+        """Number of distinct vectors that belong to an item."""
+        (count,) = self._db.execute("SELECT count(DISTINCT vector) FROM embedding").fetchone()
+        return int(count)
+
+    def vectors_per_item(self) -> int:
+        """The most vectors that one item has."""
+        (most,) = self._db.execute("SELECT max(n) FROM (SELECT count(*) AS n FROM embedding GROUP BY item)").fetchone()
+        return int(most or 0)
+
+    def vectors_of(self, modality: Modality) -> Ids:
+        """Ids of the vectors that belong to items of one modality."""
+        rows = self._db.execute(
+            "SELECT DISTINCT e.vector FROM embedding e JOIN item i ON i.id = e.item WHERE i.modality = ?",
+            (modality,),
+        )
+        return np.fromiter((row[0] for row in rows), np.int64)
+
+    def matches(self, vectors: Sequence[int]) -> Iterator[Match]:
+        """Items that these vectors belong to, in the order of the vectors, then of the paths."""
+        for vector in vectors:
+            rows = self._db.execute(
+                "SELECT i.path, i.modality, i.caption, e.role FROM embedding e JOIN item i ON i.id = e.item "
+                "WHERE e.vector = ? ORDER BY i.path, e.role DESC",  # a content match is told before a caption's
+                (int(vector),),
+            )
+            for path, modality, caption, role in rows.fetchall():
+                yield Match(vector=vector, path=os.fsdecode(path), modality=modality, caption=caption, role=role)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one generation throughout, whatever a writer does meanwhile."""
+        with self._db:
+            self._db.execute("BEGIN")
+            yield
+
+    def index(self) -> FlatIndex:
+        """The index over all live vectors, from its file if that is sound and current, else from the shards.
+
+        Raises:
+            CollectionError: If a shard is missing or damaged.
+        """
+        generation = self.generation
+        if self._index is None or self._index_generation != generation:
+            self._index = self._read_index(generation) or FlatIndex(*self._live_vectors(), dim=self.space.dim)
+            self._index_generation = generation
+        return self._index
+
+    def has_current_index_file(self) -> bool:
+        """Whether the index file belongs to the present generation (its content is checked when it is read)."""
+        row = self._db.execute("SELECT name, generation FROM index_file").fetchone()
+        return row is not None and row[1] == self.generation and (self.folder / "index" / row[0]).is_file()
+
+    # Writing
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["Writer"]:
+        """Be the one writer.
+
+        Raises:
+            CollectionLockedError: If another process is writing.
+        """
+        lock = filelock.FileLock(self.folder / "lock", mode=0o600)
+        holder = self.folder / "lock.holder"
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            pid = holder.read_text() if holder.is_file() else "unknown"
+            raise CollectionLockedError(f"{self.folder} is being written by another process (pid {pid})") from None
+        try:
+            holder.write_text(str(os.getpid()))
+            yield Writer(self, self._db)
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _read_index(self, generation: int) -> FlatIndex | None:
+        row = self._db.execute("SELECT name, sha256, generation FROM index_file").fetchone()
+        if row is None or row[2] != generation:
+            return None
+        name, sha256, _ = row
+        try:
+            data = (self.folder / "index" / name).read_bytes()
+        except OSError:
+            return None
+        # FAISS trusts its files and does not notice a flipped bit: they are parsed only when their hash is ours.
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return None
+        return FlatIndex.from_bytes(data)
+
+    def _live_vectors(self) -> tuple[Ids, Vectors]:
+        """Ids and vectors of everything that belongs to an item, from the shards."""
+        parts = [(np.empty(0, np.int64), np.empty((0, self.space.dim), np.float32))]
+        for shard, name in self._db.execute("SELECT id, name FROM shard ORDER BY id").fetchall():
+            rows = self._db.execute(
+                "SELECT id, row FROM vector WHERE shard = ? AND id IN (SELECT vector FROM embedding) ORDER BY row",
+                (shard,),
+            ).fetchall()
+            if rows:
+                ids, positions = np.array(rows, np.int64).T
+                parts.append((ids, _read_shard(self.folder / "vectors" / name, dim=self.space.dim)[positions]))
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts])
+
+
+class Writer:
+    """Changes to a collection, each wholly made or not at all; made by `Store.writing`."""
+
+    def __init__(self, store: Store, db: sqlite3.Connection) -> None:
+        self._store = store
+        self._db = db
+        self._remove_unnamed_files()
+
+    def commit(self, items: Sequence[NewItem], contents: Sequence[str], vectors: Vectors) -> None:
+        """Add a batch of items and the vectors that they bring.
+
+        Args:
+            items: Each names only contents that are stored or among ``contents``.
+            contents: Keys of the new vectors, unique and not stored yet, n of them.
+            vectors: Unit vectors, shape (n, d).
+        """
+        shard_name, shard_hash = self._write_shard(vectors) if len(contents) else ("", "")
+        with self._transaction():
+            if shard_name:
+                cursor = self._db.execute(
+                    "INSERT INTO shard (name, rows, sha256) VALUES (?, ?, ?)",
+                    (shard_name, len(vectors), shard_hash),
+                )
+                self._db.executemany(
+                    "INSERT INTO vector (content, shard, row) VALUES (?, ?, ?)",
+                    [(content, cursor.lastrowid, row) for row, content in enumerate(contents)],
+                )
+            for item in items:
+                # What lay at this path before, and the item that was renamed to it.
+                self._db.execute(
+                    "DELETE FROM item WHERE path = ? OR id = ?", (os.fsencode(item.path), item.renamed_from)
+                )
+                cursor = self._db.execute(
+                    "INSERT INTO item (path, modality, fingerprint, caption_fingerprint, caption) VALUES (?, ?, ?, ?, ?)",
+                    (
+                        os.fsencode(item.path),
+                        item.modality,
+                        item.fingerprint,
+                        item.caption_fingerprint,
+                        item.caption,
+                    ),
+                )
+                self._db.executemany(
+                    "INSERT INTO embedding (item, role, vector) SELECT ?, ?, id FROM vector WHERE content = ?",
+                    [(cursor.lastrowid, role, content) for role, content in item.contents.items()],
+                )
+
+    def touch(self, fingerprints: Mapping[int, tuple[str, str]]) -> None:
+        """Record new (file, caption) fingerprints of items whose content is as it was."""
+        with self._transaction(new_generation=False):
+            self._db.executemany(
+                "UPDATE item SET fingerprint = ?, caption_fingerprint = ? WHERE id = ?",
+                [(file, caption, item) for item, (file, caption) in fingerprints.items()],
+            )
+
+    def remove(self, items: Iterable[int]) -> None:
+        """Forget items; their vectors stay in the shards until the collection is compacted."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM item WHERE id = ?", [(item,) for item in items])
+
+    def save_index(self) -> None:
+        """Write the index of the present generation, unless its file is there already."""
+        store = self._store
+        if store.has_current_index_file():
+            return
+        generation = store.generation
+        folder = store.folder / "index"
+        name = f"flat-{generation:08d}.faiss"
+        sha256 = _write_file(folder / name, store.index().to_bytes())
+        with self._transaction(new_generation=False):
+            self._db.execute("DELETE FROM index_file")
+            self._db.execute("INSERT INTO index_file VALUES (?, ?, ?)", (name, sha256, generation))
+        self._remove_unnamed_files()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, new_generation: bool = True) -> Iterator[None]:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            if new_generation:
+                self._db.execute("UPDATE collection SET generation = generation + 1")
+
+    def _write_shard(self, vectors: Vectors) -> tuple[str, str]:
+        """Write vectors to a new shard, to the disk, and return its name and SHA-256."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
+        data = buffer.getvalue()
+        (number,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM shard").fetchone()
+        name = f"{number:08d}-{hashlib.sha256(data).hexdigest()[:16]}.npy"
+        return name, _write_file(self._store.folder / "vectors" / name, data)
+
+    def _remove_unnamed_files(self) -> None:
+        """Delete what a crash left between writing a file and naming it, and index files of the past."""
+        named = {row[0] for row in self._db.execute("SELECT name FROM shard UNION SELECT name FROM index_file")}
+        for part in ("vectors", "index"):
+            for path in (self._store.folder / part).iterdir():
+                if path.name not in named:
+                    path.unlink()
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    # autocommit: transactions are ours alone (the module's own BEGINs come at surprising moments).
+    db = sqlite3.connect(database, timeout=30, isolation_level=None)
+    # A rollback journal, not WAL: the WAL of SQLite before 3.51.3, which Debian 12 has, can corrupt a database.
+    db.execute("PRAGMA journal_mode = DELETE")
+    db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is synced when the journal goes
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA secure_delete = ON")
+    return db
+
+
+def _read_shard(path: Path, *, dim: int) -> NDArray[np.float32]:
+    try:
+        vectors: NDArray[np.float32] = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise CollectionError(
+            f"{path} is missing or damaged ({error}): delete the collection and index again; your media are untouched"
+        ) from error
+    if vectors.ndim != 2 or vectors.shape[1] != dim or vectors.dtype != np.float32:
+        raise CollectionError(f"{path} is damaged: it holds {vectors.dtype} {vectors.shape}, not float32 (n, {dim})")
+    return vectors
+
+
+def _what_is_missing(folder: Path) -> str:
+    if not folder.exists():
+        return f"no collection at {folder}: make one with `trivium index {folder} MEDIA...`"
+    if not folder.is_dir():
+        return f"{folder} is a file, not a collection"
+    if (folder / "vectors").is_dir() and not (folder / DATABASE).exists():
+        return (
+            f"{folder} is half a collection: {DATABASE} is missing. Restore it from a backup, "
+            "or delete the folder and index again; your media are untouched"
+        )
+    return f"{folder} is not a collection: it has no {DATABASE}. Name a folder that does not exist yet, or is empty"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(path: Path, data: bytes) -> str:
+    """Write a new file whole, to the disk, for its owner alone; return its SHA-256."""
+    draft = path.with_name(f".{path.name}.new")
+    # Opened through Python, not by faiss.write_index, which can report success on a full disk.
+    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+    _sync_folder(path.parent)
+    return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Sounds: aiSFX embeddings (512-d) and category probabilities, pooled over a clip's two-second blocks."""
+"""Sounds: aiSFX embeddings (512-d) and category scores, pooled over a clip's two-second blocks."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -19,6 +19,9 @@ from trivium.encoders.files import item_bytes
 RATE_HZ = 44_100
 FFT_SAMPLES, HOP_SAMPLES, MELS = 2048, 1024, 96
 LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the training spectrograms
+# The loudest sample. The first batch norm's statistics say that the training spectrograms had mean 0.164; sounds
+# scaled to a peak of 1 have 0.26, to 0.2 about 0.18 (docs/models.md, "The level of a sound").
+PEAK = 0.2
 BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
 BLOCKS_PER_PASS = 32
 
@@ -39,10 +42,10 @@ class AiSFX:
         self._net = net.eval().to(self._device)
 
     @cached_property
-    def _front_end(self) -> "torch.nn.Module":
+    def _front_end(self) -> torch.nn.Module:
         from torchaudio.transforms import MelSpectrogram
 
-        mel = MelSpectrogram(
+        mel: torch.nn.Module = MelSpectrogram(
             RATE_HZ,
             n_fft=FFT_SAMPLES,
             hop_length=HOP_SAMPLES,
@@ -53,8 +56,8 @@ class AiSFX:
             power=2.0,
             pad_mode="constant",
         )
-        filters = mel.mel_scale.fb  # (frequencies, mels)
-        mel.mel_scale.fb = filters / filters.sum(dim=0, keepdim=True).clamp(min=1e-12)
+        filters = mel.get_buffer("mel_scale.fb")  # (frequencies, mels)
+        filters /= filters.sum(dim=0, keepdim=True).clamp(min=1e-12)
         return mel
 
     def prepare(self, item: Any, /) -> Prepared:
@@ -71,26 +74,26 @@ class AiSFX:
 
     @torch.inference_mode()
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return embeddings (n, 512) and probabilities {head: (n, classes)}, each the mean over a clip's blocks."""
+        """Return embeddings (n, 512) and logits {head: (n, classes)}, each the mean over a clip's blocks."""
         if not batch:
             return Features(
                 pooled=np.empty((0, self.dim), np.float32),
-                probabilities={head: np.empty((0, classes), np.float32) for head, classes in HEADS.items()},
+                logits={head: np.empty((0, classes), np.float32) for head, classes in HEADS.items()},
             )
         clip = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(blocks) for blocks in batch]))
         blocks = torch.from_numpy(np.concatenate(batch))  # (blocks of all clips, t, mel)
         pooled = torch.zeros(len(batch), self.dim)
-        probabilities = {head: torch.zeros(len(batch), classes) for head, classes in HEADS.items()}
+        logits = {head: torch.zeros(len(batch), classes) for head, classes in HEADS.items()}
         for start in range(0, len(blocks), BLOCKS_PER_PASS):
             rows = clip[start : start + BLOCKS_PER_PASS]
-            embedding, logits = self._net(blocks[start : start + BLOCKS_PER_PASS].to(self._device))
+            embedding, scores = self._net(blocks[start : start + BLOCKS_PER_PASS].to(self._device))
             pooled.index_add_(0, rows, embedding.cpu())
-            for head, scores in logits.items():
-                probabilities[head].index_add_(0, rows, torch.softmax(scores, dim=1).cpu())
+            for head, total in logits.items():
+                total.index_add_(0, rows, scores[head].cpu())
         counts = torch.bincount(clip, minlength=len(batch)).unsqueeze(1)
         return Features(
             pooled=(pooled / counts).numpy(),
-            probabilities={head: (total / counts).numpy() for head, total in probabilities.items()},
+            logits={head: (total / counts).numpy() for head, total in logits.items()},
         )
 
     @torch.inference_mode()
@@ -102,7 +105,7 @@ class AiSFX:
         ratio = Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
         if ratio != 1:
             sound = resample(sound, ratio.denominator, ratio.numerator)
-        sound = sound / sound.abs().max().clamp(min=1e-9)  # silence stays silence
+        sound = sound * (PEAK / sound.abs().max().clamp(min=1e-9))  # silence stays silence
         power = self._front_end(sound).T  # (t, mel)
         log_mel = torch.log10(LOG_GAIN * power + 1) / LOG_FULL_SCALE
         if len(log_mel) < BLOCK_FRAMES:

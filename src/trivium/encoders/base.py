@@ -45,7 +45,7 @@ class Features:
     """What a frozen backbone says about n items."""
 
     pooled: NDArray[np.float32]  # (n, d)
-    probabilities: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # head -> (n, c), rows sum to 1
+    logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # classifier head -> (n, c)
 
 
 class Backbone(Protocol):

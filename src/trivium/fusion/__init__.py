@@ -3,6 +3,6 @@
 from trivium.fusion.base import Projection
 from trivium.fusion.combination import weighted_sum
 from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import IdentityProjection, LinearProjection
+from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
 
-__all__ = ["IdentityProjection", "LabelBridge", "LinearProjection", "Projection", "weighted_sum"]
+__all__ = ["CentredProjection", "IdentityProjection", "LabelBridge", "LinearProjection", "Projection", "weighted_sum"]

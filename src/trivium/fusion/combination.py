@@ -24,4 +24,5 @@ def weighted_sum(vectors: Vectors, weights: Sequence[float]) -> NDArray[np.float
     total = np.asarray(weights, np.float64) @ vectors.astype(np.float64)  # (d,)
     if np.linalg.norm(total) < SHORTEST_SUM * max(1.0, float(np.abs(weights).max())):
         raise ValueError(f"the parts of the query cancel out (weights {list(weights)}): nothing is left to search for")
-    return unit_rows(total[np.newaxis])[0]
+    vector: NDArray[np.float32] = unit_rows(total[np.newaxis])[0]
+    return vector

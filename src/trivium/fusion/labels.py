@@ -1,8 +1,13 @@
 """The label bridge: what a frozen classifier sees, said in the vectors of its labels.
 
-An item becomes the convex combination of the text vectors of its likeliest classes, weighted by their
-probabilities (ConSE: Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings",
-ICLR 2014). No pairs are needed: the classifier's own label names carry its knowledge into the text space.
+An item becomes the convex combination of the text vectors of its classes, weighted by their probabilities (ConSE:
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014). No pairs are needed:
+the classifier's own label names carry its knowledge into the text space.
+
+Two things differ from the paper, both measured (docs/benchmarks.md, "The label bridge"). The probabilities are
+softened by a temperature and all classes take part: classes that are nearly right say what the item is like. And the
+mean label vector is taken away first: label vectors share a large common part, in which a softened combination
+would drown.
 """
 
 from collections.abc import Mapping
@@ -14,24 +19,24 @@ from trivium.encoders.base import Features, Vectors, unit_rows
 
 
 class LabelBridge:
-    """Class probabilities to text-space vectors; several heads are averaged."""
+    """Class scores to text-space vectors; several heads are averaged."""
 
-    def __init__(self, label_vectors: Mapping[str, Vectors], *, top: int) -> None:
+    def __init__(self, label_vectors: Mapping[str, NDArray[np.float32]], *, temperature: float) -> None:
         """Keep the label vectors.
 
         Args:
             label_vectors: For each head of the backbone the vectors of its classes, in rank order, shape (c, d).
-            top: How many of the likeliest classes of each head take part, at least 1.
+            temperature: Divides the logits before the softmax; above 0, 1 leaves the classifier's own probabilities.
 
         Raises:
-            ValueError: If there is no head, ``top`` is below 1, or the heads differ in width.
+            ValueError: If there is no head, the heads differ in width, or ``temperature`` is not above 0.
         """
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
         if len({vectors.shape[1] for vectors in label_vectors.values()}) != 1:
             raise ValueError(f"the heads' label vectors must share one width, got {_shapes(label_vectors)}")
         self._label_vectors = dict(label_vectors)
-        self._top = top
+        self._temperature = temperature
 
     def __call__(self, features: Features, /) -> Vectors:
         """Return unit vectors, shape (n, d).
@@ -41,22 +46,19 @@ class LabelBridge:
         """
         parts = []
         for head, vectors in self._label_vectors.items():
-            if head not in features.probabilities or features.probabilities[head].shape[1] != len(vectors):
+            if head not in features.logits or features.logits[head].shape[1] != len(vectors):
                 raise ValueError(
-                    f"head '{head}' has {len(vectors)} labels, the backbone gives {_shapes(features.probabilities)}"
+                    f"head '{head}' has {len(vectors)} labels, the backbone has {_shapes(features.logits)}"
                 )
-            parts.append(likeliest(features.probabilities[head], self._top) @ vectors)  # (n, d)
+            parts.append(softmax(features.logits[head] / self._temperature) @ vectors)  # (n, d)
         return unit_rows(np.mean(parts, axis=0))
 
 
-def likeliest(probabilities: NDArray[np.float32], top: int) -> NDArray[np.float32]:
-    """Keep each row's ``top`` largest entries of ``probabilities`` (n, c), scaled to sum 1; the rest become 0."""
-    classes = probabilities.shape[1]
-    kept = probabilities.copy()
-    if top < classes:
-        others = np.argpartition(probabilities, classes - top, axis=1)[:, : classes - top]
-        np.put_along_axis(kept, others, 0.0, axis=1)
-    return kept / kept.sum(axis=1, keepdims=True)
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn scores (n, c) into probabilities, rows summing to 1."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _shapes(arrays: Mapping[str, NDArray[np.float32]]) -> str:

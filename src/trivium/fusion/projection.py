@@ -1,4 +1,4 @@
-"""Plain projections of pooled features: the identity and one linear map."""
+"""Plain projections of pooled features: the identity, a shift of the origin, and one linear map."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,22 @@ class IdentityProjection:
     def __call__(self, features: Features, /) -> Vectors:
         """Return ``features.pooled`` with rows of length 1, shape (n, d)."""
         return unit_rows(features.pooled)
+
+
+class CentredProjection:
+    """The backbone's own space with another origin: unit(unit(x) - mean).
+
+    Vectors of one modality share a large common part; taking its mean away per modality closes much of the gap
+    between modalities (Liang et al., "Mind the Gap", NeurIPS 2022).
+    """
+
+    def __init__(self, mean: NDArray[np.float32]) -> None:
+        """Keep the new origin, shape (d,)."""
+        self._mean = mean.astype(np.float32)
+
+    def __call__(self, features: Features, /) -> Vectors:
+        """Map pooled features (n, d) to unit vectors (n, d)."""
+        return unit_rows(unit_rows(features.pooled) - self._mean)
 
 
 class LinearProjection:

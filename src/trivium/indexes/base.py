@@ -34,7 +34,7 @@ class VectorIndex(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of vectors."""
+        """Return the number of vectors."""
         ...
 
     def search(self, queries: Vectors, *, k: int, among: Ids | None = None) -> Hits:

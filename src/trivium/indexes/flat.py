@@ -45,7 +45,10 @@ class FlatIndex:
         if not width or not len(queries):
             shape = (len(queries), 0)
             return Hits(np.empty(shape, np.int64), np.empty(shape, np.float32), np.zeros(len(queries), np.int64))
-        params = None if among is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))
+        params: Any = None
+        if among is not None:
+            params = faiss.SearchParameters()
+            params.sel = faiss.IDSelectorBatch(among)
         scores, ids = self._faiss.search(queries, width, params=params)
         found = ids >= 0
         return Hits(ids, np.where(found, scores, -np.inf).astype(np.float32), found.sum(axis=1))

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -57,8 +57,7 @@ def index(options: argparse.Namespace) -> int:
     ) as collection:
         if not any(os.path.lexists(path) for path in options.media):
             raise CollectionError(f"no such file or folder: {', '.join(map(printable, options.media))}")
-        with _progress_bar() as progress:
-            summary = collection.add(options.media, captions=not options.no_captions, progress=progress)
+        summary = index_with_progress(collection, options.media, captions=not options.no_captions)
     seconds = time.perf_counter() - started
     if options.json:
         print(json.dumps(_summary_json(summary, seconds)))
@@ -69,10 +68,9 @@ def index(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Find items and show them."""
-    written: list[tuple[Modality, str]] = [("text", text) for text in [*options.texts, *options.text]]
-    written += [("image", file) for file in options.image]
-    written += [("audio", file) for file in options.audio]
-    parts = [parse_part(modality, item) for modality, item in written]
+    parts = [parse_part("text", text) for text in [*options.texts, *options.text]]
+    parts += [parse_part("image", file) for file in options.image]
+    parts += [parse_part("audio", file) for file in options.audio]
     with Collection.open(
         options.collection, space=options.space, device=_device(options.device), announce=_announce
     ) as collection:
@@ -86,7 +84,7 @@ def search(options: argparse.Namespace) -> int:
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
         print(json.dumps({"query": query, "space": space, "hits": found}))
     else:
-        _print_hits(hits)
+        print_hits(hits)
     return 0
 
 
@@ -171,6 +169,14 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+def index_with_progress(
+    collection: Collection, media: Sequence[str | os.PathLike[str]], *, captions: bool = True
+) -> Summary:
+    """Add media to a collection, with a progress bar for each modality on standard error."""
+    with _progress_bar() as progress:
+        return collection.add(media, captions=captions, progress=progress)
+
+
 def _fail(error: object, status: int) -> int:
     print(f"trivium: {printable(str(error))}", file=sys.stderr)
     return status
@@ -253,25 +259,27 @@ def _print_summary(summary: Summary, seconds: float, collection: Collection) -> 
     print(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
-def _print_hits(hits: "list[Hit]") -> None:
+def print_hits(hits: "list[Hit]") -> None:
+    """Print hits, best first: a table in a terminal, else a line with tabs for each."""
+    if not hits:
+        print("no hits: the collection has no such items")
+        return
+    rows = [(f"{h.score:.3f}", h.modality, printable(h.caption or ""), printable(_short(h.path))) for h in hits]
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(row) for row in rows))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if not hits:
-        print("no hits: the collection has no such items")
-        return
     table = Table(box=None, pad_edge=False)
     table.add_column("score", justify="right")
     table.add_column("")
     table.add_column("caption", ratio=3, overflow="fold")
     table.add_column("file", ratio=4, overflow="fold")
-    for hit in hits:
-        # Text, not str: a caption's [brackets] are no markup.
-        shown = Text(printable(hit.caption or "")), Text(printable(_short(hit.path)))
-        table.add_row(f"{hit.score:.3f}", hit.modality, *shown)
-    console = Console()
-    console.print(table if console.is_terminal else table, soft_wrap=not console.is_terminal)
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
+    Console().print(table)
 
 
 def _short(path: str) -> str:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import islice
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Modality, Prepared, Vectors
+from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
 from trivium.encoders.files import read_file
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.pipeline.scanning import MediaFile, Problem, Scan, fingerprint, scan_media
@@ -131,9 +131,9 @@ class _Ingestion:
         self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
         todo = [file for file in scan.files if not self._is_unchanged(file)]
         summary.unchanged = len(scan.files) - len(todo)
-        for modality, files in groupby(todo, key=lambda file: file.modality):
+        for modality in MODALITIES:
             started = time.perf_counter()
-            self._take_all(modality, list(files))
+            self._take_all(modality, [file for file in todo if file.modality == modality])
             summary.seconds[modality] = time.perf_counter() - started
         if self._gone:
             self._writer.remove(item.id for item in self._gone.values())
@@ -156,7 +156,7 @@ class _Ingestion:
         return self._captions and modality != "text" and caption is not None and "text" in self._space.modalities
 
     def _take_all(self, modality: Modality, files: Sequence[MediaFile]) -> None:
-        if modality not in self._space.modalities:
+        if files and modality not in self._space.modalities:
             reason = f"space {self._space.space} has no encoder for {modality}"
             self._summary.skipped += [Problem(path=file.path, reason=reason) for file in files]
             return
@@ -199,13 +199,11 @@ class _Ingestion:
             was_read = True
             content = _content_key(file.modality, data)
             caption, problem = self._load_caption(file)
-            prepared = None
+            item: str | bytes = data
             if file.modality == "text":
-                text = decode_text(data)
-                caption = first_line(text)
-            if content not in self._known:
-                item = text if file.modality == "text" else data
-                prepared = self._space.encoder(file.modality).prepare(item)
+                item = decode_text(data)
+                caption = first_line(item)
+            prepared = None if content in self._known else self._space.encoder(file.modality).prepare(item)
         except DecodeError as error:
             return FailedFile(file=file, reason=error.reason, was_read=was_read)
         except MemoryError:
@@ -229,7 +227,8 @@ class _Ingestion:
             return None, Problem(path=file.caption_path, reason=f"caption left out: {error.reason}")
 
     def _commit(self, modality: Modality, loaded: Sequence[LoadedFile]) -> None:
-        new = {file.content: file.prepared for file in loaded if file.prepared is not None}
+        # Decoded ahead of the last commit, which may have brought the same content.
+        new = {f.content: f.prepared for f in loaded if f.prepared is not None and f.content not in self._known}
         vectors = self._embed(modality, new)
         caption_of = {
             file.file.path: _content_key("text", file.caption.encode())

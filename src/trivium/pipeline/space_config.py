@@ -5,9 +5,9 @@ into frozen dataclasses; unknown keys are refused, so that a typing error is not
 
     {"format": 1, "name": "my-space", "dim": 384,
      "encoders": {
-       "text":  {"backbone": "minilm-l6", "projection": {"kind": "identity"}},
+       "text":  {"backbone": "minilm-l6", "projection": {"kind": "centred", "labels": "imagenet.json"}},
        "image": {"backbone": "efficientnet-lite0",
-                 "projection": {"kind": "labels", "labels": "imagenet.json", "top": 10}},
+                 "projection": {"kind": "labels", "labels": "imagenet.json", "temperature": 2}},
        "audio": {"backbone": "aisfx", "projection": {"kind": "linear", "weights": "audio.safetensors"}}}}
 """
 
@@ -27,7 +27,8 @@ MAX_CONFIG_BYTES = 16 * 1024 * 1024
 PROJECTION_KEYS: Mapping[str, frozenset[str]] = {
     "identity": frozenset({"kind"}),
     "linear": frozenset({"kind", "weights"}),
-    "labels": frozenset({"kind", "labels", "top"}),
+    "centred": frozenset({"kind", "labels"}),
+    "labels": frozenset({"kind", "labels", "temperature"}),
 }
 
 
@@ -39,9 +40,9 @@ class SpaceError(Exception):
 class ProjectionConfig:
     """How a backbone's features come into the space."""
 
-    kind: Literal["identity", "linear", "labels"]
+    kind: Literal["identity", "linear", "centred", "labels"]
     file: Path | None = None  # label lists or weights
-    top: int = 0  # classes that take part, for labels
+    temperature: float = 1.0  # of the classifier's probabilities, for labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +137,16 @@ def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: li
     elif backbone.modality != modality:
         faults.append(f"{where}: backbone '{entry['backbone']}' is for {backbone.modality}")
     projection = entry.get("projection")
-    kind = projection.get("kind") if isinstance(projection, dict) else None
+    kind: Any = projection.get("kind") if isinstance(projection, dict) else None
     if not isinstance(projection, dict) or kind not in PROJECTION_KEYS:
         faults.append(f"{where}: projection.kind must be one of {', '.join(PROJECTION_KEYS)}, got {kind!r}")
         return None
     _refuse_unknown(projection, PROJECTION_KEYS[kind], f"{where}.projection", faults)
-    top = projection.get("top", 1)
-    if not isinstance(top, int) or top < 1:
-        faults.append(f"{where}: top must be at least 1, got {top!r}")
+    temperature = projection.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        faults.append(f"{where}: temperature must be above 0, got {temperature!r}")
     file = None
-    named = projection.get("labels" if kind == "labels" else "weights")
+    named = projection.get("weights" if kind == "linear" else "labels")
     if kind != "identity":
         # A plain name, so that a space folder from outside cannot point elsewhere on the disk.
         if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
@@ -154,7 +155,9 @@ def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: li
             file = folder / named
     if backbone is None or faults:
         return None
-    return EncoderConfig(backbone=str(entry["backbone"]), projection=ProjectionConfig(kind=kind, file=file, top=top))
+    return EncoderConfig(
+        backbone=str(entry["backbone"]), projection=ProjectionConfig(kind=kind, file=file, temperature=temperature)
+    )
 
 
 def _revision(dim: Any, encoders: Mapping[Modality, EncoderConfig]) -> str:
@@ -163,7 +166,9 @@ def _revision(dim: Any, encoders: Mapping[Modality, EncoderConfig]) -> str:
     for modality in sorted(encoders):
         config = encoders[modality]
         projection = config.projection
-        digest.update(f"|{modality}|{BACKBONES[config.backbone].revision}|{projection.kind}|{projection.top}|".encode())
+        digest.update(
+            f"|{modality}|{BACKBONES[config.backbone].revision}|{projection.kind}|{projection.temperature}|".encode()
+        )
         if projection.file is not None:
             digest.update(hashlib.sha256(projection.file.read_bytes()).digest())
     return digest.hexdigest()[:12]

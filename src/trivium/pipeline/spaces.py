@@ -20,7 +20,7 @@ from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
 from trivium.fusion.base import Projection
 from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import IdentityProjection, LinearProjection
+from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
 from trivium.pipeline.space_config import (
     CONFIG_FILE,
     EncoderConfig,
@@ -127,7 +127,7 @@ class JointSpace:
             self.encoder(modality)
 
     def weights(self) -> list[Weights]:
-        """The weights that the space's backbones need."""
+        """Return the weights that the space's backbones need."""
         return [backbone_spec(config.backbone).weights for config in self._config.encoders.values()]
 
     def _projection(self, config: EncoderConfig) -> Projection:
@@ -146,23 +146,34 @@ class JointSpace:
             return LinearProjection(weight, tensors.get("bias"))
         labels = read_labels(projection.file)
         vectors = self._label_vectors(labels)
-        heads = {head: np.stack([vectors[name] for name in classes]) for head, classes in labels.heads.items()}
-        return LabelBridge(heads, top=projection.top)
+        mean = np.mean(list(vectors.values()), axis=0)
+        if projection.kind == "centred":
+            _check_width(config, backbone_spec(config.backbone).dim, self.space.dim)
+            return CentredProjection(mean)
+        heads = {head: np.stack([vectors[name] - mean for name in classes]) for head, classes in labels.heads.items()}
+        return LabelBridge(heads, temperature=projection.temperature)
 
     def _label_vectors(self, labels: Labels) -> dict[str, Vectors]:
         """Return each class's vector: the mean of its words' text vectors, length 1; kept in the cache."""
+        text = self._config.encoders.get("text")
+        if text is None:
+            raise SpaceError(f"space {self.space} has labels, but no text encoder to give them vectors")
         names = sorted(labels.phrases)
-        words = [word for name in names for word in labels.phrases[name]]
-        # The words go through the text encoder of this space, whose projection is part of the space's revision.
-        key = hashlib.sha256(f"{self.space.revision}|{json.dumps(words)}".encode()).hexdigest()[:32]
+        words = sorted({word for name in names for word in labels.phrases[name]}, key=lambda word: (len(word), word))
+        revision = backbone_spec(text.backbone).revision
+        key = hashlib.sha256(json.dumps([revision, labels.phrases], sort_keys=True).encode()).hexdigest()[:32]
         cached = cache_folder() / "labels" / f"{key}.npy"
         matrix = _load_matrix(cached, rows=len(names), dim=self.space.dim)
         if matrix is None:
             if self._announce is not None:
-                self._announce(f"encoding {len(words)} label words (once)")
-            word_vectors = iter(self.encode("text", words))
-            means = [np.mean([next(word_vectors) for _ in labels.phrases[name]], axis=0) for name in names]
-            matrix = unit_rows(np.stack(means))
+                self._announce(f"encoding {len(words):,} label words (once)")
+            # By the backbone alone: the text projection may itself depend on these vectors.
+            backbone = build_backbone(text.backbone, device=self._device, announce=self._announce)
+            plain = ProjectedEncoder("text", self.space, backbone, IdentityProjection())
+            vector_of = dict(zip(words, encode(plain, words, batch_size=128), strict=True))
+            matrix = unit_rows(
+                np.stack([np.mean([vector_of[word] for word in labels.phrases[name]], axis=0) for name in names])
+            )
             _save_matrix(cached, matrix)
         return dict(zip(names, matrix, strict=True))
 

@@ -233,17 +233,17 @@ class Store:
         return {row[0] for row in self._db.execute("SELECT content FROM vector")}
 
     def counts(self) -> dict[Modality, int]:
-        """Number of items of each modality."""
+        """Count the items of each modality."""
         rows = self._db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
         return {cast(Modality, modality): int(count) for modality, count in rows}
 
     def vector_count(self) -> int:
-        """Number of distinct vectors that belong to an item."""
+        """Count the distinct vectors that belong to an item."""
         (count,) = self._db.execute("SELECT count(DISTINCT vector) FROM embedding").fetchone()
         return int(count)
 
     def vectors_per_item(self) -> int:
-        """The most vectors that one item has."""
+        """Return the most vectors that one item has."""
         (most,) = self._db.execute("SELECT max(n) FROM (SELECT count(*) AS n FROM embedding GROUP BY item)").fetchone()
         return int(most or 0)
 
@@ -274,7 +274,7 @@ class Store:
             yield
 
     def index(self) -> FlatIndex:
-        """The index over all live vectors, from its file if that is sound and current, else from the shards.
+        """Return the index over all live vectors, from its file if that is sound and current, else from the shards.
 
         Raises:
             CollectionError: If a shard is missing or damaged.
@@ -374,7 +374,8 @@ class Writer:
                     "DELETE FROM item WHERE path = ? OR id = ?", (os.fsencode(item.path), item.renamed_from)
                 )
                 cursor = self._db.execute(
-                    "INSERT INTO item (path, modality, fingerprint, caption_fingerprint, caption) VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO item (path, modality, fingerprint, caption_fingerprint, caption) "
+                    "VALUES (?, ?, ?, ?, ?)",
                     (
                         os.fsencode(item.path),
                         item.modality,

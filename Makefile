@@ -1,0 +1,42 @@
+# Everything a developer or a visitor runs. Each target makes the virtual environment when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check format lint types bench clean
+
+setup: $(STAMP)
+
+# Exact versions come from constraints.txt; pyproject.toml has the ranges.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Cannot make a virtual environment: on Debian and Ubuntu, install python3-venv."; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python scripts/demo.py $(if $(MEDIA),--media $(MEDIA))
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP) lint types test
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,123 @@
+"""Media made on the spot, and a space with real decoding but tiny made-up networks, so that the pipeline's own
+logic is tested in milliseconds. The real networks are in test_end_to_end.py."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image, ImageDraw
+
+from trivium.encoders.audio_decoding import decode_audio
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Space, Vectors, unit_rows
+from trivium.encoders.files import item_bytes
+from trivium.encoders.image_decoding import decode_image
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.space_config import SpaceConfig
+from trivium.pipeline.spaces import JointSpace
+
+DIM = 16
+
+
+class StubEncoder:
+    """Real decoding; the vector is drawn from a seed that the decoded content gives."""
+
+    def __init__(self, modality: Modality, space: Space, calls: list[str]) -> None:
+        self.modality = modality
+        self.space = space
+        self._calls = calls
+
+    def prepare(self, item: Any, /) -> Prepared:
+        if self.modality == "image":
+            return np.asarray(decode_image(item_bytes(item)).resize((8, 8)))
+        if self.modality == "audio":
+            return decode_audio(item_bytes(item))[0][:1000]
+        if not item.strip():
+            raise DecodeError("the text is empty")
+        return np.frombuffer(item.encode("utf-8", "surrogateescape"), np.uint8)
+
+    def embed(self, batch: Sequence[Prepared], /) -> Vectors:
+        self._calls += [self.modality] * len(batch)
+        seeds = [int.from_bytes(hashlib.sha256(item.tobytes()).digest()[:8], "big") for item in batch]
+        return unit_rows(np.stack([np.random.default_rng(seed).normal(size=DIM) for seed in seeds]))
+
+
+class StubSpace(JointSpace):
+    """A space named 'stub' that counts what it encodes."""
+
+    def __init__(self, revision: str = "1", modalities: tuple[Modality, ...] = ("text", "image", "audio")) -> None:
+        space = Space(name="stub", dim=DIM, revision=revision)
+        super().__init__(SpaceConfig(space=space, description="", encoders={}), source="stub")
+        self.calls: list[str] = []
+        self._modalities = modalities
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return self._modalities
+
+    def encoder(self, modality: Modality) -> Encoder:
+        return StubEncoder(modality, self.space, self.calls)
+
+
+def save_picture(path: Path, colour: str = "red", *, size: tuple[int, int] = (32, 24)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", size, colour)
+    ImageDraw.Draw(picture).line((0, 0, size[0], size[1]), fill="white")
+    picture.save(path)
+    return path
+
+
+def save_sound(path: Path, hz: float = 440.0, *, seconds: float = 0.2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(int(8000 * seconds)) / 8000
+    soundfile.write(path, np.sin(2 * np.pi * hz * times).astype(np.float32), 8000)
+    return path
+
+
+@pytest.fixture
+def space() -> StubSpace:
+    return StubSpace()
+
+
+@pytest.fixture
+def make_space() -> Callable[..., StubSpace]:
+    return StubSpace
+
+
+@pytest.fixture
+def picture() -> Callable[..., Path]:
+    return save_picture
+
+
+@pytest.fixture
+def sound() -> Callable[..., Path]:
+    return save_sound
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Three pictures (one with a caption), two sounds (one with a caption), two texts."""
+    folder = tmp_path / "media"
+    save_picture(folder / "red.png", "red")
+    save_picture(folder / "blue.jpg", "blue")
+    save_picture(folder / "deep" / "green.webp", "green")
+    (folder / "red.txt").write_text("A red sign.\nde=Ein rotes Schild.\n")
+    save_sound(folder / "low.wav", 220)
+    save_sound(folder / "deep" / "high.ogg", 880)
+    (folder / "deep" / "high.txt").write_text("A high tone.")
+    (folder / "note.md").write_text("# Shopping\nmilk and bread\n")
+    (folder / "poem.txt").write_text("Roses are red,\nviolets are blue.\n")
+    (folder / "readme.pdf").write_bytes(b"%PDF")
+    return folder
+
+
+@pytest.fixture
+def collection(tmp_path: Path, media: Path, space: StubSpace) -> Collection:
+    """The media, indexed."""
+    made = Collection.open(tmp_path / "collection", space=space)
+    made.add(media)
+    space.calls.clear()
+    return made

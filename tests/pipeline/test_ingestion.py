@@ -1,0 +1,403 @@
+"""What a run takes in, leaves out and drops, and that nothing is encoded twice."""
+
+import os
+import shutil
+import sqlite3
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from trivium.pipeline import ingestion
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.ingestion import Summary
+from trivium.pipeline.store import CollectionError, CollectionLockedError, Store
+
+
+def names(collection: Collection) -> set[str]:
+    return {os.path.basename(path) for path in Store(collection.folder).items()}
+
+
+def reasons(summary: Summary) -> dict[str, str]:
+    return {os.path.basename(problem.path): problem.reason for problem in summary.skipped}
+
+
+def test_first_run_takes_all_media_and_no_captions_as_items(tmp_path: Path, media: Path, space) -> None:
+    collection = Collection.open(tmp_path / "new", space=space)
+    summary = collection.add(media)
+    assert names(collection) == {"red.png", "blue.jpg", "green.webp", "low.wav", "high.ogg", "note.md", "poem.txt"}
+    assert (summary.added, summary.indexed, summary.unchanged, summary.removed) == (7, 7, 0, 0)
+    assert summary.ignored == 1  # the PDF
+    assert summary.skipped == []
+    assert summary.encoded == {"text": 4, "image": 3, "audio": 2}  # two texts, two captions
+    assert collection.info().items == {"audio": 2, "image": 3, "text": 2}
+    assert collection.info().vectors == 9
+
+
+def test_second_run_encodes_nothing(collection: Collection, media: Path, space) -> None:
+    before = collection.info().generation
+    summary = collection.add(media)
+    assert (summary.unchanged, summary.indexed, summary.removed) == (7, 0, 0)
+    assert space.calls == []
+    assert collection.info().generation == before
+
+
+def test_second_run_reads_nothing_once_files_are_old(
+    collection: Collection, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "FRESH_NS", 0)
+    collection.add(media)  # records lasting fingerprints
+
+    def unreachable(*_: object, **__: object) -> bytes:
+        raise AssertionError("an unchanged file was read")
+
+    monkeypatch.setattr(ingestion, "read_file", unreachable)
+    assert collection.add(media).unchanged == 7
+
+
+def test_changed_content_is_encoded_again(collection: Collection, media: Path, space, picture) -> None:
+    picture(media / "red.png", "orange")
+    summary = collection.add(media)
+    assert (summary.changed, summary.unchanged) == (1, 6)
+    assert space.calls == ["image"]
+
+
+def test_change_with_forged_times_is_noticed(collection: Collection, media: Path, space) -> None:
+    path = media / "poem.txt"
+    status = path.stat()
+    path.write_text("Roses are old,\nviolets are blue.\n")  # same length
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert collection.add(media).changed == 1
+    assert space.calls == ["text"]
+
+
+def test_touched_file_is_unchanged(collection: Collection, media: Path, space) -> None:
+    os.utime(media / "red.png", (1, 1))
+    summary = collection.add(media)
+    assert (summary.unchanged, summary.changed) == (7, 0)
+    assert space.calls == []
+
+
+def test_rename_costs_no_encoding(collection: Collection, media: Path, space) -> None:
+    (media / "blue.jpg").rename(media / "deep" / "azure.jpg")
+    summary = collection.add(media)
+    assert (summary.renamed, summary.added, summary.removed) == (1, 0, 0)
+    assert space.calls == []
+    assert "azure.jpg" in names(collection)
+    assert "blue.jpg" not in names(collection)
+
+
+def test_rename_across_folders_indexed_apart(tmp_path: Path, collection: Collection, media: Path, space) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (media / "blue.jpg").rename(other / "blue.jpg")
+    summary = collection.add(other)
+    assert (summary.renamed, summary.added) == (1, 0)
+    assert space.calls == []
+    assert len(collection) == 7
+
+
+def test_rename_over_another_item(collection: Collection, media: Path, space) -> None:
+    (media / "poem.txt").replace(media / "note.md")
+    summary = collection.add(media)
+    assert space.calls == []
+    assert summary.changed + summary.renamed == 1
+    assert len(collection) == 6
+
+
+def test_swapped_names(collection: Collection, media: Path, space) -> None:
+    a, b = media / "poem.txt", media / "note.md"
+    a.rename(media / "aside")
+    b.rename(a)
+    (media / "aside").rename(b)
+    assert collection.add(media).changed == 2
+    assert space.calls == []
+    assert len(collection) == 7
+
+
+def test_copy_is_an_item_of_its_own_without_encoding(collection: Collection, media: Path, space) -> None:
+    shutil.copy(media / "blue.jpg", media / "copy.jpg")
+    summary = collection.add(media)
+    assert summary.added == 1
+    assert space.calls == []
+    hits = collection.search(image=media / "blue.jpg", k=2)
+    assert {os.path.basename(hit.path) for hit in hits} == {"blue.jpg", "copy.jpg"}
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_files", [1, 2, 64])
+def test_copies_in_one_run_are_encoded_once(tmp_path: Path, space, picture, monkeypatch, batch_files: int) -> None:
+    monkeypatch.setattr(ingestion, "BATCH_FILES", {**ingestion.BATCH_FILES, "image": batch_files})
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "media" / name, "red")
+    summary = Collection.open(tmp_path / "c", space=space).add(tmp_path / "media")
+    assert summary.added == 3
+    assert space.calls == ["image"]
+
+
+def test_gone_files_are_dropped_and_come_back_for_free(collection: Collection, media: Path, space, tmp_path) -> None:
+    shutil.move(media / "deep", tmp_path / "away")
+    summary = collection.add(media)
+    assert summary.removed == 2
+    assert "high.ogg" not in names(collection)
+    shutil.move(tmp_path / "away", media / "deep")
+    assert collection.add(media).added == 2
+    assert space.calls == []
+
+
+def test_what_lies_elsewhere_stays(tmp_path: Path, collection: Collection, picture) -> None:
+    picture(tmp_path / "other" / "x.png", "pink")
+    summary = collection.add(tmp_path / "other")
+    assert (summary.added, summary.removed) == (1, 0)
+    assert len(collection) == 8
+
+
+def test_missing_argument_drops_nothing(collection: Collection, media: Path, tmp_path: Path) -> None:
+    shutil.move(media, tmp_path / "unplugged")
+    summary = collection.add(media)
+    assert reasons(summary) == {"media": "no such file or folder"}
+    assert len(collection) == 7
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_folder_keeps_its_items(collection: Collection, media: Path) -> None:
+    (media / "deep").chmod(0)
+    try:
+        summary = collection.add(media)
+    finally:
+        (media / "deep").chmod(0o700)
+    assert reasons(summary) == {"deep": "permission denied"}
+    assert len(collection) == 7
+
+
+def test_caption_change_encodes_the_caption_alone(collection: Collection, media: Path, space) -> None:
+    (media / "red.txt").write_text("A stop sign.")
+    assert collection.add(media).changed == 1
+    assert space.calls == ["text"]
+    (hit,) = collection.search(text="A stop sign.", k=1)
+    assert (os.path.basename(hit.path), hit.matched, hit.caption) == ("red.png", "caption", "A stop sign.")
+
+
+def test_caption_added_and_removed(collection: Collection, media: Path, space) -> None:
+    (media / "blue.txt").write_text("The sea.")
+    assert collection.add(media).changed == 1
+    assert collection.search(text="The sea.", k=1)[0].matched == "caption"
+    (media / "blue.txt").unlink()
+    assert collection.add(media).changed == 1
+    assert collection.search(image=media / "blue.jpg", k=1)[0].caption is None
+
+
+def test_without_captions_they_are_shown_but_not_searched(tmp_path: Path, media: Path, space) -> None:
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media, captions=False)
+    assert summary.encoded == {"text": 2, "image": 3, "audio": 2}
+    (hit,) = collection.search(image=media / "red.png", k=1)
+    assert (hit.caption, hit.matched) == ("A red sign.", "content")
+    space.calls.clear()
+    assert collection.add(media, captions=True).changed == 2  # the same media with captions: only they are encoded
+    assert collection.add(media, captions=False).changed == 2
+    assert space.calls == ["text", "text"]
+
+
+def test_broken_caption_is_reported_and_the_item_kept(tmp_path: Path, media: Path, space) -> None:
+    (media / "blue.txt").write_bytes(b"\x00\x01\x02")
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    assert reasons(summary) == {"blue.txt": "caption left out: not a text: it holds NUL characters"}
+    assert "blue.jpg" in names(collection)
+
+
+def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None:
+    """Every kind of bad file at once: each is named with its reason, and all good ones are in."""
+    bad = media / "bad"
+    bad.mkdir()
+    whole = {path.suffix: path.read_bytes() for path in [media / "red.png", media / "blue.jpg", media / "low.wav"]}
+    for suffix, data in whole.items():
+        (bad / f"truncated{suffix}").write_bytes(data[: len(data) // 2])
+        (bad / f"empty{suffix}").write_bytes(b"")
+    (bad / "hollow.txt").write_bytes(b"")
+    (bad / "blank.md").write_text(" \n \n")
+    (bad / "text.jpg").write_text("I am a text, not a picture.")
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (bad / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + check)
+    ten_hours = 36_000 * 44_100 * 2
+    (bad / "long.wav").write_bytes(
+        b"RIFF" + struct.pack("<I", ten_hours + 36) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 44_100, 88_200, 2, 16)
+        + b"data" + struct.pack("<I", ten_hours)
+    )  # fmt: skip
+    soundfile.write(bad / "nan.wav", np.array([0, np.nan, 1], np.float32), 8000, subtype="FLOAT")
+    os.mkfifo(bad / "pipe.png")
+    (bad / "loop").symlink_to(bad)
+    (bad / "link.png").symlink_to(media / "red.png")
+    (bad / "dangling.jpg").symlink_to(bad / "nothing")
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    said = reasons(summary)
+    expected = {
+        "truncated.png": "damaged picture", "truncated.jpg": "damaged picture", "truncated.wav": "truncated",
+        "empty.png": "empty", "empty.jpg": "empty", "empty.wav": "empty", "hollow.txt": "empty", "blank.md": "empty",
+        "text.jpg": "not a picture", "huge.png": "too many pixels: 50000 x 50000", "long.wav": "truncated",
+        "nan.wav": "NaN", "pipe.png": "not a regular file", "loop": "symbolic link", "link.png": "symbolic link",
+        "dangling.jpg": "symbolic link",
+    }  # fmt: skip
+    assert said.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in said[name], (name, said[name])
+    assert len(collection) == 7
+    assert len(collection.search(text="anything", k=100)) == 7
+
+
+def test_small_and_strange_but_good(tmp_path: Path, space, picture, sound) -> None:
+    folder = tmp_path / "media"
+    picture(folder / "tiny.png", size=(1, 1))
+    picture(folder / "two\nlines.png", "teal")
+    picture(folder / "UPPER.PNG", "olive")
+    raw = os.fsencode(folder) + b"/caf\xe9.jpg"  # not UTF-8
+    Image.new("RGB", (9, 9), "navy").save(folder / "x.jpg")
+    os.rename(folder / "x.jpg", raw)
+    soundfile.write(folder / "silence.wav", np.zeros(4000, np.float32), 8000)
+    collection = Collection.open(tmp_path / "c", space=space)
+    assert collection.add(folder).skipped == []
+    assert len(collection) == 5
+    (hit,) = collection.search(image=os.fsdecode(raw), k=1)
+    assert os.fsencode(hit.path) == raw
+    assert collection.add(folder).unchanged == 5
+    assert collection.remove([os.fsdecode(raw)]) == 1
+
+
+def test_file_that_vanishes_while_indexing(tmp_path: Path, media: Path, space, monkeypatch) -> None:
+    real = ingestion.scan_media
+
+    def scan_then_delete(paths):  # type: ignore[no-untyped-def]
+        scan = real(paths)
+        (media / "blue.jpg").unlink()
+        return scan
+
+    monkeypatch.setattr(ingestion, "scan_media", scan_then_delete)
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    assert "vanished" in reasons(summary)["blue.jpg"]
+    assert len(collection) == 6
+
+
+def test_file_that_becomes_damaged_is_dropped(collection: Collection, media: Path) -> None:
+    (media / "red.png").write_bytes((media / "red.png").read_bytes()[:60])
+    summary = collection.add(media)
+    assert summary.removed == 1
+    assert "damaged" in reasons(summary)["red.png"]
+    assert "red.png" not in names(collection)
+
+
+def test_empty_folder(tmp_path: Path, space) -> None:
+    (tmp_path / "media").mkdir()
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(tmp_path / "media")
+    assert (summary.indexed, summary.skipped) == (0, [])
+    assert collection.search(text="anything") == []
+    assert collection.info().items == {}
+
+
+def test_collection_inside_its_media_is_not_indexed(media: Path, space) -> None:
+    collection = Collection.open(media / "index", space=space)
+    collection.add(media)
+    summary = collection.add(media)
+    assert (summary.unchanged, summary.added, summary.skipped) == (7, 0, [])
+
+
+def test_modality_without_encoder_is_reported(tmp_path: Path, media: Path, make_space) -> None:
+    collection = Collection.open(tmp_path / "c", space=make_space(modalities=("text", "image")))
+    summary = collection.add(media)
+    assert "no encoder for audio" in reasons(summary)["low.wav"]
+    assert len(collection) == 5
+
+
+def test_another_space_is_refused_with_both_names(collection: Collection, media: Path, make_space) -> None:
+    with pytest.raises(CollectionError, match=r"'stub' \(revision 1\).*'stub' \(revision 2\)"):
+        Collection.open(collection.folder, space=make_space(revision="2"))
+
+
+def test_second_writer_is_refused_with_the_pid(collection: Collection, media: Path) -> None:
+    with (
+        Store(collection.folder).writing(),
+        pytest.raises(CollectionLockedError, match=rf"pid {os.getpid()}"),
+    ):
+        collection.add(media)
+    assert collection.add(media).unchanged == 7  # the lock is free again
+
+
+def test_interrupted_run_keeps_what_was_committed(tmp_path: Path, media: Path, space) -> None:
+    collection = Collection.open(tmp_path / "c", space=space)
+
+    def interrupt(modality: str, done: int, total: int) -> None:
+        if modality == "image":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collection.add(media, progress=interrupt)
+    reopened = Collection.open(tmp_path / "c", space=space)
+    assert len(reopened) == 5  # texts and pictures
+    assert len(reopened.search(text="anything", k=10)) == 5
+    space.calls.clear()
+    assert reopened.add(media).added == 2
+    assert space.calls == ["audio", "audio", "text"]
+
+
+def test_progress_is_told(tmp_path: Path, media: Path, space) -> None:
+    told: list[tuple[str, int, int]] = []
+    Collection.open(tmp_path / "c", space=space).add(media, progress=lambda *step: told.append(step))
+    assert told == [("text", 2, 2), ("image", 3, 3), ("audio", 2, 2)]
+
+
+def test_reader_sees_whole_batches_while_a_writer_works(tmp_path: Path, space, picture) -> None:
+    for number in range(150):
+        picture(tmp_path / "media" / f"{number:03}.png", f"#{number:06x}")
+    seen: list[int] = []
+    stop = threading.Event()
+    Collection.open(tmp_path / "c", space=space).add(tmp_path / "media" / "000.png")
+
+    def read() -> None:
+        with Collection.open(tmp_path / "c", space=space) as reader:
+            while not stop.is_set():
+                seen.append(len(reader.search(text="x", k=1000)))
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        Collection.open(tmp_path / "c", space=space).add(tmp_path / "media")
+    finally:
+        stop.set()
+        thread.join()
+    assert set(seen) <= {1, 64, 65, 128, 129, 150}, sorted(set(seen))  # commits of 64 files
+    assert seen == sorted(seen)
+
+
+def test_database_has_no_dangling_rows(collection: Collection, media: Path, picture) -> None:
+    picture(media / "red.png", "black")
+    (media / "low.wav").unlink()
+    collection.add(media)
+    with sqlite3.connect(collection.folder / "collection.db") as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+
+
+def test_batches_of_any_size_give_the_same_collection(
+    tmp_path: Path, media: Path, make_space: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for size in (1, 2, 100):
+        monkeypatch.setattr(ingestion, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
+        monkeypatch.setattr(ingestion, "EMBED_ITEMS", size)
+        collection = Collection.open(tmp_path / f"c{size}", space=make_space())  # type: ignore[arg-type]
+        collection.add(media)
+        results.append([(hit.path, round(hit.score, 6)) for hit in collection.search(text="x", k=20)])
+    assert results[0] == results[1] == results[2]

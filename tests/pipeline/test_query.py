@@ -1,0 +1,83 @@
+"""Query parts: weights, signs, and what cannot be asked."""
+
+import numpy as np
+import pytest
+
+from trivium.pipeline.cli import protect_negatives
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.query import QueryError, QueryPart, parse_part, query_vector
+
+
+@pytest.mark.parametrize(
+    ("written", "item", "weight"),
+    [
+        ("a dog", "a dog", 1.0),
+        ("-a crowd", "a crowd", -1.0),
+        ("2:beach", "beach", 2.0),
+        ("-0.5:crowd", "crowd", -0.5),
+        ("+3: sea", "sea", 3.0),
+        (".5:sea", "sea", 0.5),
+        ("1:10:30 train", "10:30 train", 1.0),
+        ("note: buy milk", "note: buy milk", 1.0),
+        ("--", "-", -1.0),
+    ],
+)
+def test_parse_part(written: str, item: str, weight: float) -> None:
+    assert parse_part("text", written) == QueryPart(modality="text", item=item, weight=weight)
+
+
+@pytest.mark.parametrize("written", ["", "   ", "-", "2:", "-1:  "])
+def test_empty_parts_are_refused(written: str) -> None:
+    with pytest.raises(QueryError, match="empty query"):
+        parse_part("text", written)
+
+
+def test_vector_of_several_parts(space) -> None:
+    a, b = space.encode("text", ["a", "b"])
+    vector = query_vector(space, [parse_part("text", "2:a"), parse_part("text", "-b")])
+    expected = 2 * a - b
+    np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-6)
+
+
+def test_no_parts(space) -> None:
+    with pytest.raises(QueryError, match="empty query"):
+        query_vector(space, [])
+
+
+def test_parts_that_cancel_out(space) -> None:
+    with pytest.raises(QueryError, match="cancel out"):
+        query_vector(space, [parse_part("text", "a"), parse_part("text", "-a")])
+
+
+def test_file_that_cannot_be_used(space, tmp_path) -> None:
+    (tmp_path / "x.jpg").write_text("text")
+    with pytest.raises(QueryError, match=r"image of the query cannot be used .*x\.jpg.*not a picture"):
+        query_vector(space, [QueryPart(modality="image", item=str(tmp_path / "x.jpg"))])
+    with pytest.raises(QueryError, match=r"gone\.ogg.*gone"):
+        query_vector(space, [QueryPart(modality="audio", item=str(tmp_path / "gone.ogg"))])
+
+
+def test_python_search_takes_weights_and_lists(collection: Collection, media) -> None:
+    one = collection.search(text="Roses", k=7)
+    assert [hit.path for hit in collection.search(text=(2, "Roses"), k=7)] == [hit.path for hit in one]
+    several = collection.search(text=["Roses", (-0.5, "tone")], image=media / "red.png", k=7)
+    assert len(several) == 7
+    assert several != one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["search", "c", "-crowd"], ["search", "c", "--text=-crowd"]),
+        (["search", "c", "-king", "-k", "3"], ["search", "c", "--text=-king", "-k", "3"]),
+        (["search", "c", "-k5", "x"], ["search", "c", "-k5", "x"]),
+        (["search", "c", "-k", "-1", "x"], ["search", "c", "-k", "-1", "x"]),
+        (["search", "c", "--image", "-dull.jpg"], ["search", "c", "--image=-dull.jpg"]),
+        (["search", "c", "-0.5:crowd", "--only", "image"], ["search", "c", "--text=-0.5:crowd", "--only", "image"]),
+        (["search", "-h"], ["search", "-h"]),
+        (["search", "c", "--", "-crowd"], ["search", "c", "--", "-crowd"]),
+        (["index", "c", "-x"], ["index", "c", "-x"]),
+    ],
+)
+def test_leading_dashes_reach_the_query(arguments: list[str], expected: list[str]) -> None:
+    assert protect_negatives(arguments) == expected

@@ -18,6 +18,7 @@ from PIL import Image
 from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingestion import Summary
+from trivium.pipeline.scanning import scan_media
 from trivium.pipeline.store import CollectionError, CollectionLockedError, Store
 
 
@@ -201,7 +202,7 @@ def test_without_captions_they_are_shown_but_not_searched(tmp_path: Path, media:
     (hit,) = collection.search(image=media / "red.png", k=1)
     assert (hit.caption, hit.matched) == ("A red sign.", "content")
     space.calls.clear()
-    assert collection.add(media, captions=True).changed == 2  # the same media with captions: only they are encoded
+    assert collection.add(media, captions=True).changed == 2  # only the captions are encoded
     assert collection.add(media, captions=False).changed == 2
     assert space.calls == ["text", "text"]
 
@@ -225,14 +226,14 @@ def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None
     (bad / "hollow.txt").write_bytes(b"")
     (bad / "blank.md").write_text(" \n \n")
     (bad / "text.jpg").write_text("I am a text, not a picture.")
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    check = struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    (bad / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + check)
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (bad / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 99) + b"IDAT")
+    (bad / "stump.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     ten_hours = 36_000 * 44_100 * 2
-    (bad / "long.wav").write_bytes(
-        b"RIFF" + struct.pack("<I", ten_hours + 36) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 44_100, 88_200, 2, 16)
-        + b"data" + struct.pack("<I", ten_hours)
-    )  # fmt: skip
+    wave = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 44_100, 88_200, 2, 16) + b"data"
+    sizes = struct.pack("<I", ten_hours + 36), struct.pack("<I", ten_hours)
+    (bad / "long.wav").write_bytes(b"RIFF" + sizes[0] + wave + sizes[1])
     soundfile.write(bad / "nan.wav", np.array([0, np.nan, 1], np.float32), 8000, subtype="FLOAT")
     os.mkfifo(bad / "pipe.png")
     (bad / "loop").symlink_to(bad)
@@ -244,9 +245,9 @@ def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None
     expected = {
         "truncated.png": "damaged picture", "truncated.jpg": "damaged picture", "truncated.wav": "truncated",
         "empty.png": "empty", "empty.jpg": "empty", "empty.wav": "empty", "hollow.txt": "empty", "blank.md": "empty",
-        "text.jpg": "not a picture", "huge.png": "too many pixels: 50000 x 50000", "long.wav": "truncated",
+        "text.jpg": "not a picture", "stump.png": "begins as PNG", "long.wav": "truncated",
         "nan.wav": "NaN", "pipe.png": "not a regular file", "loop": "symbolic link", "link.png": "symbolic link",
-        "dangling.jpg": "symbolic link",
+        "dangling.jpg": "symbolic link", "huge.png": "too many pixels: 2,500,000,000, the limit is 100,000,000",
     }  # fmt: skip
     assert said.keys() == expected.keys()
     for name, words in expected.items():
@@ -274,9 +275,9 @@ def test_small_and_strange_but_good(tmp_path: Path, space, picture, sound) -> No
 
 
 def test_file_that_vanishes_while_indexing(tmp_path: Path, media: Path, space, monkeypatch) -> None:
-    real = ingestion.scan_media
+    real = scan_media
 
-    def scan_then_delete(paths):  # type: ignore[no-untyped-def]
+    def scan_then_delete(paths):
         scan = real(paths)
         (media / "blue.jpg").unlink()
         return scan

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from trivium.encoders.base import Modality
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.query import QueryError
 
@@ -13,7 +15,7 @@ from trivium.pipeline.query import QueryError
 def best_by_hand(collection: Collection, space, media: Path, query: str) -> dict[str, float]:
     """Score of each item's best vector, worked out without index or store."""
     (vector,) = space.encode("text", [query])
-    named = {
+    named: dict[str, list[tuple[Modality, Any]]] = {
         "red.png": [("image", media / "red.png"), ("text", "A red sign.")],
         "blue.jpg": [("image", media / "blue.jpg")],
         "green.webp": [("image", media / "deep" / "green.webp")],

@@ -128,7 +128,7 @@ def test_removed_items_never_come_back(store: Store) -> None:
 
 
 def test_missing_collection(tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match="no collection at .*trivium index"):
+    with pytest.raises(CollectionError, match=r"no collection at .*trivium index"):
         Store(tmp_path / "nothing")
     collection = Collection.open(tmp_path / "nothing")
     with pytest.raises(CollectionError, match="no collection at"):
@@ -170,7 +170,7 @@ def test_newer_format_is_refused(store: Store) -> None:
 def test_damaged_database(store: Store, content: bytes) -> None:
     store.close()
     (store.folder / "collection.db").write_bytes(content)
-    with pytest.raises(CollectionError, match="damaged|not a Trivium collection"):
+    with pytest.raises(CollectionError, match=r"damaged|not a Trivium collection"):
         Store(store.folder)
 
 

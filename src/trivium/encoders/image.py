@@ -67,7 +67,7 @@ class EfficientNetLite0:
 def _as_image(item: Any) -> Image.Image:
     if isinstance(item, Image.Image):
         if item.width * item.height > MAX_PIXELS:
-            raise DecodeError(f"too many pixels: {item.width} x {item.height}, the limit is {MAX_PIXELS:,} in all")
+            raise DecodeError(f"too many pixels: {item.width} x {item.height}, the limit is {MAX_PIXELS:,}")
         return to_rgb(item)
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:

@@ -13,6 +13,15 @@ from trivium.encoders.base import DecodeError
 MAX_PIXELS = 100_000_000
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAGIC = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8": "JPEG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WebP",
+}
 # Longer side of a rendered drawing: three times what the networks look at, so that their own resize decides.
 SVG_PIXELS = 672
 MAX_SVG_BYTES = 16 * 1024 * 1024
@@ -35,15 +44,20 @@ def decode_image(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,} in all")
+                    raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,}")
                 image.load()
                 return to_rgb(_upright(image))
     except DecodeError:
         raise
     except UnidentifiedImageError:
+        for magic, name in MAGIC.items():
+            if data.startswith(magic):
+                raise DecodeError(f"damaged picture: it begins as {name}, but has no readable header") from None
         raise DecodeError("not a picture: the content is in no known image format") from None
-    except Image.DecompressionBombError:
-        raise DecodeError(f"too many pixels: the limit is {MAX_PIXELS:,} in all") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which the header meets before ours
+        pixels = re.search(r"\d+", str(error))
+        told = f"{int(pixels[0]):,}, " if pixels else ""
+        raise DecodeError(f"too many pixels: {told}the limit is {MAX_PIXELS:,}") from None
     except Exception as error:  # Pillow's decoders leak ValueError, SyntaxError, RuntimeError and more on damage
         raise DecodeError(f"damaged picture: {error or type(error).__name__}") from error
 

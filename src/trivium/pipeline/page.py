@@ -40,10 +40,10 @@ def render_page(title: str, sections: Sequence[tuple[str, Sequence[Hit]]], *, ta
     folder = target.absolute().parent
     parts = [_section(heading, hits, folder) for heading, hits in sections]
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<style>{STYLE}</style></head><body>\n'
-        f'<h1>{html.escape(title)}</h1>\n<p class="note">{html.escape(note)}</p>\n{"".join(parts)}</body></html>\n'
+        f'<h1>{_escaped(title)}</h1>\n<p class="note">{_escaped(note)}</p>\n{"".join(parts)}</body></html>\n'
     )
 
 
@@ -59,7 +59,7 @@ def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
     for weight, modality, item in parts:
         sign = "" if weight == 1 else "less of " if weight == -1 else f"{weight:g} × "
         if modality == "text":
-            shown.append(f"{sign}“{html.escape(item)}”")
+            shown.append(f"{sign}“{_escaped(item)}”")
         else:
             shown.append(sign + _player(modality, os.path.abspath(item), folder))
     return " + ".join(shown)
@@ -71,8 +71,8 @@ def _section(heading: str, hits: Sequence[Hit], folder: Path) -> str:
 
 
 def _card(hit: Hit, folder: Path) -> str:
-    name = html.escape(printable(os.path.basename(hit.path)))
-    caption = html.escape(printable(hit.caption or ""))
+    name = _escaped(os.path.basename(hit.path))
+    caption = _escaped(hit.caption or "")
     if hit.modality == "text":
         media, caption = f"<blockquote>{caption}</blockquote>", ""
     else:
@@ -86,7 +86,7 @@ def _card(hit: Hit, folder: Path) -> str:
 
 
 def _player(modality: str, path: str, folder: Path) -> str:
-    link, name = _link(path, folder), html.escape(printable(os.path.basename(path)), quote=True)
+    link, name = _link(path, folder), _escaped(os.path.basename(path))
     if modality == "image":
         return f'<img src="{link}" alt="{name}" loading="lazy">'
     return f'<audio controls preload="none" src="{link}" title="{name}"></audio>'
@@ -95,6 +95,10 @@ def _player(modality: str, path: str, folder: Path) -> str:
 def _link(path: str, folder: Path) -> str:
     """Percent-encode the path's bytes; no byte of it can end the attribute or be taken for a scheme."""
     return "./" + quote(os.fsencode(os.path.relpath(path, folder)))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,199 @@
+"""The command line's contract: what is printed where, and the exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trivium.encoders.weights import WeightsError
+from trivium.pipeline import collection as collection_module
+from trivium.pipeline.cli import main
+from trivium.pipeline.store import Store
+
+
+@pytest.fixture(autouse=True)
+def stub(space, monkeypatch: pytest.MonkeyPatch):
+    """The commands load the stub instead of networks."""
+    monkeypatch.setattr(collection_module, "load_space", lambda *_, **__: space)
+    return space
+
+
+@pytest.fixture
+def indexed(tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    folder = str(tmp_path / "collection")
+    assert main(["index", folder, str(media), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main([*arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, capsys) -> None:
+    (media / "bad\n.jpg").write_text("text")
+    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media))
+    assert status == 0
+    assert "7 indexed (7 new, 0 changed)" in out
+    assert "1 skipped" in out
+    assert "bad\\n.jpg: not a picture" in out
+    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media), "--strict")
+    assert status == 3
+    assert "0 indexed (0 new, 0 changed), 7 unchanged" in out
+
+
+def test_index_json(tmp_path: Path, media: Path, capsys) -> None:
+    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media), "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert (told["indexed"], told["unchanged"], told["removed"], told["skipped"]) == (7, 0, 0, [])
+    assert told["encoded"] == {"text": 4, "image": 3, "audio": 2}
+
+
+def test_index_of_nothing(tmp_path: Path, capsys) -> None:
+    status, _, err = run(capsys, "index", str(tmp_path / "c"), str(tmp_path / "nothing"))
+    assert status == 1
+    assert "no such file or folder" in err
+    assert not (tmp_path / "c").exists()
+
+
+def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, capsys) -> None:
+    status, out, _ = run(capsys, "search", indexed, "A red sign.", "-k", "3", "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert list(told) == ["query", "space", "hits"]
+    assert told["space"] == "stub"
+    assert told["query"] == [{"modality": "text", "item": "A red sign.", "weight": 1.0}]
+    assert len(told["hits"]) == 3
+    best = told["hits"][0]
+    assert best["score"] == pytest.approx(1, abs=1e-6)
+    del best["score"]
+    path = str(media / "red.png")
+    assert best == {"path": path, "modality": "image", "caption": "A red sign.", "matched": "caption"}
+
+
+def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:
+    arguments = ["--image", str(media / "red.png"), "--audio", f"-0.5:{media / 'low.wav'}", "-crowd", "--json"]
+    _, out, _ = run(capsys, "search", indexed, "2:beach", *arguments)
+    told = [(part["modality"], part["weight"]) for part in json.loads(out)["query"]]
+    assert told == [("text", 2.0), ("text", -1.0), ("image", 1.0), ("audio", -0.5)]
+
+
+def test_search_only_and_table(indexed: str, capsys) -> None:
+    status, out, _ = run(capsys, "search", indexed, "x", "--only", "audio", "-k", "50")
+    lines = out.splitlines()
+    assert status == 0
+    assert len(lines) == 2
+    assert all(line.split("\t")[1] == "audio" for line in lines)
+
+
+def test_search_writes_a_page(indexed: str, tmp_path: Path, capsys) -> None:
+    page = tmp_path / "out.html"
+    status, out, err = run(capsys, "search", indexed, "x", "--html", str(page), "--json")
+    assert status == 0
+    json.loads(out)
+    assert "red.png" in page.read_text()
+    assert "out.html" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "empty query"),
+        ([""], "empty query"),
+        (["--image", ""], "empty query"),
+        (["x", "--image", "nothing.png"], "image of the query cannot be used"),
+        (["x", "-x"], "cancel out"),
+    ],
+)
+def test_queries_that_cannot_be_answered(indexed: str, capsys, arguments: list[str], message: str) -> None:
+    status, out, err = run(capsys, "search", indexed, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("arguments", [["-k", "0"], ["-k", "-3"], ["-k", "x"], ["--only", "video"], ["--nonsense"]])
+def test_wrong_usage(indexed: str, capsys, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["search", indexed, "x", *arguments])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_k_above_the_size(indexed: str, capsys) -> None:
+    _, out, _ = run(capsys, "search", indexed, "x", "-k", "1000000", "--json")
+    assert len(json.loads(out)["hits"]) == 7
+
+
+@pytest.mark.parametrize("command", [["search", "C", "x"], ["info", "C"], ["remove", "C", "x"]])
+def test_missing_collection(tmp_path: Path, capsys, command: list[str]) -> None:
+    status, out, err = run(capsys, *(str(tmp_path / "gone") if word == "C" else word for word in command))
+    assert (status, out) == (1, "")
+    assert "no collection at" in err
+
+
+def test_locked_collection(indexed: str, media: Path, capsys) -> None:
+    with Store(Path(indexed)).writing():
+        status, _, err = run(capsys, "index", indexed, str(media))
+    assert status == 75
+    assert f"pid {os.getpid()}" in err
+
+
+def test_info(indexed: str, capsys) -> None:
+    _, out, _ = run(capsys, "info", indexed, "--json")
+    told = json.loads(out)
+    assert told["items"] == {"audio": 2, "image": 3, "text": 2}
+    assert told["space"] == {"name": "stub", "dim": 16, "revision": "1"}
+    _, out, _ = run(capsys, "info", indexed)
+    assert "7 (2 audio, 3 image, 2 text)" in out
+
+
+def test_remove(indexed: str, media: Path, capsys) -> None:
+    status, out, _ = run(capsys, "remove", indexed, str(media / "deep"), str(media / "red.png"))
+    assert status == 0
+    assert "forgot 3 items" in out
+    assert (media / "red.png").exists()
+
+
+def test_spaces_lists_the_default(capsys) -> None:
+    status, out, _ = run(capsys, "spaces", "--json")
+    (space, *_) = json.loads(out)["spaces"]
+    assert status == 0
+    assert (space["name"], space["dim"], space["default"]) == ("trivium-labels", 384, True)
+
+
+def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, capsys, monkeypatch) -> None:
+    for error, status, words in [
+        (KeyboardInterrupt(), 130, "what was done is kept"),
+        (WeightsError("no network"), 1, "no network"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+    ]:
+
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(collection_module, "ingest", fail)
+        got, _, err = run(capsys, "index", str(tmp_path / "c"), str(media))
+        assert got == status
+        assert words in err
+
+
+def test_help_is_quick_and_light() -> None:
+    code = (
+        "import sys; from trivium.pipeline.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'faiss', 'PIL', 'rich'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_reader_that_stops_reading(indexed: str) -> None:
+    """`trivium info | head -0` ends quietly."""
+    command = f"{sys.executable} -m trivium.pipeline.cli info {indexed} --json | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,98 @@
+"""The page of hits: nothing in a name or caption can break out of it, links work from where it lies."""
+
+import os
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from PIL import Image
+
+from trivium.pipeline.page import printable, query_html, render_page
+from trivium.pipeline.retrieval import Hit
+
+NASTY = '<script>alert("x")</script>\'"&\n\x1b[31m'
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def parse(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    return parser.tags
+
+
+def hit(path: str, **fields) -> Hit:
+    return Hit(**({"path": path, "modality": "image", "score": 0.5, "caption": None, "matched": "content"} | fields))
+
+
+def test_nothing_breaks_out(tmp_path: Path) -> None:
+    target = tmp_path / "out.html"
+    hits = [hit(f"/m/{NASTY}.png", caption=NASTY), hit("/m/a.txt", modality="text", caption=NASTY)]
+    heading = query_html([(1.0, "text", NASTY), (2.0, "image", f"/m/{NASTY}.png")], target=target)
+    page = render_page(NASTY, [(heading, hits)], target=target, note=NASTY)
+    tags = parse(page)
+    assert not [tag for tag, _ in tags if tag == "script"]
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert "\x1b" not in page
+
+
+@pytest.mark.parametrize("name", ["a b.png", "é.png", "100%.png", "#?.png", "two\nlines.png", "javascript:x.png"])
+def test_links_lead_to_the_file_from_where_the_page_lies(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "media" / name
+    target = tmp_path / "pages" / "out.html"
+    page = render_page("t", [("q", [hit(str(file))])], target=target)
+    (source,) = [attributes["src"] for tag, attributes in parse(page) if tag == "img"]
+    assert source is not None
+    assert source.startswith("./")
+    found = os.path.normpath(os.path.join(os.fsencode(target.parent), unquote_to_bytes(source)))
+    assert found == os.fsencode(file)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    page = render_page("t", [("q", [hit(path)])], target=tmp_path / "out.html")
+    assert "caf%E9.jpg" in page
+    page.encode("utf-8")  # no lone surrogates
+
+
+def test_sounds_get_a_player_and_texts_a_quote(tmp_path: Path) -> None:
+    hits = [hit("/m/a.ogg", modality="audio"), hit("/m/a.txt", modality="text", caption="words")]
+    tags = [tag for tag, _ in parse(render_page("t", [("q", hits)], target=tmp_path / "o.html"))]
+    assert tags.count("audio") == 1
+    assert tags.count("blockquote") == 1
+
+
+def test_no_hits(tmp_path: Path) -> None:
+    assert "No hits" in render_page("t", [("q", [])], target=tmp_path / "o.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\nb", "a\\nb"), ("\x1b[0m", "\\x1b[0m"), ("é", "é"), ("\udce9", "\\udce9")]
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here (Debian package chromium)")
+def test_a_real_browser_shows_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    Image.new("RGB", (200, 120), (255, 0, 0)).save(tmp_path / "media" / "réd #1.png")
+    target = tmp_path / "out.html"
+    target.write_text(render_page("t", [("q", [hit(str(tmp_path / "media" / "réd #1.png"))])], target=target), "utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--no-first-run", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=800,600"]
+    command += [f"--screenshot={tmp_path / 'shot.png'}", target.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    colours = Image.open(tmp_path / "shot.png").convert("RGB").getcolors(1 << 20) or []
+    assert sum(count for count, colour in colours if colour == (255, 0, 0)) > 5000

@@ -1,0 +1,70 @@
+"""Text files of every age: by byte order mark, as UTF-8, as Windows-1252; binary files are refused."""
+
+import codecs
+
+import pytest
+
+from trivium.encoders import DecodeError
+from trivium.encoders.text_decoding import MAX_LINE_CHARACTERS, decode_text, first_line
+
+TEXT = "Grüße aus Köln – 12 €, 日本"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TEXT.encode("utf-8"),
+        codecs.BOM_UTF8 + TEXT.encode("utf-8"),
+        codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+    ],
+    ids=["utf-8", "utf-8 with mark", "utf-16 little", "utf-16 big"],
+)
+def test_unicode(data: bytes) -> None:
+    assert decode_text(data) == TEXT
+
+
+def test_windows_1252() -> None:
+    assert decode_text("Grüße – 12 €".encode("cp1252")) == "Grüße – 12 €"
+    # 0x81 has no meaning in Windows-1252.
+    assert decode_text(b"caf\xe9 \x81") == "café �"
+
+
+def test_damaged_utf16_is_read_as_far_as_it_goes() -> None:
+    assert decode_text(codecs.BOM_UTF16_LE + "ab".encode("utf-16-le") + b"\x00\xd8") == "ab�"
+    assert decode_text(codecs.BOM_UTF16_LE + "ab".encode("utf-16-le") + b"c") == "ab�"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"PK\x03\x04\x00\x00", TEXT.encode("utf-16-le"), codecs.BOM_UTF32_LE + "ab".encode("utf-32-le"), b"\x00"],
+    ids=["zip", "utf-16 without mark", "utf-32", "one NUL"],
+)
+def test_nul_means_binary(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="not a text: it holds NUL characters"):
+        decode_text(data)
+
+
+@pytest.mark.parametrize("data", [b"", b" \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, "\u3000".encode()], ids=ascii)
+def test_blank(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="the text is empty"):
+        decode_text(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# Shopping\nmilk", "Shopping"),
+        ("\n\n  second \r\nthird", "second"),
+        ("##\n###  \nreal", "real"),
+        ("C# in depth", "C# in depth"),
+        ("", None),
+        (" \n#\n", None),
+    ],
+)
+def test_first_line(text: str, line: str | None) -> None:
+    assert first_line(text) == line
+
+
+def test_first_line_is_cut() -> None:
+    assert first_line("x" * (MAX_LINE_CHARACTERS + 5)) == "x" * MAX_LINE_CHARACTERS

@@ -4,6 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("retrieval", "throughput", "query_time"):
-    print(f"\n## {name}\n", flush=True)
-    subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py"))], check=True)
+for name, *options in (["retrieval"], ["throughput"], ["throughput", "--keep"], ["query_time"]):
+    print(f"\n## {name} {' '.join(options)}\n", flush=True)
+    subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py")), *options], check=True)

@@ -4,6 +4,7 @@ Pairs A B A B ..., medians of the ratios. Weights are loaded and warm before the
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from machine import describe, peak_rss_mib
 from stamps import files, stamps
 
 from trivium.encoders.base import Encoder, Modality
+from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.spaces import load_space
 
 PAIRS = 5
@@ -20,7 +22,9 @@ ITEMS: dict[Modality, int] = {"text": 512, "image": 128, "audio": 64}
 
 
 def main() -> None:
-    print(describe())
+    if "--keep" in sys.argv:
+        keep_freed_memory()
+    print(describe(), "\nfreed memory", "kept, as `trivium index` does" if "--keep" in sys.argv else "as glibc does")
     space = load_space(announce=print)
     media: dict[Modality, Sequence[Any]] = {
         "text": [stamp.caption for stamp in stamps(".png", ".svg")],
@@ -37,8 +41,8 @@ def main() -> None:
             encoder.embed([encoder.prepare(item)])
         batched, single = [], []
         for _ in range(PAIRS):
-            batched.append(len(chosen) / seconds(lambda e=encoder, c=chosen: in_batches(e, c)))
-            single.append(len(chosen) / seconds(lambda e=encoder, c=chosen: one_by_one(e, c)))
+            batched.append(len(chosen) / seconds(in_batches, encoder, chosen))
+            single.append(len(chosen) / seconds(one_by_one, encoder, chosen))
         ratios = [a / b for a, b in zip(batched, single, strict=True)]
         print(
             f"| {modality} | {len(chosen)} | {statistics.median(batched):.1f} | {statistics.median(single):.1f} | "
@@ -61,9 +65,9 @@ def one_by_one(encoder: Encoder, items: Sequence[Any]) -> None:
         encoder.embed([encoder.prepare(item)])
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[Encoder, Sequence[Any]], None], encoder: Encoder, items: Sequence[Any]) -> float:
     started = time.perf_counter()
-    work()
+    work(encoder, items)
     return time.perf_counter() - started
 
 

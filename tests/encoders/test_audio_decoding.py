@@ -163,12 +163,18 @@ def test_truncated(kind: str, subtype: str | None, share: float) -> None:
         decode_audio(data[: int(len(data) * share)])
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_cut_between_two_pages(subtype: str) -> None:
+    data = encoded(noise(48_000), "OGG", subtype, rate=24_000)
+    with pytest.raises(DecodeError, match="truncated: the Ogg stream has no last page"):
+        decode_audio(data[: data.rindex(b"OggS")])
+
+
 def test_truncated_wave_says_how_much() -> None:
     with pytest.raises(DecodeError, match="the header says 2,000 bytes of sound, 500 are there"):
         decode_audio(wave(2000, bytes(500)))
 
 
-@pytest.mark.xfail(reason="bug: _check_complete looks only at files that begin with RIFF, libsndfile returns the rest")
 @pytest.mark.parametrize("kind", ["RF64", "RIFX"])
 def test_truncated_kin_of_wave(kind: str) -> None:
     data = encoded(tone(), "WAV", endian="BIG") if kind == "RIFX" else encoded(tone(), kind)
@@ -177,7 +183,6 @@ def test_truncated_kin_of_wave(kind: str) -> None:
         decode_audio(data[: len(data) // 2])
 
 
-@pytest.mark.xfail(reason="bug: soundfile's blocks() hides short reads, the rest is uninitialised memory")
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.99])
 def test_truncated_mp3_with_a_header(share: float) -> None:
     data = mp3()
@@ -186,7 +191,6 @@ def test_truncated_mp3_with_a_header(share: float) -> None:
         decode_audio(data[: int(len(data) * share)])
 
 
-@pytest.mark.xfail(reason="bug: soundfile's blocks() hides short reads, the rest is uninitialised memory")
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_mp3_without_a_header_gives_what_is_there(share: float) -> None:
     """Without a count of frames a cut cannot be told from the end; what is decoded must come from the file."""
@@ -246,7 +250,6 @@ def test_not_finite_as_float32() -> None:
         decode_audio(encoded(np.full(100, 1e300), "WAV", "DOUBLE"))
 
 
-@pytest.mark.xfail(reason="bug: the mean over channels is taken in float32 after the check, and overflows to infinity")
 def test_loud_channels_do_not_overflow() -> None:
     data = encoded(np.full((100, 2), 3e38, np.float32), "WAV", "FLOAT")
     with np.errstate(over="ignore"):  # NumPy only warns, and only pytest makes that an error
@@ -272,7 +275,10 @@ def test_subtypes_that_are_not_read(subtype: str) -> None:
         (wave(100, bytes(100), rate=999), "a sample rate of 999 Hz, known are 1000 to 768000"),
         (wave(100, bytes(100), rate=768_001), "a sample rate of 768001 Hz, known are 1000 to 768000"),
         (wave(1300, bytes(1300), channels=65), "65 channels, the limit is 64"),
-        (wave(1_801_000, bytes(1_801_000), rate=1000, bits=8), "too long: 1,801 s, the limit is 1,800 s; cut it"),
+        (
+            wave(1_801_000, bytes(1_801_000), rate=1000, bits=8),
+            r"too long: 1,801 s \(1,801,000 samples a channel\), the limit is 1,800 s",
+        ),
     ],
 )
 def test_limits(data: bytes, message: str) -> None:
@@ -283,11 +289,10 @@ def test_limits(data: bytes, message: str) -> None:
 def test_limits_are_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_decoding, "MAX_SECONDS", 1.0)
     assert len(decode_audio(wave(2000, bytes(2000), rate=1000))[0]) == 1000
-    with pytest.raises(DecodeError, match="too long: 1 s, the limit is 1 s"):
+    with pytest.raises(DecodeError, match=r"too long: 1 s \(1,001 samples a channel\), the limit is 1 s"):
         decode_audio(wave(2002, bytes(2002), rate=1000))
 
 
-@pytest.mark.xfail(reason="bug: an open length reads as 2**63 - 1 frames, and the file is called too long")
 def test_flac_of_open_length_is_not_called_too_long() -> None:
     """A FLAC written to a pipe has 0 in the 36 bits of its frame count: unknown (RFC 9639, section 8.2)."""
     data = bytearray(encoded(tone(), "FLAC"))

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trivium.encoders import BACKBONES, Backbone, DecodeError, audio, build_backbone, image, unit_rows
+from trivium.encoders import BACKBONES, Backbone, DecodeError, audio, build_backbone, image_decoding, unit_rows
 from trivium.encoders.aisfx import HEADS
 
 pytestmark = pytest.mark.weights
@@ -119,7 +119,6 @@ def test_odd_texts_have_finite_vectors(minilm: Backbone, text: str) -> None:
     assert np.isfinite(pooled(minilm, text)).all()
 
 
-@pytest.mark.xfail(reason="bug: the tokenizer raises TypeError on a lone surrogate, as in an argument not in UTF-8")
 def test_text_with_a_lone_surrogate(minilm: Backbone) -> None:
     assert np.isfinite(pooled(minilm, "caf\udce9")).all()
 
@@ -202,19 +201,17 @@ def test_arrays_of_another_kind(efficientnet: Backbone, array: NDArray[Any], mes
 
 
 def test_picture_with_too_many_pixels(efficientnet: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_decoding, "MAX_PIXELS", 100)
     with pytest.raises(DecodeError, match="too many pixels: 11 x 10, the limit is 100"):
         efficientnet.prepare(Image.new("RGB", (11, 10)))
 
 
-@pytest.mark.xfail(reason="bug: torch's RuntimeError or NumPy's ValueError comes through")
 @pytest.mark.parametrize("item", [np.zeros((0, 5, 3), np.uint8), Image.new("RGB", (0, 0)), Image.new("I", (0, 5))])
 def test_picture_without_pixels(efficientnet: Backbone, item: Any) -> None:
     with pytest.raises(DecodeError):
         efficientnet.prepare(item)
 
 
-@pytest.mark.xfail(reason="bug: Pillow's OSError comes through when a lazily opened picture turns out truncated")
 def test_opened_picture_that_is_truncated(efficientnet: Backbone) -> None:
     buffer = io.BytesIO()
     drawn(1).convert("L").save(buffer, "PNG")
@@ -289,7 +286,6 @@ def test_loudness_changes_nothing(aisfx: Backbone) -> None:
         assert_allclose(aisfx.prepare((sound * np.float32(factor), RATE)), aisfx.prepare((sound, RATE)), atol=1e-5)
 
 
-@pytest.mark.xfail(reason="bug: resampling comes before the division by the loudest sample, and overflows")
 def test_very_loud_sound_is_finite(aisfx: Backbone) -> None:
     assert np.isfinite(aisfx.prepare((np.full(4000, 3e38, np.float32), 22_050))).all()
 
@@ -350,8 +346,8 @@ def test_integers_are_samples_too(aisfx: Backbone) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ((np.zeros(0), RATE), r"shape \(s,\) or \(s, channels\) with s > 0, got \(0,\)"),
-        ((np.zeros((0, 2)), RATE), r"with s > 0, got \(0, 2\)"),
+        ((np.zeros(0), RATE), r"shape \(s,\) or \(s, channels\), none 0, got \(0,\)"),
+        ((np.zeros((0, 2)), RATE), r"none 0, got \(0, 2\)"),
         ((np.zeros((5, 2, 2)), RATE), r"got \(5, 2, 2\)"),
         ((np.float32(1), RATE), r"got \(\)"),
         ((np.array([0, np.nan]), RATE), "the sound holds NaN or infinity"),

@@ -141,7 +141,7 @@ def test_vectors_are_copied() -> None:
     [
         ([1, 2], np.eye(3), r"ids must have shape \(3,\), one for each vector, got \(2,\)"),
         ([1, 2, 1], np.eye(3), "ids must be unique, 1 occurs 2 times"),
-        ([1, -2, 3], np.eye(3), "ids must be 0 or more, got -2"),
+        ([1, -2, 3], np.eye(3), "ids must be 0 or more and fit 64 bits, got -2"),
         ([1, 2, 3], np.ones((3, 4)), r"vectors must have shape \(n, 3\), got \(3, 4\)"),
         ([1, 2, 3], np.diag([1, np.nan, 1]), "vectors has NaN or infinity in 1 of 3 rows, first at row 1"),
     ],

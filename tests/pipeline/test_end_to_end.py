@@ -79,8 +79,9 @@ def test_less_of_something(collection: Collection) -> None:
 
 
 def test_an_item_finds_itself(collection: Collection) -> None:
-    for name, modality in [("teacup.webp", "image"), ("bell.mp3", "audio")]:
-        (hit,) = collection.search(**{modality: ASSETS / name}, k=1)
+    (picture,) = collection.search(image=ASSETS / "teacup.webp", k=1)
+    (sound,) = collection.search(audio=ASSETS / "bell.mp3", k=1)
+    for hit, name in [(picture, "teacup.webp"), (sound, "bell.mp3")]:
         assert os.path.basename(hit.path) == name
         assert hit.score == pytest.approx(1, abs=1e-5)
 

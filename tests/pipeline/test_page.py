@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -32,7 +33,8 @@ def parse(page: str) -> list[tuple[str, dict[str, str | None]]]:
 
 
 def hit(path: str, **fields) -> Hit:
-    return Hit(**({"path": path, "modality": "image", "score": 0.5, "caption": None, "matched": "content"} | fields))
+    known: dict[str, Any] = {"path": path, "modality": "image", "score": 0.5, "caption": None, "matched": "content"}
+    return Hit(**(known | fields))
 
 
 def test_nothing_breaks_out(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ class AiSFX:
         from torchaudio.functional import resample
 
         sound = torch.from_numpy(waveform)
+        sound = sound / sound.abs().max().clamp(min=1e-9)  # before resampling, which may overflow on huge samples
         # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
         ratio = Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
         if ratio != 1:
@@ -115,13 +116,13 @@ class AiSFX:
 
 
 def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
-    values = np.asarray(waveform, dtype=np.float32)
+    values = np.asarray(waveform, dtype=np.float64)
+    if values.ndim not in (1, 2) or not values.size:
+        raise DecodeError(f"a waveform must have shape (s,) or (s, channels), none 0, got {values.shape}")
     if values.ndim == 2:
         values = values.mean(axis=1)
-    if values.ndim != 1 or not len(values):
-        raise DecodeError(f"a waveform must have shape (s,) or (s, channels) with s > 0, got {np.shape(waveform)}")
-    if not np.isfinite(values).all():
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
         raise DecodeError("the sound holds NaN or infinity")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1] or len(values) / rate_hz > MAX_SECONDS:
         raise DecodeError(f"{len(values)} samples at {rate_hz} Hz; known are {RATES_HZ} Hz and {MAX_SECONDS} s")
-    return np.ascontiguousarray(values), int(rate_hz)
+    return values.astype(np.float32), int(rate_hz)

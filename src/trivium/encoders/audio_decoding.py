@@ -1,6 +1,7 @@
 """Sound files to a mono waveform: any rate and channel count, bounded before allocation, damage noticed."""
 
 import io
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError
 
 MAX_SECONDS = 1800.0
+# Half an hour at 48 kHz: what high rates, in which silence compresses to nothing, may come to.
+MAX_FRAMES = 1800 * 48_000
+UNKNOWN_FRAMES = 1 << 48  # libsndfile's word for a length that the header leaves open is far above
 MAX_CHANNELS = 64
 RATES_HZ = (1_000, 768_000)
 # What libsndfile may parse; its rarer formats (MAT4, SD2, IMA ADPCM ...) have had memory-safety faults.
@@ -18,6 +22,7 @@ SUBTYPES = {
     *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
 }
 BLOCK_FRAMES = 1 << 18
+MAX_WAVE_CHUNKS = 1000
 
 
 def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
@@ -34,10 +39,16 @@ def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             _check_header(sound)
             blocks = []
-            for block in sound.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
-                if not np.isfinite(block).all():
+            frames = 0
+            # read() and not blocks(): that pads a short read with whatever lay in memory.
+            while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                # In float64: the mean of two large float32 samples may overflow.
+                mono = block.mean(axis=1, dtype=np.float64)
+                if not (np.abs(mono) <= np.finfo(np.float32).max).all():
                     raise DecodeError("the sound holds NaN or infinity")
-                blocks.append(block.mean(axis=1, dtype=np.float32))
+                blocks.append(mono.astype(np.float32))
+                frames += len(block)
+                _check_length(frames, sound.samplerate)
             expected, rate = sound.frames, sound.samplerate
     except DecodeError:
         raise
@@ -45,12 +56,11 @@ def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
         raise DecodeError(f"not a sound that can be decoded: {error.error_string}") from error
     except Exception as error:
         raise DecodeError(f"damaged sound: {error or type(error).__name__}") from error
-    waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-    if not len(waveform):
+    if not frames:
         raise DecodeError("the sound holds no samples")
-    if len(waveform) < expected:
-        raise DecodeError(f"truncated: the header says {expected / rate:.2f} s, {len(waveform) / rate:.2f} s are there")
-    return waveform, rate
+    if frames < expected and _length_is_exact(data, expected):
+        raise DecodeError(f"truncated: the header says {expected / rate:.2f} s, {frames / rate:.2f} s are there")
+    return np.concatenate(blocks), rate
 
 
 def _check_header(sound: soundfile.SoundFile) -> None:
@@ -60,15 +70,30 @@ def _check_header(sound: soundfile.SoundFile) -> None:
         raise DecodeError(f"{sound.channels} channels, the limit is {MAX_CHANNELS}")
     if not RATES_HZ[0] <= sound.samplerate <= RATES_HZ[1]:
         raise DecodeError(f"a sample rate of {sound.samplerate} Hz, known are {RATES_HZ[0]} to {RATES_HZ[1]}")
-    seconds = sound.frames / sound.samplerate
-    if seconds > MAX_SECONDS:
-        raise DecodeError(f"too long: {seconds:,.0f} s, the limit is {MAX_SECONDS:,.0f} s; cut it into parts")
+    if sound.frames < UNKNOWN_FRAMES:
+        _check_length(sound.frames, sound.samplerate)
+
+
+def _check_length(frames: int, rate_hz: int) -> None:
+    if frames > MAX_FRAMES or frames / rate_hz > MAX_SECONDS:
+        raise DecodeError(
+            f"too long: {frames / rate_hz:,.0f} s ({frames:,} samples a channel), the limit is {MAX_SECONDS:,.0f} s "
+            f"and {MAX_FRAMES:,}; cut it into parts"
+        )
+
+
+def _length_is_exact(data: bytes, frames: int) -> bool:
+    """Whether the header states the length; an MP3 without a Xing or Info header, or a piped FLAC, does not."""
+    if frames >= UNKNOWN_FRAMES:
+        return False
+    is_mpeg = not data.startswith((b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS"))
+    return not is_mpeg or any(tag in data[: 1 << 18] for tag in (b"Xing", b"Info"))
 
 
 def _check_complete(data: bytes) -> None:
     """Notice a cut-off file where libsndfile would quietly return what is left."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        _check_wave(data)
+    if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
+        _check_wave(data, "big" if data[:4] == b"RIFX" else "little")
     elif data[:4] == b"OggS":
         last = data.rfind(b"OggS")
         # Byte 5 of a page header holds its flags, 4 is "end of stream" (RFC 3533).
@@ -80,17 +105,19 @@ def _check_complete(data: bytes) -> None:
             raise DecodeError("truncated: the last Ogg page is cut off")
 
 
-def _check_wave(data: bytes) -> None:
-    position = 12
-    while position + 8 <= len(data):
-        name, size = (
-            data[position : position + 4],
-            int.from_bytes(data[position + 4 : position + 8], "little"),
-        )
+def _check_wave(data: bytes, order: Literal["little", "big"]) -> None:
+    position, long_size = 12, 0
+    for _ in range(MAX_WAVE_CHUNKS):
+        if position + 8 > len(data):
+            break
+        name, size = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], order)
         position += 8
+        if name == b"ds64":  # RF64: the sizes that do not fit into 32 bits (EBU Tech 3306)
+            long_size = int.from_bytes(data[position + 8 : position + 16], "little")
         if name == b"data":
-            # Recorders that stream leave 0 or all ones, and mean "to the end of the file".
-            if size not in (0, 0xFFFFFFFF) and position + size > len(data):
+            size = long_size if size == 0xFFFFFFFF else size  # 0 where there is no ds64
+            # Recorders that stream leave all ones, and mean "to the end of the file".
+            if position + size > len(data):
                 raise DecodeError(
                     f"truncated: the header says {size:,} bytes of sound, {len(data) - position:,} are there"
                 )

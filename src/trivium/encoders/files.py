@@ -2,7 +2,6 @@
 
 import os
 import stat
-from pathlib import Path
 
 from trivium.encoders.base import DecodeError
 
@@ -31,11 +30,14 @@ def read_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE
         if os.path.islink(path):
             raise DecodeError("a symbolic link, not followed") from None
         raise DecodeError(f"cannot be opened: {error.strerror}") from None
+    except ValueError as error:  # a NUL character in the name
+        raise DecodeError(f"not a file name: {error}") from None
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        raise DecodeError("not a regular file")
     try:
         with os.fdopen(descriptor, "rb") as file:
-            before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise DecodeError("not a regular file")
             if before.st_size > max_bytes:
                 raise DecodeError(f"too large: {before.st_size:,} bytes, the limit is {max_bytes:,}")
             data = file.read(max_bytes + 1)
@@ -55,4 +57,4 @@ def item_bytes(item: str | os.PathLike[str] | bytes) -> bytes:
         if not item:
             raise DecodeError("no bytes")
         return item
-    return read_file(Path(item).resolve() if os.path.islink(item) else item)
+    return read_file(os.path.realpath(item) if os.path.islink(item) else item)

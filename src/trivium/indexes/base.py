@@ -52,24 +52,28 @@ def checked_vectors(vectors: NDArray[Any], *, dim: int, name: str) -> Vectors:
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"{name} must have shape (n, {dim}), got {vectors.shape}")
+    with np.errstate(over="ignore"):  # what overflows here is reported below
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise ValueError(
             f"{name} has NaN or infinity in {int(bad.sum())} of {len(vectors)} rows, first at row {int(bad.argmax())}"
         )
-    return np.ascontiguousarray(vectors, dtype=np.float32)
+    return vectors
 
 
 def checked_ids(ids: NDArray[Any], *, count: int) -> Ids:
     """Return ``ids`` as int64 (count,).
 
     Raises:
-        ValueError: If there are not ``count`` of them, one is negative, or one occurs twice.
+        ValueError: If there are not ``count`` of them, or one is no integer, negative, or there twice.
     """
     if ids.shape != (count,):
         raise ValueError(f"ids must have shape ({count},), one for each vector, got {ids.shape}")
-    if count and int(ids.min()) < 0:
-        raise ValueError(f"ids must be 0 or more, got {int(ids.min())}")
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids must be integers, got {ids.dtype}")
+    if count and not 0 <= int(ids.min()) <= int(ids.max()) <= np.iinfo(np.int64).max:
+        raise ValueError(f"ids must be 0 or more and fit 64 bits, got {int(ids.min())} to {int(ids.max())}")
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != count:
         raise ValueError(f"ids must be unique, {int(unique[counts.argmax()])} occurs {int(counts.max())} times")

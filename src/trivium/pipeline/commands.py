@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.base import Modality
 from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
+from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingestion import Progress, Summary
@@ -173,6 +174,7 @@ def index_with_progress(
     collection: Collection, media: Sequence[str | os.PathLike[str]], *, captions: bool = True
 ) -> Summary:
     """Add media to a collection, with a progress bar for each modality on standard error."""
+    keep_freed_memory()
     with _progress_bar() as progress:
         return collection.add(media, captions=captions, progress=progress)
 

@@ -413,31 +413,31 @@ def picture_of(attributes: str) -> str:
 @pytest.mark.parametrize("before", ["", "\ufeff", '\n <?xml version="1.0" encoding="UTF-8"?>\n<!-- by hand -->\n'])
 def test_plain_drawing(before: str) -> None:
     found = decode_image(drawing(RECT, before=before.lstrip() if before.strip().startswith("<?") else before))
-    assert (found.mode, found.size) == ("RGB", (672, 336))
+    assert (found.mode, found.size) == ("RGB", (448, 224))
     assert (pixels(found) == RED).all()
 
 
 def test_drawing_over_white() -> None:
     found = decode_image(drawing('<rect x="0" y="0" width="20" height="20" fill="red"/>'))
     assert pixels(found)[10, 10].tolist() == list(RED)
-    assert pixels(found)[10, 600].tolist() == list(WHITE)
+    assert pixels(found)[10, 400].tolist() == list(WHITE)
 
 
 @pytest.mark.parametrize(
     ("attributes", "size"),
     [
-        ('width="50mm" height="20mm"', (672, 269)),
-        ('width="20mm" height="50mm"', (269, 672)),
-        ('viewBox="0 0 10 10"', (672, 672)),
-        ('width="1" height="1000000"', (1, 672)),
-        ('width="1e9" height="1e-6"', (672, 1)),
-        ('width="1000000" height="1000000"', (672, 672)),
+        ('width="50mm" height="20mm"', (448, 179)),
+        ('width="20mm" height="50mm"', (179, 448)),
+        ('viewBox="0 0 10 10"', (448, 448)),
+        ('width="1" height="1000000"', (1, 448)),
+        ('width="1e9" height="1e-6"', (448, 1)),
+        ('width="1000000" height="1000000"', (448, 448)),
     ],
 )
 def test_size_of_a_drawing(attributes: str, size: tuple[int, int]) -> None:
     found = decode_image(drawing(RECT, attributes))
     assert_allclose(found.size, size, atol=3)
-    assert max(found.size) == 672
+    assert max(found.size) == 448
 
 
 HREFS = {

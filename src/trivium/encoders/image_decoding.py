@@ -26,8 +26,8 @@ MAGIC = {
     b"MM\0*": "TIFF",
     b"RIFF": "WebP",
 }
-# Longer side of a rendered drawing: three times what the networks look at, so that their own resize decides.
-SVG_PIXELS = 672
+# Longer side of a rendered drawing: twice what the networks look at, so that their own resize decides.
+SVG_PIXELS = 448
 MAX_SVG_BYTES = 16 * 1024 * 1024
 # Any href that is neither a fragment of the same file nor inline data.
 OUTSIDE_REFERENCE = re.compile(rb"""(\bhref)\s*=\s*(["'])(?!#[^/\\"']*\2|data:).*?\2""", re.DOTALL)

@@ -55,14 +55,13 @@ def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
         target: The file that the page will be written to.
     """
     folder = target.absolute().parent
-    shown = []
+    shown = ""
     for weight, modality, item in parts:
-        sign = "" if weight == 1 else "less of " if weight == -1 else f"{weight:g} × "
-        if modality == "text":
-            shown.append(f"{sign}“{_escaped(item)}”")
-        else:
-            shown.append(sign + _player(modality, os.path.abspath(item), folder))
-    return " + ".join(shown)
+        sign = " − " if weight < 0 else " + " if shown else ""
+        times = "" if abs(weight) == 1 else f"{abs(weight):g} × "
+        what = f"“{_escaped(item)}”" if modality == "text" else _player(modality, os.path.abspath(item), folder)
+        shown += sign + times + what
+    return shown
 
 
 def _section(heading: str, hits: Sequence[Hit], folder: Path) -> str:

@@ -106,7 +106,8 @@ def sounds(text_mean: Matrix, text: Callable[[Sequence[str]], Matrix]) -> None:
         for temperature, centred in ((1, False), (1, True), (4, False), (4, True)):
             origin = mean if centred else np.zeros_like(mean)
             parts = [
-                softmax(logits[head] / np.float32(temperature)) @ (label_vectors(labels, text, head=head) - origin)
+                softmax((logits[head] / temperature).astype(np.float32))
+                @ (label_vectors(labels, text, head=head) - origin)
                 for head in heads
             ]
             queries = unit_rows(prompts - (text_mean if centred else origin))

@@ -17,9 +17,10 @@ from PIL import Image
 
 from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.ingestion import Summary
 from trivium.pipeline.scanning import scan_media
-from trivium.pipeline.store import CollectionError, CollectionLockedError, Store
+from trivium.pipeline.store import Store
 
 
 def names(collection: Collection) -> set[str]:

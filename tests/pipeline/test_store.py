@@ -1,6 +1,7 @@
 """The collection folder: what survives damage, and what is said about it."""
 
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from trivium.encoders.base import Space, unit_rows
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.store import FORMAT, CollectionError, NewItem, Store
+from trivium.pipeline.database import FORMAT, CollectionError
+from trivium.pipeline.records import NewItem
+from trivium.pipeline.store import Store
 
 SPACE = Space(name="s", dim=4, revision="r")
 
@@ -141,6 +144,21 @@ def test_half_a_collection(store: Store) -> None:
     (store.folder / "collection.db").unlink()
     with pytest.raises(CollectionError, match=r"half a collection: collection\.db is missing"):
         Collection.open(store.folder)
+
+
+def test_missing_vectors_folder(store: Store) -> None:
+    fill(store, 2)
+    shutil.rmtree(store.folder / "vectors")
+    with pytest.raises(CollectionError, match="half a collection: its folder 'vectors' is missing"):
+        Collection.open(store.folder)
+
+
+def test_missing_index_folder_is_made_again(store: Store) -> None:
+    fill(store, 2)
+    shutil.rmtree(store.folder / "index")
+    assert len(Store(store.folder).index()) == 2
+    fill(store, 2, start=2)
+    assert store.has_current_index_file()
 
 
 def test_a_folder_with_other_things_is_never_written_to(tmp_path: Path) -> None:

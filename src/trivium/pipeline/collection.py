@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trivium.encoders.base import Modality, Space
+from trivium.pipeline.database import DATABASE
 from trivium.pipeline.ingestion import Progress, Summary, ingest
 from trivium.pipeline.query import QueryPart, query_vector
 from trivium.pipeline.retrieval import Hit, search
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
-from trivium.pipeline.store import DATABASE, Store
+from trivium.pipeline.store import Store
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
 Items: TypeAlias = Any
@@ -31,7 +32,10 @@ class CollectionInfo:
 
 
 class Collection:
-    """A folder that holds what Trivium knows of a set of files; the files themselves are never touched."""
+    """A folder that holds what Trivium knows of a set of files; the files themselves are never touched.
+
+    One object belongs to one thread; several may have the same collection open, also while one of them adds.
+    """
 
     def __init__(
         self,

@@ -17,12 +17,12 @@ from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.ingestion import Progress, Summary
 from trivium.pipeline.page import printable, query_html, render_page
 from trivium.pipeline.query import QueryError, QueryPart, parse_part
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
-from trivium.pipeline.store import CollectionError, CollectionLockedError
 
 if TYPE_CHECKING:
     from trivium.pipeline.retrieval import Hit

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -14,9 +15,10 @@ import numpy as np
 from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
 from trivium.encoders.files import read_file
 from trivium.encoders.text_decoding import decode_text, first_line
-from trivium.pipeline.scanning import MediaFile, Problem, Scan, fingerprint, scan_media
+from trivium.pipeline.records import NewItem, Role, StoredItem
+from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, scan_media
 from trivium.pipeline.spaces import JointSpace
-from trivium.pipeline.store import NewItem, Role, Store, StoredItem, Writer
+from trivium.pipeline.store import Store, Writer
 
 # Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
 BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
@@ -93,14 +95,7 @@ def ingest(
     """
     store.require(space.space)
     with store.writing() as writer:
-        return _Ingestion(store, writer, space, captions=captions, progress=progress).run(scan_media_timed(media))
-
-
-def scan_media_timed(media: Iterable[str | os.PathLike[str]]) -> tuple[Scan, float]:
-    """Scan, and say how many seconds it took."""
-    started = time.perf_counter()
-    scan = scan_media(media)
-    return scan, time.perf_counter() - started
+        return _Ingestion(store, writer, space, captions=captions, progress=progress).run(media)
 
 
 class _Ingestion:
@@ -122,9 +117,10 @@ class _Ingestion:
         for item in self._recorded.values():
             self._by_content.setdefault(item.contents["content"], []).append(item)
 
-    def run(self, timed_scan: tuple[Scan, float]) -> Summary:
-        scan, self._summary.seconds["scan"] = timed_scan
+    def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
         summary = self._summary
+        with self._timed("scan"):
+            scan = scan_media(media)
         summary.ignored = scan.ignored
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
@@ -132,16 +128,20 @@ class _Ingestion:
         todo = [file for file in scan.files if not self._is_unchanged(file)]
         summary.unchanged = len(scan.files) - len(todo)
         for modality in MODALITIES:
-            started = time.perf_counter()
-            self._take_all(modality, [file for file in todo if file.modality == modality])
-            summary.seconds[modality] = time.perf_counter() - started
+            with self._timed(modality):
+                self._take_all(modality, [file for file in todo if file.modality == modality])
         if self._gone:
             self._writer.remove(item.id for item in self._gone.values())
             summary.removed += len(self._gone)
-        started = time.perf_counter()
-        self._writer.save_index()
-        summary.seconds["index"] = time.perf_counter() - started
+        with self._timed("index"):
+            self._writer.save_index()
         return summary
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._summary.seconds[stage] = time.perf_counter() - started
 
     def _is_unchanged(self, file: MediaFile) -> bool:
         item = self._recorded.get(file.path)
@@ -178,10 +178,8 @@ class _Ingestion:
         try:
             ahead: list[Future[LoadedFile | FailedFile]] = []
             while True:
-                current, ahead = (
-                    ahead,
-                    [workers.submit(self._load, f) for f in islice(remaining, batch_files)],
-                )
+                current = ahead
+                ahead = [workers.submit(self._load, file) for file in islice(remaining, batch_files)]
                 if current:
                     yield [future.result() for future in current]
                 if not ahead:
@@ -230,24 +228,16 @@ class _Ingestion:
         # Decoded ahead of the last commit, which may have brought the same content.
         new = {f.content: f.prepared for f in loaded if f.prepared is not None and f.content not in self._known}
         vectors = self._embed(modality, new)
-        caption_of = {
-            file.file.path: _content_key("text", file.caption.encode())
-            for file in loaded
-            if file.caption is not None and self._embeds_caption(modality, file.caption)
-        }
-        new_captions = {
-            caption_of[file.file.path]: file.caption
-            for file in loaded
-            if file.file.path in caption_of and caption_of[file.file.path] not in self._known | new.keys()
-        }
-        text_vectors = self._embed_captions(new_captions)
+        new_captions: dict[str, str] = {}
         items, untouched = [], {}
         for file in loaded:
             if file.caption_problem is not None:
                 self._summary.skipped.append(file.caption_problem)
             contents: dict[Role, str] = {"content": file.content}
-            if file.file.path in caption_of:
-                contents["caption"] = caption_of[file.file.path]
+            if file.caption is not None and self._embeds_caption(modality, file.caption):
+                contents["caption"] = _content_key("text", file.caption.encode())
+                if contents["caption"] not in self._known:
+                    new_captions[contents["caption"]] = file.caption
             before = self._recorded.get(file.file.path)
             if before is not None and before.contents == contents and before.caption == file.caption:
                 untouched[before.id] = (file.fingerprint, file.caption_fingerprint)
@@ -255,8 +245,10 @@ class _Ingestion:
             else:
                 items.append(self._new_item(file, contents, before))
         if items:
-            self._writer.commit(items, [*new, *new_captions], np.concatenate([vectors, text_vectors]))
-        self._writer.touch(untouched)
+            vectors = np.concatenate([vectors, self._embed_captions(new_captions)])
+            self._writer.commit(items, [*new, *new_captions], vectors)
+        if untouched:
+            self._writer.touch(untouched)
         self._known.update(new, new_captions)
 
     def _new_item(self, file: LoadedFile, contents: Mapping[Role, str], before: StoredItem | None) -> NewItem:
@@ -298,7 +290,7 @@ class _Ingestion:
             self._writer.remove([before.id])
             self._summary.removed += 1
 
-    def _embed_captions(self, captions: Mapping[str, str | None]) -> Vectors:
+    def _embed_captions(self, captions: Mapping[str, str]) -> Vectors:
         if not captions:
             return np.empty((0, self._space.space.dim), np.float32)
         encoder = self._space.encoder("text")

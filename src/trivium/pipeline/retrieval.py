@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality
 from trivium.pipeline.query import QueryError
-from trivium.pipeline.store import Role, Store
+from trivium.pipeline.records import Role
+from trivium.pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trivium.encoders.base import Modality
-from trivium.pipeline.store import DATABASE
+from trivium.pipeline.database import DATABASE
 
 SUFFIXES: dict[str, Modality] = {
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),

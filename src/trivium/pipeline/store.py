@@ -18,9 +18,8 @@ import io
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import filelock
 import numpy as np
@@ -28,90 +27,14 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.indexes import FlatIndex, Ids
-
-APPLICATION_ID = 0x54524956  # "TRIV", so that `file` and we recognise our own database
-FORMAT = 1
-DATABASE = "collection.db"
-
-Role = Literal["content", "caption"]  # which of an item's vectors; later also windows of a sound, passages of a text
-
-SCHEMA = f"""
-CREATE TABLE collection (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-    space_name TEXT NOT NULL, space_dim INTEGER NOT NULL, space_revision TEXT NOT NULL,
-    space_source TEXT NOT NULL,   -- what load_space takes: a name or a folder
-    generation INTEGER NOT NULL   -- grows with every commit
-);
-CREATE TABLE shard (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE vector (
-    id INTEGER PRIMARY KEY,
-    content TEXT NOT NULL UNIQUE, -- "<modality>:<sha256>"
-    shard INTEGER NOT NULL REFERENCES shard, row INTEGER NOT NULL
-);
-CREATE TABLE item (
-    id INTEGER PRIMARY KEY,
-    path BLOB NOT NULL UNIQUE,    -- as the file system has it: names need not be valid UTF-8
-    modality TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,    -- size and times of the file when it was read
-    caption_fingerprint TEXT NOT NULL,
-    caption TEXT
-);
-CREATE TABLE embedding (
-    item INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
-    role TEXT NOT NULL,
-    vector INTEGER NOT NULL REFERENCES vector,
-    PRIMARY KEY (item, role)
-) WITHOUT ROWID;
-CREATE INDEX embedding_by_vector ON embedding (vector);
-CREATE TABLE index_file (name TEXT NOT NULL, sha256 TEXT NOT NULL, generation INTEGER NOT NULL);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-"""
-
-
-class CollectionError(Exception):
-    """A collection that is missing, damaged, of another format, or not to be used as asked."""
-
-
-class CollectionLockedError(CollectionError):
-    """Another process is writing to the collection."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredItem:
-    """What is recorded of one file."""
-
-    id: int
-    path: str
-    modality: Modality
-    fingerprint: str
-    caption_fingerprint: str
-    caption: str | None
-    contents: Mapping[str, str]  # role -> content key of the vector
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewItem:
-    """An item to be recorded; every content it names must be stored or come in the same batch."""
-
-    path: str
-    modality: Modality
-    fingerprint: str
-    caption_fingerprint: str
-    caption: str | None
-    contents: Mapping[Role, str]
-    renamed_from: int | None = None  # id of the item that had the same content at a path that is gone
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """An item that one of the searched vectors belongs to."""
-
-    vector: int
-    path: str
-    modality: Modality
-    caption: str | None
-    role: Role
+from trivium.pipeline.database import (
+    CollectionError,
+    CollectionLockedError,
+    create_database,
+    open_database,
+    what_is_missing,
+)
+from trivium.pipeline.records import Match, NewItem, StoredItem
 
 
 class Store:
@@ -124,32 +47,13 @@ class Store:
             CollectionError: If it is missing, half there, damaged, or of a newer format.
         """
         self.folder = folder
-        database = folder / DATABASE
-        if not database.is_file():
-            raise CollectionError(_what_is_missing(folder))
-        try:
-            self._db = _connect(database)
-            (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if application != APPLICATION_ID:
-                raise CollectionError(f"{database} is not a Trivium collection")
-            if version != FORMAT:
-                raise CollectionError(
-                    f"{folder} has format {version}, this Trivium reads format {FORMAT}: "
-                    + ("install a newer Trivium" if version > FORMAT else "index the media anew")
-                )
-            row = self._db.execute(
-                "SELECT space_name, space_dim, space_revision, space_source FROM collection"
-            ).fetchone()
-        except sqlite3.DatabaseError as error:
+        self._db, self.space, self.space_source = open_database(folder)
+        (shards,) = self._db.execute("SELECT count(*) FROM shard").fetchone()
+        if shards and not (folder / "vectors").is_dir():
             raise CollectionError(
-                f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
-                "your media are untouched"
-            ) from error
-        if row is None:
-            raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
-        self.space = Space(name=row[0], dim=row[1], revision=row[2])
-        self.space_source: str = row[3]
+                f"{folder} is half a collection: its folder 'vectors' is missing. Restore it from a backup, "
+                "or delete the collection and index again; your media are untouched"
+            )
         self._index: FlatIndex | None = None
         self._index_generation = -1
 
@@ -161,23 +65,13 @@ class Store:
             CollectionError: If the folder holds something else, or cannot be made.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CollectionError(_what_is_missing(folder))
+            raise CollectionError(what_is_missing(folder))
         try:
             # Embeddings and file names are private: the folder is for its owner alone.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "vectors").mkdir(mode=0o700)
             (folder / "index").mkdir(mode=0o700)
-            # The database gets its final name when it is complete: half a collection is never taken for one.
-            draft = folder / f".{DATABASE}.new"
-            os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
-            with contextlib.closing(_connect(draft)) as db:
-                db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-                with db:
-                    db.execute(
-                        "INSERT INTO collection VALUES (1, ?, ?, ?, ?, 0)",
-                        (space.name, space.dim, space.revision, source),
-                    )
-            draft.rename(folder / DATABASE)
+            create_database(folder, space, source=source)
             _sync_folder(folder)
         except (OSError, sqlite3.Error) as error:
             raise CollectionError(f"cannot make a collection in {folder}: {error}") from error
@@ -437,20 +331,10 @@ class Writer:
         """Delete what a crash left between writing a file and naming it, and index files of the past."""
         named = {row[0] for row in self._db.execute("SELECT name FROM shard UNION SELECT name FROM index_file")}
         for part in ("vectors", "index"):
+            (self._store.folder / part).mkdir(mode=0o700, exist_ok=True)  # the index folder may be deleted by anyone
             for path in (self._store.folder / part).iterdir():
                 if path.name not in named:
                     path.unlink()
-
-
-def _connect(database: Path) -> sqlite3.Connection:
-    # autocommit: transactions are ours alone (the module's own BEGINs come at surprising moments).
-    db = sqlite3.connect(database, timeout=30, isolation_level=None)
-    # A rollback journal, not WAL: the WAL of SQLite before 3.51.3, which Debian 12 has, can corrupt a database.
-    db.execute("PRAGMA journal_mode = DELETE")
-    db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is synced when the journal goes
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA secure_delete = ON")
-    return db
 
 
 def _read_shard(path: Path, *, dim: int) -> NDArray[np.float32]:
@@ -463,19 +347,6 @@ def _read_shard(path: Path, *, dim: int) -> NDArray[np.float32]:
     if vectors.ndim != 2 or vectors.shape[1] != dim or vectors.dtype != np.float32:
         raise CollectionError(f"{path} is damaged: it holds {vectors.dtype} {vectors.shape}, not float32 (n, {dim})")
     return vectors
-
-
-def _what_is_missing(folder: Path) -> str:
-    if not folder.exists():
-        return f"no collection at {folder}: make one with `trivium index {folder} MEDIA...`"
-    if not folder.is_dir():
-        return f"{folder} is a file, not a collection"
-    if (folder / "vectors").is_dir() and not (folder / DATABASE).exists():
-        return (
-            f"{folder} is half a collection: {DATABASE} is missing. Restore it from a backup, "
-            "or delete the folder and index again; your media are untouched"
-        )
-    return f"{folder} is not a collection: it has no {DATABASE}. Name a folder that does not exist yet, or is empty"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -84,6 +84,30 @@ def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:
     assert told == [("text", 2.0), ("text", -1.0), ("image", 1.0), ("audio", -0.5)]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["2:beach", "-crowd", "--only", "image", "-k", "3"],
+        ["--only", "image", "2:beach", "-crowd", "-k3"],
+        ["-k", "3", "2:beach", "--only=image", "--text", "-crowd"],
+        ["--only", "image", "-k", "3", "--", "2:beach", "-crowd"],
+    ],
+)
+def test_texts_and_options_in_any_order(indexed: str, capsys, arguments: list[str]) -> None:
+    status, out, _ = run(capsys, "search", indexed, "--json", *arguments)
+    told = json.loads(out)
+    assert status == 0
+    assert [(part["item"], part["weight"]) for part in told["query"]] == [("beach", 2.0), ("crowd", -1.0)]
+    assert len(told["hits"]) == 3
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_device_that_is_not_there(indexed: str, capsys, device: str) -> None:
+    status, out, err = run(capsys, "search", indexed, "x", "--device", device)
+    assert (status, out) == (2, "")
+    assert f"--device {device} cannot be used" in err
+
+
 def test_search_only_and_table(indexed: str, capsys) -> None:
     status, out, _ = run(capsys, "search", indexed, "x", "--only", "audio", "-k", "50")
     lines = out.splitlines()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trivium.pipeline.cli import protect_negatives
+from trivium.pipeline.cli import name_texts
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.query import QueryError, QueryPart, parse_part, query_vector
 
@@ -70,14 +70,17 @@ def test_python_search_takes_weights_and_lists(collection: Collection, media) ->
     [
         (["search", "c", "-crowd"], ["search", "c", "--text=-crowd"]),
         (["search", "c", "-king", "-k", "3"], ["search", "c", "--text=-king", "-k", "3"]),
-        (["search", "c", "-k5", "x"], ["search", "c", "-k5", "x"]),
-        (["search", "c", "-k", "-1", "x"], ["search", "c", "-k", "-1", "x"]),
+        (["search", "c", "-k5", "x"], ["search", "c", "-k5", "--text=x"]),
+        (["search", "c", "-k", "-1", "x"], ["search", "c", "-k", "-1", "--text=x"]),
         (["search", "c", "--image", "-dull.jpg"], ["search", "c", "--image=-dull.jpg"]),
-        (["search", "c", "-0.5:crowd", "--only", "image"], ["search", "c", "--text=-0.5:crowd", "--only", "image"]),
+        (["search", "c", "-a", "b", "--only", "image"], ["search", "c", "--text=-a", "--text=b", "--only=image"]),
+        (["search", "c", "--only", "image", "b", "--json"], ["search", "c", "--only=image", "--text=b", "--json"]),
+        (["search", "--json", "c", "b"], ["search", "--json", "c", "--text=b"]),
         (["search", "-h"], ["search", "-h"]),
-        (["search", "c", "--", "-crowd"], ["search", "c", "--", "-crowd"]),
+        (["search", "c", "--", "-crowd", "--json"], ["search", "c", "--text=-crowd", "--text=--json"]),
+        (["search", "c", "--image"], ["search", "c", "--image"]),
         (["index", "c", "-x"], ["index", "c", "-x"]),
     ],
 )
 def test_leading_dashes_reach_the_query(arguments: list[str], expected: list[str]) -> None:
-    assert protect_negatives(arguments) == expected
+    assert name_texts(arguments) == expected

@@ -13,8 +13,9 @@ import trivium
 from trivium.encoders.base import MODALITIES
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
-# Options of `search` that take a query part, and the one-letter options: other words with a leading dash are queries.
 PART_OPTIONS = ("--text", "--image", "--audio")
+# Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
+VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--html", "--space", "--device", "-k")
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
 
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser(
         "search",
+        allow_abbrev=False,
         help="find items by text, picture, sound, or several at once",
         description="A query part may have a weight: '2:beach', '-0.5:crowd'; a leading '-' means less of it.",
     )
@@ -74,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = build_parser()
-    options = parser.parse_args(protect_negatives(sys.argv[1:] if arguments is None else list(arguments)))
+    options = parser.parse_args(name_texts(sys.argv[1:] if arguments is None else list(arguments)))
     if options.command == "search" and options.k < 1:
         parser.error(f"-k must be at least 1, got {options.k}")
     from trivium.pipeline import commands
@@ -82,31 +84,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return commands.run(options)
 
 
-def protect_negatives(arguments: list[str]) -> list[str]:
-    """Let ``trivium search C "-crowd" --image -dull.jpg`` mean what it says.
+def name_texts(arguments: list[str]) -> list[str]:
+    """Let ``trivium search C --only image "2:beach" "-crowd" --image -dull.jpg`` mean what it says.
 
-    argparse takes each word with a leading dash for an option. In a search, those that are none are query parts:
-    they are handed on as ``--text=-crowd`` and ``--image=-dull.jpg``.
+    argparse takes each word with a leading dash for an option, and no further words after an option. In a search, every
+    word that is neither the collection, nor an option, nor its value, is a text of the query: it is handed on as
+    ``--text=-crowd``, and a file with a leading dash as ``--image=-dull.jpg``.
     """
-    if "search" not in arguments[:1]:
+    if arguments[:1] != ["search"]:
         return arguments
-    protected: list[str] = []
-    words = iter(arguments)
+    named = ["search"]
+    words = iter(arguments[1:])
+    has_collection = only_texts = False
     for word in words:
-        if word == "--":
-            return [*protected, word, *words]
-        if word in PART_OPTIONS:
+        is_option = not only_texts and (word.startswith("--") or SEARCH_LETTERS.fullmatch(word) is not None)
+        if word == "--" and not only_texts:
+            only_texts = True
+        elif is_option and word in VALUE_OPTIONS:
             value = next(words, None)
-            protected.append(word if value is None else f"{word}={value}")
-        elif (
-            word.startswith("-") and not word.startswith("--") and len(word) > 1 and not SEARCH_LETTERS.fullmatch(word)
-        ):
-            protected.append(f"--text={word}")
+            named += [word] if value is None else [f"{word}={value}"] if word.startswith("--") else [word, value]
+        elif is_option:
+            named.append(word)
+        elif not has_collection:
+            has_collection = True
+            named.append(word)
         else:
-            protected.append(word)
-            if word == "-k":
-                protected += [value for value in [next(words, None)] if value is not None]
-    return protected
+            named.append(f"--text={word}")
+    return named
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

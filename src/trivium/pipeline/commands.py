@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 SKIPPED_SHOWN = 50  # in the terminal; --json has all of them
 
 
+class UsageError(Exception):
+    """An option that cannot be followed on this machine."""
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; every expected failure becomes one message and an exit status."""
     command: Callable[[argparse.Namespace], int] = COMMANDS[options.command]
     try:
         return command(options)
-    except QueryError as error:
+    except (QueryError, UsageError) as error:
         return _fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
         return _fail(error, EXIT_LOCKED)
@@ -189,11 +193,15 @@ def _announce(line: str) -> None:
 
 
 def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
+    return wanted
 
 
 @contextmanager

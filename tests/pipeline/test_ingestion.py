@@ -196,6 +196,20 @@ def test_caption_added_and_removed(collection: Collection, media: Path, space) -
     assert collection.search(image=media / "blue.jpg", k=1)[0].caption is None
 
 
+def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media: Path, monkeypatch) -> None:
+    """The picture is old enough for its fingerprint to be kept, the caption is not."""
+    real = ingestion._lasting_fingerprint
+    monkeypatch.setattr(ingestion, "FRESH_NS", 0)
+    monkeypatch.setattr(
+        ingestion, "_lasting_fingerprint", lambda path: ingestion.FRESH if path.endswith(".txt") else real(path)
+    )
+    (media / "blue.txt").write_text("The sea.")
+    assert collection.add(media).changed == 1
+    (media / "blue.txt").unlink()
+    assert collection.add(media).changed == 1
+    assert collection.search(image=media / "blue.jpg", k=1)[0].caption is None
+
+
 def test_without_captions_they_are_shown_but_not_searched(tmp_path: Path, media: Path, space) -> None:
     collection = Collection.open(tmp_path / "c", space=space)
     summary = collection.add(media, captions=False)

@@ -75,25 +75,28 @@ def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
     database = folder / DATABASE
     if not database.is_file():
         raise CollectionError(what_is_missing(folder))
-    try:
-        db = _connect(database)
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            raise CollectionError(f"{database} is not a Trivium collection, or damaged")
-        if version != FORMAT:
+    with contextlib.ExitStack() as on_failure:
+        try:
+            db = _connect(database)
+            on_failure.callback(db.close)
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if application != APPLICATION_ID:
+                raise CollectionError(f"{database} is not a Trivium collection, or damaged")
+            if version != FORMAT:
+                raise CollectionError(
+                    f"{folder} has format {version}, this Trivium reads format {FORMAT}: "
+                    + ("install a newer Trivium" if version > FORMAT else "index the media anew")
+                )
+            row = db.execute("SELECT space_name, space_dim, space_revision, space_source FROM collection").fetchone()
+        except sqlite3.DatabaseError as error:
             raise CollectionError(
-                f"{folder} has format {version}, this Trivium reads format {FORMAT}: "
-                + ("install a newer Trivium" if version > FORMAT else "index the media anew")
-            )
-        row = db.execute("SELECT space_name, space_dim, space_revision, space_source FROM collection").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise CollectionError(
-            f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
-            "your media are untouched"
-        ) from error
-    if row is None:
-        raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
+                f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
+                "your media are untouched"
+            ) from error
+        if row is None:
+            raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
+        on_failure.pop_all()
     return db, Space(name=row[0], dim=row[1], revision=row[2]), row[3]
 
 
@@ -112,11 +115,15 @@ def what_is_missing(folder: Path) -> str:
 
 
 def _connect(database: Path) -> sqlite3.Connection:
-    # autocommit: transactions are ours alone (the module's own BEGINs come at surprising moments).
+    # No isolation level: transactions are ours alone (the module's own BEGINs come at surprising moments).
     db = sqlite3.connect(database, timeout=30, isolation_level=None)
-    # A rollback journal, not WAL: the WAL of SQLite before 3.51.3, which Debian 12 has, can corrupt a database.
-    db.execute("PRAGMA journal_mode = DELETE")
-    db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is synced when the journal goes
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA secure_delete = ON")
+    try:
+        # A rollback journal, not WAL: the WAL of SQLite before 3.51.3, which Debian 12 has, can corrupt a database.
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is synced when the journal goes
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA secure_delete = ON")
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
     return db

@@ -26,6 +26,7 @@ EMBED_ITEMS = 32  # per forward pass
 MAX_CAPTION_FILE_BYTES = 1024 * 1024
 # A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
 FRESH_NS = 2_000_000_000
+FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 Progress = Callable[[Modality, int, int], None]  # (modality, files done, files to do)
 
@@ -310,13 +311,13 @@ def _content_key(modality: Modality, data: bytes) -> str:
 
 
 def _lasting_fingerprint(path: str) -> str:
-    """Fingerprint that will tell any later change, or none ("") if the file is too fresh for that."""
+    """Fingerprint that will tell any later change, or `FRESH` if the file is too fresh for that."""
     try:
         status = os.lstat(path)
     except OSError:
-        return ""
+        return FRESH
     is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
-    return "" if is_fresh else fingerprint(status)
+    return FRESH if is_fresh else fingerprint(status)
 
 
 def _is_gone(path: str) -> bool:

@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -48,6 +49,8 @@ class Store:
         """
         self.folder = folder
         self._db, self.space, self.space_source = open_database(folder)
+        # A collection that nobody closes is closed when it is collected; nothing is ever pending.
+        self._close = weakref.finalize(self, _close_quietly, self._db)
         (shards,) = self._db.execute("SELECT count(*) FROM shard").fetchone()
         if shards and not (folder / "vectors").is_dir():
             raise CollectionError(
@@ -91,7 +94,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database; nothing is pending."""
-        self._db.close()
+        self._close()
 
     # Reading
 
@@ -347,6 +350,11 @@ def _read_shard(path: Path, *, dim: int) -> NDArray[np.float32]:
     if vectors.ndim != 2 or vectors.shape[1] != dim or vectors.dtype != np.float32:
         raise CollectionError(f"{path} is damaged: it holds {vectors.dtype} {vectors.shape}, not float32 (n, {dim})")
     return vectors
+
+
+def _close_quietly(db: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.ProgrammingError):  # collected in another thread than the one that opened it
+        db.close()
 
 
 def _sync_folder(folder: Path) -> None:

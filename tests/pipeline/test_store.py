@@ -146,6 +146,15 @@ def test_half_a_collection(store: Store) -> None:
         Collection.open(store.folder)
 
 
+def test_creation_that_was_killed_is_begun_again(tmp_path: Path, media: Path, space) -> None:
+    folder = tmp_path / "c"
+    (folder / "vectors").mkdir(parents=True)
+    (folder / "index").mkdir()
+    (folder / ".collection.db.new").write_bytes(b"half")
+    collection = Collection.open(folder, space=space)
+    assert collection.add(media).added == 7
+
+
 def test_missing_vectors_folder(store: Store) -> None:
     fill(store, 2)
     shutil.rmtree(store.folder / "vectors")

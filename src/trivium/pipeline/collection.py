@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trivium.encoders.base import Modality, Space
-from trivium.pipeline.database import DATABASE
+from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
 from trivium.pipeline.ingestion import Progress, Summary, ingest
 from trivium.pipeline.query import QueryPart, query_vector
 from trivium.pipeline.retrieval import Hit, search
@@ -218,8 +218,8 @@ class Collection:
 def _exists(folder: Path) -> bool:
     if (folder / DATABASE).exists():
         return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        Store(folder)  # raises, and says what is wrong
+    if not is_free(folder):
+        raise CollectionError(what_is_missing(folder))
     return False
 
 

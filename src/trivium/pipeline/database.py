@@ -10,6 +10,7 @@ from trivium.encoders.base import Space
 APPLICATION_ID = 0x54524956  # "TRIV", so that `file` and we recognise our own database
 FORMAT = 1
 DATABASE = "collection.db"
+DRAFT = f".{DATABASE}.new"
 
 SCHEMA = f"""
 CREATE TABLE collection (
@@ -58,7 +59,9 @@ def create_database(folder: Path, space: Space, *, source: str) -> None:
 
     It gets its final name when it is complete, so that half a collection is never taken for one.
     """
-    draft = folder / f".{DATABASE}.new"
+    draft = folder / DRAFT
+    for left in (draft, folder / f"{DRAFT}-journal"):
+        left.unlink(missing_ok=True)  # by a run that was killed
     os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
     with contextlib.closing(_connect(draft)) as db:
         db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
@@ -98,6 +101,19 @@ def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
             raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
         on_failure.pop_all()
     return db, Space(name=row[0], dim=row[1], revision=row[2]), row[3]
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a collection may be made here: nothing is there, or only what a killed run left before it had begun."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    return all(
+        path.name in (DRAFT, f"{DRAFT}-journal")
+        or (path.name in ("vectors", "index") and path.is_dir() and not any(path.iterdir()))
+        for path in folder.iterdir()
+    )
 
 
 def what_is_missing(folder: Path) -> str:

@@ -32,6 +32,7 @@ from trivium.pipeline.database import (
     CollectionError,
     CollectionLockedError,
     create_database,
+    is_free,
     open_database,
     what_is_missing,
 )
@@ -67,13 +68,13 @@ class Store:
         Raises:
             CollectionError: If the folder holds something else, or cannot be made.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_free(folder):
             raise CollectionError(what_is_missing(folder))
         try:
             # Embeddings and file names are private: the folder is for its owner alone.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / "vectors").mkdir(mode=0o700)
-            (folder / "index").mkdir(mode=0o700)
+            (folder / "vectors").mkdir(mode=0o700, exist_ok=True)
+            (folder / "index").mkdir(mode=0o700, exist_ok=True)
             create_database(folder, space, source=source)
             _sync_folder(folder)
         except (OSError, sqlite3.Error) as error:

@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python scripts/demo.py $(if $(MEDIA),--media $(MEDIA))
+	$(BIN)/python scripts/demo.py $(if $(MEDIA),--media "$(MEDIA)")
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

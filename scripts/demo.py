@@ -46,7 +46,8 @@ def main() -> int:
     media = options.media or fetch_stamps(options.output)
     seconds["fetch media"] = time.perf_counter() - started
 
-    with Collection.open(options.output / "collection", announce=print) as collection:
+    folder = options.output / ("collection" if options.media is None else "own-collection")
+    with Collection.open(folder, announce=print) as collection:
         started = time.perf_counter()
         for modality in collection.space.modalities:  # fetches the weights on first use
             collection.space.encoder(modality)

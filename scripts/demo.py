@@ -76,7 +76,7 @@ def main() -> int:
     (options.output / "timings.json").write_text(json.dumps({"seconds": seconds, "items_per_second": rates}, indent=1))
     print("\n" + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items()))
     print(f"The page: {page.resolve()}")
-    print(f'More: .venv/bin/trivium search {options.output / "collection"} "a dog barking"')
+    print(f'More: .venv/bin/trivium search {folder} "a dog barking"')
     return 0
 
 

@@ -271,6 +271,17 @@ def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None
     assert len(collection.search(text="anything", k=100)) == 7
 
 
+def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:
+    monkeypatch.setattr(ingestion, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
+    monkeypatch.setattr(ingestion, "MAX_CAPTION_FILE_BYTES", 5)
+    summary = Collection.open(tmp_path / "c", space=space).add(media)
+    assert reasons(summary) == {
+        "poem.txt": "too large: 33 bytes, the limit is 30",
+        "red.txt": "caption left out: too large: 33 bytes, the limit is 5",
+        "high.txt": "caption left out: too large: 12 bytes, the limit is 5",
+    }
+
+
 def test_small_and_strange_but_good(tmp_path: Path, space, picture, sound) -> None:
     folder = tmp_path / "media"
     picture(folder / "tiny.png", size=(1, 1))

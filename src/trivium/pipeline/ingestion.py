@@ -23,7 +23,9 @@ from trivium.pipeline.store import Store, Writer
 # Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
 BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
 EMBED_ITEMS = 32  # per forward pass
-MAX_CAPTION_FILE_BYTES = 1024 * 1024
+# A text is read whole for its first 256 tokens; the largest scans and lossless half hours have some hundred MB.
+MAX_FILE_BYTES: Mapping[Modality, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 1 << 30}
+MAX_CAPTION_FILE_BYTES = 1 << 20
 # A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
 FRESH_NS = 2_000_000_000
 FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
@@ -194,7 +196,7 @@ class _Ingestion:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
             state = _lasting_fingerprint(file.path)
             caption_state = _lasting_fingerprint(file.caption_path) if file.caption_path else ""
-            data = read_file(file.path)
+            data = read_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
             content = _content_key(file.modality, data)
             caption, problem = self._load_caption(file)

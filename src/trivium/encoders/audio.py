@@ -20,7 +20,7 @@ RATE_HZ = 44_100
 FFT_SAMPLES, HOP_SAMPLES, MELS = 2048, 1024, 96
 LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the training spectrograms
 # The loudest sample. The first batch norm's statistics say that the training spectrograms had mean 0.164; sounds
-# scaled to a peak of 1 have 0.26, to 0.2 about 0.18 (docs/models.md, "The level of a sound").
+# scaled to a peak of 1 have 0.26, to 0.3 0.19, to 0.1 0.14 (docs/models.md, "The level of a sound").
 PEAK = 0.2
 BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
 BLOCKS_PER_PASS = 32

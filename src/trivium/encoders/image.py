@@ -85,8 +85,8 @@ def _as_image(item: Any) -> Image.Image:
 def _fit(pixels: torch.Tensor) -> torch.Tensor:
     """Bring (3, h, w) to (3, 224, 224): the whole picture, squeezed to a square.
 
-    The usual cut of the centre loses what stands at the edge; white bars around a photo cost more than the squeeze
-    (measured: docs/benchmarks.md, "Which part of a picture").
+    The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
+    part of a picture").
     """
     squeezed: torch.Tensor = v2.functional.resize(
         pixels, [SIDE, SIDE], interpolation=v2.InterpolationMode.BICUBIC, antialias=True

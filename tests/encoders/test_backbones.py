@@ -254,6 +254,22 @@ def test_log_mel_equals_the_reference(
     assert expected.max() > 0.1
 
 
+@pytest.mark.parametrize("frames", [1, 7, 216])
+def test_long_sounds_are_cut_without_a_seam(aisfx: Backbone, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+    sound = noise(220_500)  # 216 frames
+    whole = aisfx.prepare((sound, RATE))
+    monkeypatch.setattr(audio, "FRAMES_PER_PASS", frames)
+    assert_allclose(aisfx.prepare((sound, RATE)), whole, atol=1e-6)
+
+
+def test_the_callers_waveform_is_left_alone(aisfx: Backbone) -> None:
+    for dtype in (np.float32, np.float64):
+        sound = noise(5000).astype(dtype)
+        before = sound.copy()
+        aisfx.prepare((sound, 22_050))
+        np.testing.assert_array_equal(sound, before)
+
+
 @pytest.mark.parametrize(
     ("count", "blocks"),
     [

@@ -24,6 +24,7 @@ LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the train
 PEAK = 0.2
 BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
 BLOCKS_PER_PASS = 32
+FRAMES_PER_PASS = 2048  # of the front end, 48 s
 
 
 class AiSFX:
@@ -54,7 +55,7 @@ class AiSFX:
             mel_scale="htk",
             norm=None,
             power=2.0,
-            pad_mode="constant",
+            center=False,
         )
         filters = mel.get_buffer("mel_scale.fb")  # (frequencies, mels)
         filters /= filters.sum(dim=0, keepdim=True).clamp(min=1e-12)
@@ -100,19 +101,31 @@ class AiSFX:
     def _blocks(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
         from torchaudio.functional import resample
 
-        sound = torch.from_numpy(waveform)
-        sound = sound / sound.abs().max().clamp(min=1e-9)  # before resampling, which may overflow on huge samples
+        sound = _scaled(torch.from_numpy(waveform), 1.0)  # before resampling, which may overflow on huge samples
         # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
         ratio = Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
         if ratio != 1:
             sound = resample(sound, ratio.denominator, ratio.numerator)
-        sound = sound * (PEAK / sound.abs().max().clamp(min=1e-9))  # silence stays silence
-        power = self._front_end(sound).T  # (t, mel)
-        log_mel = torch.log10(LOG_GAIN * power + 1) / LOG_FULL_SCALE
+        sound = _scaled(sound, PEAK)
+        # Frames are centred on multiples of the hop, so half a window of zeros goes before and after.
+        frames = 1 + len(sound) // HOP_SAMPLES
+        sound = torch.nn.functional.pad(sound, (FFT_SAMPLES // 2, FFT_SAMPLES // 2))
+        parts = []
+        for start in range(0, frames, FRAMES_PER_PASS):  # the spectrum of half an hour at once would take 1 GB
+            stop = min(start + FRAMES_PER_PASS, frames)
+            power = self._front_end(sound[start * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + FFT_SAMPLES])  # (mel, t)
+            parts.append(torch.log10(LOG_GAIN * power.T + 1) / LOG_FULL_SCALE)
+        log_mel = torch.cat(parts)  # (t, mel)
         if len(log_mel) < BLOCK_FRAMES:
             log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, BLOCK_FRAMES - len(log_mel)))
         # A last part that does not fill a block is left out, as in the paper.
         return log_mel.unfold(0, BLOCK_FRAMES, BLOCK_HOP_FRAMES).transpose(1, 2).contiguous().numpy()
+
+
+def _scaled(sound: torch.Tensor, peak: float) -> torch.Tensor:
+    """Scale a waveform (s,) in place, so that its largest sample is ``peak``; silence stays silence."""
+    largest = torch.maximum(sound.max(), -sound.min())
+    return sound.mul_(peak / largest.clamp(min=1e-9))
 
 
 def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:

@@ -19,7 +19,7 @@ from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.ingestion import Summary
-from trivium.pipeline.scanning import scan_media
+from trivium.pipeline.scanning import is_below, scan_media
 from trivium.pipeline.store import Store
 
 
@@ -321,6 +321,37 @@ def test_file_that_becomes_damaged_is_dropped(collection: Collection, media: Pat
     assert summary.removed == 1
     assert "damaged" in reasons(summary)["red.png"]
     assert "red.png" not in names(collection)
+
+
+def test_text_beside_a_link_is_an_item(tmp_path: Path, media: Path, space) -> None:
+    (media / "linked.png").symlink_to(media / "red.png")
+    (media / "linked.txt").write_text("Not the caption of anything that is indexed.")
+    collection = Collection.open(tmp_path / "c", space=space)
+    assert reasons(collection.add(media)) == {"linked.png": "a symbolic link, not followed"}
+    assert "linked.txt" in names(collection)
+
+
+def test_file_that_cannot_be_looked_at_keeps_its_vectors(collection: Collection, media: Path, monkeypatch) -> None:
+    real = os.lstat
+
+    def broken_disk(path, **rest):
+        if os.fspath(path).endswith("blue.jpg"):
+            raise OSError(5, "Input/output error")
+        return real(path, **rest)
+
+    monkeypatch.setattr(os, "lstat", broken_disk)
+    summary = collection.add(media)
+    assert reasons(summary) == {"blue.jpg": "Input/output error"}
+    assert summary.removed == 0
+    assert "blue.jpg" in names(collection)
+
+
+@pytest.mark.parametrize(
+    ("path", "below"), [("/a/b/c.png", True), ("/a/b", True), ("/a/bc/d.png", False), ("/a", False), ("/", False)]
+)
+def test_is_below(path: str, below: bool) -> None:
+    assert is_below(path, {"/a/b", "/x"}) is below
+    assert is_below(path, {"/"})
 
 
 def test_empty_folder(tmp_path: Path, space) -> None:

@@ -118,13 +118,13 @@ def _from_array(values: np.ndarray) -> Image.Image:
 
 
 def _is_svg(data: bytes) -> bool:
-    # SVG is XML or its gzip; Pillow's formats begin with none of these bytes.
+    # SVG is XML; Pillow's formats begin with none of these bytes.
     head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     return head.startswith(b"<") and b"<svg" in data[:65536]
 
 
 def _render_svg(data: bytes) -> bytes:
-    """Render a drawing to PNG with resvg: no scripts, no network; file references are refused."""
+    """Render a drawing to PNG with resvg: no scripts, no network; references to files are blanked."""
     if len(data) > MAX_SVG_BYTES:
         raise DecodeError(f"too large for a drawing: {len(data):,} bytes, the limit is {MAX_SVG_BYTES:,}")
     import resvg_py

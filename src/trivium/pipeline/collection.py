@@ -11,6 +11,7 @@ from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_i
 from trivium.pipeline.ingestion import Progress, Summary, ingest
 from trivium.pipeline.query import QueryPart, query_vector
 from trivium.pipeline.retrieval import Hit, search
+from trivium.pipeline.scanning import is_below
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store
 
@@ -155,13 +156,9 @@ class Collection:
             CollectionError: If there is no collection, or another process is writing to it.
         """
         store = self._existing()
-        wanted = [os.path.abspath(os.fspath(path)) for path in paths]
+        wanted = {os.path.abspath(os.fspath(path)) for path in paths}
         with store.writing() as writer:
-            found = [
-                item.id
-                for path, item in store.items().items()
-                if any(path == prefix or path.startswith(prefix.rstrip(os.sep) + os.sep) for prefix in wanted)
-            ]
+            found = [item.id for path, item in store.items().items() if is_below(path, wanted)]
             if found:
                 writer.remove(found)
                 writer.save_index()

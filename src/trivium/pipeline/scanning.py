@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from trivium.encoders.base import Modality
@@ -42,12 +42,12 @@ class Scan:
     files: list[MediaFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: int = 0  # files of other kinds
-    roots: list[str] = field(default_factory=list)  # what was walked; items below and not seen are gone
-    unseen: list[str] = field(default_factory=list)  # folders and files that could not be looked at
+    roots: set[str] = field(default_factory=set)  # what was walked; items below and not seen are gone
+    unseen: set[str] = field(default_factory=set)  # folders and files that could not be looked at
 
     def covers(self, path: str) -> bool:
         """Whether the walk would have met this path, had it been there."""
-        return _is_below(path, self.roots) and not _is_below(path, self.unseen)
+        return is_below(path, self.roots) and not is_below(path, self.unseen)
 
 
 def scan_media(media: Iterable[str | os.PathLike[str]]) -> Scan:
@@ -66,7 +66,7 @@ def scan_media(media: Iterable[str | os.PathLike[str]]) -> Scan:
         except OSError as error:
             scan.problems.append(Problem(path=path, reason=_reason(error)))
             continue
-        scan.roots.append(path)
+        scan.roots.add(path)
         if stat.S_ISDIR(mode):
             _walk(path, scan, seen)
         else:
@@ -83,6 +83,16 @@ def fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
+def is_below(path: str, folders: Set[str]) -> bool:
+    """Whether an absolute path is one of ``folders`` or lies below one; as fast for many of them as for one."""
+    while path not in folders:
+        parent = os.path.dirname(path)
+        if parent == path:
+            return False
+        path = parent
+    return True
+
+
 def _walk(root: str, scan: Scan, seen: set[str]) -> None:
     folders = [root]
     while folders:
@@ -92,12 +102,16 @@ def _walk(root: str, scan: Scan, seen: set[str]) -> None:
                 entries = {entry.name: entry for entry in listing}
         except OSError as error:
             scan.problems.append(Problem(path=folder, reason=_reason(error)))
-            scan.unseen.append(folder)
+            scan.unseen.add(folder)
             continue
         if DATABASE in entries and "vectors" in entries:
             continue  # a collection
-        media = [entry for entry in entries.values() if _modality(entry.name) and not entry.name.startswith(".")]
-        with_captions = {_stem(entry.name) for entry in media if _modality(entry.name) != "text"}
+        # Only what will be taken can have a caption: a text beside a link is an item of its own.
+        with_captions = {
+            _stem(entry.name)
+            for entry in entries.values()
+            if _modality(entry.name) in ("image", "audio") and not entry.is_symlink() and not entry.name.startswith(".")
+        }
         for entry in entries.values():
             if entry.name.startswith("."):
                 continue
@@ -145,6 +159,8 @@ def _take(path: str, caption_path: str | None, scan: Scan, seen: set[str]) -> No
         status = os.lstat(path)
     except OSError as error:
         scan.problems.append(Problem(path=path, reason=_reason(error)))
+        if not isinstance(error, FileNotFoundError):
+            scan.unseen.add(path)
         return
     if not stat.S_ISREG(status.st_mode):
         scan.problems.append(Problem(path=path, reason="not a regular file"))
@@ -181,10 +197,6 @@ def _modality(name: str) -> Modality | None:
 
 def _is_caption_name(name: str) -> bool:
     return name.lower().endswith(CAPTION_SUFFIX)
-
-
-def _is_below(path: str, folders: Iterable[str]) -> bool:
-    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
 def _reason(error: OSError) -> str:

@@ -70,7 +70,7 @@ class JointSpace:
         self._device = device
         self._announce = announce
         self._encoders: dict[Modality, Encoder] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -84,7 +84,7 @@ class JointSpace:
             SpaceError: If the space has none for it.
             WeightsError: If its weights cannot be had.
         """
-        with self._lock:  # decoding threads ask too; re-entrant, because label words go through the text encoder
+        with self._lock:  # decoding threads ask too
             if modality not in self._encoders:
                 config = self._config.encoders.get(modality)
                 if config is None:
@@ -189,7 +189,7 @@ def load_space(
     Weights are fetched and encoders built when they are first used.
 
     Args:
-        name_or_folder: A name that `list_spaces` knows, or a path.
+        name_or_folder: A name that `space_folders` knows, or a path.
         device: Where the networks run, as torch names it.
         announce: Called with one line before each download.
 

@@ -359,7 +359,8 @@ def test_mutants_are_decoded_or_refused(
             outcomes.add(decode_image(mutant).mode)
         except DecodeError:
             outcomes.add("refused")
-    assert outcomes == ({"refused"} if kind == "PNG" else {"RGB", "refused"})  # PNG has checksums
+    assert "refused" in outcomes  # else the mutants were harmless
+    assert outcomes <= {"RGB", "refused"}
 
 
 # Drawings

@@ -33,7 +33,9 @@ def best_by_hand(collection: Collection, space, media: Path, query: str) -> dict
 def test_hits_are_all_items_once_best_first_with_the_best_vector(collection: Collection, space, media: Path) -> None:
     hits = collection.search(text="something", k=100)
     expected = best_by_hand(collection, space, media, "something")
-    assert {os.path.basename(hit.path): hit.score for hit in hits} == pytest.approx(expected, abs=1e-6)
+    assert {os.path.basename(hit.path): hit.score for hit in hits} == pytest.approx(
+        expected, abs=1e-3
+    )  # stored in half precision
     scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
 

@@ -1,5 +1,6 @@
 """The collection folder: what survives damage, and what is said about it."""
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -12,8 +13,12 @@ import pytest
 from trivium.encoders.base import Space, unit_rows
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import FORMAT, CollectionError
-from trivium.pipeline.records import NewItem
+from trivium.pipeline.indexing import build_index_file
+from trivium.pipeline.records import ContentKey, NewItem
+from trivium.pipeline.retrieval import Hit, Retrieval
+from trivium.pipeline.searching import usable_index
 from trivium.pipeline.store import Store
+from trivium.pipeline.writer import writing
 
 SPACE = Space(name="s", dim=4, revision="r")
 
@@ -23,19 +28,29 @@ def store(tmp_path: Path) -> Store:
     return Store.create(tmp_path / "c", SPACE, source="s")
 
 
-def item(name: str, content: str) -> NewItem:
-    return NewItem(
-        path=f"/m/{name}", modality="image", fingerprint="f", caption_fingerprint="", caption=None,
-        contents={"content": content},
-    )  # fmt: skip
+def key(name: str) -> ContentKey:
+    return ContentKey("image", hashlib.sha256(name.encode()).digest())
 
 
-def fill(store: Store, count: int, *, start: int = 0) -> None:
+def item(name: str) -> NewItem:
+    return NewItem(path=f"/m/{name}", modality="image", fingerprint="f", contents={"content": key(name)})
+
+
+def fill(store: Store, count: int, *, start: int = 0, kind: str | None = "flat") -> None:
     vectors = unit_rows(np.random.default_rng(start).normal(size=(count, SPACE.dim)))
-    contents = [f"image:{number}" for number in range(start, start + count)]
-    with store.writing() as writer:
-        writer.commit([item(content, content) for content in contents], contents, vectors)
-        writer.save_index()
+    names = [str(number) for number in range(start, start + count)]
+    with writing(store) as writer:
+        writer.commit([item(name) for name in names], [key(name) for name in names], vectors)
+        if kind:
+            build_index_file(writer, "image", kind=kind)
+
+
+def found(store: Store, k: int = 100) -> list[Hit]:
+    return Retrieval(store).search(unit_rows(np.ones((1, SPACE.dim))), k=k)[0]
+
+
+def index_files(store: Store) -> list[Path]:
+    return sorted((store.folder / "index").iterdir())
 
 
 def shards(store: Store) -> list[Path]:
@@ -50,12 +65,10 @@ def test_folder_and_files_are_private(store: Store) -> None:
 
 def test_reopened_store_gives_the_same_hits(store: Store) -> None:
     fill(store, 5)
-    fill(store, 4, start=5)
-    query = unit_rows(np.ones((1, SPACE.dim)))
-    before = store.index().search(query, k=9)
-    after = Store(store.folder).index().search(query, k=9)
-    np.testing.assert_array_equal(before.ids, after.ids)
-    np.testing.assert_array_equal(before.scores, after.scores)
+    fill(store, 4, start=5, kind=None)
+    before = found(store)
+    assert len(before) == 9
+    assert found(Store(store.folder)) == before
 
 
 def test_shard_left_by_a_crash_is_removed_and_nothing_else(store: Store) -> None:
@@ -63,28 +76,34 @@ def test_shard_left_by_a_crash_is_removed_and_nothing_else(store: Store) -> None
     named = shards(store)
     for orphan in ("00000009-0123456789abcdef.npy", ".00000010-0123456789abcdef.npy.new"):
         (store.folder / "vectors" / orphan).write_bytes(b"half")
-    with store.writing():
+    with writing(store):
         pass
     assert shards(store) == named
 
 
 def test_failed_commit_leaves_the_store_as_it_was(store: Store) -> None:
-    fill(store, 2)
-    with store.writing() as writer, pytest.raises(sqlite3.IntegrityError):
-        writer.commit([], ["image:7", "image:7"], unit_rows(np.ones((2, 4))))  # one content twice
+    fill(store, 2, kind=None)
+    with writing(store) as writer, pytest.raises(sqlite3.IntegrityError):
+        writer.commit([], [key("7"), key("7")], unit_rows(np.ones((2, 4))))  # one content twice
     assert store.generation == 1
-    assert store.contents() == {"image:0", "image:1"}
-    with store.writing():
+    assert store.vector_count() == 2
+    with writing(store):
         pass
     assert len(shards(store)) == 1
 
 
+@pytest.mark.parametrize("bad", [np.ones((1, 3)), np.full((1, 4), np.nan)])
+def test_bad_vectors_are_refused_with_numbers(store: Store, bad: np.ndarray) -> None:
+    with writing(store) as writer, pytest.raises(ValueError, match=r"\(n, 4\), got \(1, 3\)|in 1 of 1 rows"):
+        writer.commit([item("a")], [key("a")], bad)
+    assert not shards(store)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "garbage"])
-def test_damaged_index_file_is_never_served_but_rebuilt(store: Store, damage: str) -> None:
+def test_damaged_index_file_is_never_served(store: Store, damage: str) -> None:
     fill(store, 20)
-    query = unit_rows(np.ones((1, SPACE.dim)))
-    sound = store.index().search(query, k=20)
-    (file,) = (store.folder / "index").iterdir()
+    sound = found(store)
+    (file,) = index_files(store)
     data = bytearray(file.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 0x40
@@ -93,41 +112,41 @@ def test_damaged_index_file_is_never_served_but_rebuilt(store: Store, damage: st
     elif damage == "garbage":
         data = bytearray(os.urandom(len(data)))
     file.unlink() if damage == "delete" else file.write_bytes(data)
-    again = Store(store.folder).index().search(query, k=20)
-    np.testing.assert_array_equal(sound.ids, again.ids)
-    np.testing.assert_array_equal(sound.scores, again.scores)
+    assert [hit.path for hit in found(Store(store.folder))] == [hit.path for hit in sound]
 
 
-def test_missing_index_file_is_written_again_by_the_next_writer(store: Store) -> None:
-    fill(store, 3)
-    (file,) = (store.folder / "index").iterdir()
-    file.unlink()
-    assert not store.has_current_index_file()
-    with store.writing() as writer:
-        writer.save_index()
-    assert store.has_current_index_file()
+def test_index_file_of_a_copied_collection_is_used(store: Store, tmp_path: Path) -> None:
+    """Inode and times are others, the bytes are the same."""
+    fill(store, 20)
+    shutil.copytree(store.folder, tmp_path / "copy")
+    copy = Store(tmp_path / "copy")
+    assert usable_index(copy, copy.index_files()["image"]) is not None
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate"])
 def test_damaged_shard_is_an_error_that_names_it(store: Store, damage: str) -> None:
-    fill(store, 3)
+    fill(store, 3, kind=None)
     (shard,) = shards(store)
-    for file in (store.folder / "index").iterdir():
-        file.unlink()
     if damage == "delete":
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(CollectionError, match=shard.name):
-        Store(store.folder).index()
+        found(Store(store.folder))
 
 
-def test_removed_items_never_come_back(store: Store) -> None:
-    fill(store, 6)
-    with store.writing() as writer:
-        writer.remove([next(iter(store.items().values())).id])
-    assert len(store.index()) == 5  # before the index file is written again
-    assert len(Store(store.folder).index()) == 5
+@pytest.mark.parametrize("kind", ["flat", None])
+def test_removed_items_never_come_back_but_their_vectors_do_with_them(store: Store, kind: str | None) -> None:
+    fill(store, 6, kind=kind)
+    lost = store.item_at("/m/3")
+    assert lost is not None
+    with writing(store) as writer:
+        writer.remove([lost.id])
+    assert len(found(store)) == len(found(Store(store.folder))) == 5
+    assert "/m/3" not in [hit.path for hit in found(store)]
+    with writing(store) as writer:
+        writer.commit([item("3")], [], np.empty((0, SPACE.dim), np.float32))
+    assert len(found(store)) == len(found(Store(store.folder))) == 6
 
 
 def test_missing_collection(tmp_path: Path) -> None:
@@ -165,9 +184,9 @@ def test_missing_vectors_folder(store: Store) -> None:
 def test_missing_index_folder_is_made_again(store: Store) -> None:
     fill(store, 2)
     shutil.rmtree(store.folder / "index")
-    assert len(Store(store.folder).index()) == 2
+    assert len(found(Store(store.folder))) == 2
     fill(store, 2, start=2)
-    assert store.has_current_index_file()
+    assert len(index_files(store)) == 1
 
 
 def test_a_folder_with_other_things_is_never_written_to(tmp_path: Path) -> None:
@@ -202,7 +221,7 @@ def test_damaged_database(store: Store, content: bytes) -> None:
 
 
 def test_two_creators_do_not_overwrite_each_other(store: Store) -> None:
-    fill(store, 2)
-    with pytest.raises(CollectionError):
-        Store.create(store.folder, SPACE, source="s")
-    assert Store(store.folder).generation == 1
+    fill(store, 2, kind=None)
+    assert Store.create(store.folder, SPACE, source="s").generation == 1
+    with pytest.raises(CollectionError, match="vectors of different spaces"):
+        Store.create(store.folder, Space(name="other", dim=4, revision="r"), source="s")

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from trivium.encoders.base import Modality, Space
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
+from trivium.pipeline.filters import Filter
 from trivium.pipeline.ingestion import Progress, Summary, ingest
 from trivium.pipeline.query import QueryPart, query_vector
-from trivium.pipeline.retrieval import Hit, search
-from trivium.pipeline.scanning import is_below
+from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store
+from trivium.pipeline.writer import writing
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
 Items: TypeAlias = Any
@@ -29,7 +32,6 @@ class CollectionInfo:
     vectors: int
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
-    index_is_current: bool  # else it is built from the stored vectors when needed
 
 
 class Collection:
@@ -50,6 +52,7 @@ class Collection:
         self._device = device
         self._announce = announce
         self._store = Store(folder) if _exists(folder) else None
+        self._search: Retrieval | None = None
         self._source = self._space_source(space)
         self._space = space if isinstance(space, JointSpace) else None
         if space is not None and self._store is not None:
@@ -144,7 +147,8 @@ class Collection:
         """Do what `search` does, with the query's parts in one list."""
         store = self._existing()
         store.require(self.space.space)
-        return search(store, query_vector(self.space, parts), k=k, only=only)
+        hits = self._retrieval(store).search(query_vector(self.space, parts)[np.newaxis], k=k, filter=Filter(only=only))
+        return hits[0]
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
@@ -156,12 +160,10 @@ class Collection:
             CollectionError: If there is no collection, or another process is writing to it.
         """
         store = self._existing()
-        wanted = {os.path.abspath(os.fspath(path)) for path in paths}
-        with store.writing() as writer:
-            found = [item.id for path, item in store.items().items() if is_below(path, wanted)]
+        with writing(store) as writer:
+            found = {item for path in paths for item in store.items_below(os.path.abspath(os.fspath(path)))}
             if found:
                 writer.remove(found)
-                writer.save_index()
         return len(found)
 
     def info(self) -> CollectionInfo:
@@ -178,7 +180,6 @@ class Collection:
             vectors=store.vector_count(),
             generation=store.generation,
             size_bytes=sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
-            index_is_current=store.has_current_index_file(),
         )
 
     def close(self) -> None:
@@ -202,6 +203,11 @@ class Collection:
         if self._store is None:
             self._store = Store(self.folder)  # made meanwhile, or an error that says what is missing
         return self._store
+
+    def _retrieval(self, store: Store) -> Retrieval:
+        if self._search is None:
+            self._search = Retrieval(store)
+        return self._search
 
     def _space_source(self, space: str | os.PathLike[str] | JointSpace | None) -> str:
         if isinstance(space, JointSpace):

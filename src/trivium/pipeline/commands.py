@@ -106,7 +106,6 @@ def info(options: argparse.Namespace) -> int:
     print(f"items       {_counted(told['items'])}")
     print(f"vectors     {told['vectors']:,}")
     print(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
-    print(f"index       exact (flat), {'current' if told['index_is_current'] else 'built anew when it is needed'}")
     return 0
 
 

@@ -6,41 +6,81 @@ import sqlite3
 from pathlib import Path
 
 from trivium.encoders.base import Space
+from trivium.pipeline.durable import sync_folder
 
 APPLICATION_ID = 0x54524956  # "TRIV", so that `file` and we recognise our own database
-FORMAT = 1
+FORMAT = 2
 DATABASE = "collection.db"
 DRAFT = f".{DATABASE}.new"
+BUSY_SECONDS = 30  # readers wait for a commit, which takes some ten milliseconds, and a commit for readers
+LOCK, LOCK_HOLDER = "lock", "lock.holder"
 
 SCHEMA = f"""
+CREATE TABLE space (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, dim INTEGER NOT NULL, revision TEXT NOT NULL,
+    source TEXT NOT NULL,         -- what load_space takes: a name or a folder
+    UNIQUE (name, dim, revision)
+);
 CREATE TABLE collection (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-    space_name TEXT NOT NULL, space_dim INTEGER NOT NULL, space_revision TEXT NOT NULL,
-    space_source TEXT NOT NULL,   -- what load_space takes: a name or a folder
-    generation INTEGER NOT NULL   -- grows with every commit
+    space INTEGER NOT NULL REFERENCES space,  -- the one that is searched; others are being migrated to
+    generation INTEGER NOT NULL,              -- grows with every commit
+    wish TEXT NOT NULL DEFAULT '{{}}'           -- what kind of index the owner asked for, JSON
 );
-CREATE TABLE shard (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE content (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice: index files of the past know it too
+    modality TEXT NOT NULL,
+    sha256 BLOB NOT NULL,                     -- of the file's bytes, or of the caption
+    UNIQUE (sha256, modality)
+);
+CREATE TABLE shard (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL
+);
 CREATE TABLE vector (
-    id INTEGER PRIMARY KEY,
-    content TEXT NOT NULL UNIQUE, -- "<modality>:<sha256>"
-    shard INTEGER NOT NULL REFERENCES shard, row INTEGER NOT NULL
-);
+    space INTEGER NOT NULL REFERENCES space,
+    modality TEXT NOT NULL,                   -- the content's: the newest of one modality are found in one step
+    content INTEGER NOT NULL REFERENCES content,
+    shard INTEGER NOT NULL REFERENCES shard, row INTEGER NOT NULL,
+    PRIMARY KEY (space, modality, content)
+) WITHOUT ROWID;
 CREATE TABLE item (
     id INTEGER PRIMARY KEY,
     path BLOB NOT NULL UNIQUE,    -- as the file system has it: names need not be valid UTF-8
     modality TEXT NOT NULL,
     fingerprint TEXT NOT NULL,    -- size and times of the file when it was read
-    caption_fingerprint TEXT NOT NULL,
-    caption TEXT
+    beside TEXT NOT NULL,         -- the same of its caption and its sidecar
+    caption TEXT,
+    metadata TEXT,                -- what filters see, JSON: the sidecar's over the table's
+    tabled TEXT                   -- what a metadata table said, JSON
 );
 CREATE TABLE embedding (
     item INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
     role TEXT NOT NULL,
-    vector INTEGER NOT NULL REFERENCES vector,
+    content INTEGER NOT NULL REFERENCES content,
     PRIMARY KEY (item, role)
 ) WITHOUT ROWID;
-CREATE INDEX embedding_by_vector ON embedding (vector);
-CREATE TABLE index_file (name TEXT NOT NULL, sha256 TEXT NOT NULL, generation INTEGER NOT NULL);
+CREATE INDEX embedding_by_content ON embedding (content);
+CREATE INDEX caption_embedding ON embedding (item, content) WHERE role <> 'content';
+-- Contents that no item has any more: never found, and deleted by the next compaction.
+CREATE TABLE orphan (content INTEGER PRIMARY KEY REFERENCES content ON DELETE CASCADE);
+CREATE TRIGGER content_lost AFTER DELETE ON embedding BEGIN
+    INSERT OR IGNORE INTO orphan SELECT OLD.content
+    WHERE NOT EXISTS (SELECT 1 FROM embedding WHERE content = OLD.content);
+END;
+CREATE TRIGGER content_found AFTER INSERT ON embedding BEGIN
+    DELETE FROM orphan WHERE content = NEW.content;
+END;
+CREATE TABLE index_file (
+    space INTEGER NOT NULL REFERENCES space, modality TEXT NOT NULL,
+    name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    state TEXT NOT NULL,          -- inode and times of the file whose hash this is
+    kind TEXT NOT NULL, effort INTEGER,
+    through INTEGER NOT NULL,     -- holds every vector whose content's id is at most this
+    vectors INTEGER NOT NULL,
+    report TEXT NOT NULL,         -- why this kind, and the recall that was measured; JSON
+    PRIMARY KEY (space, modality)
+);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 """
@@ -65,12 +105,16 @@ def create_database(folder: Path, space: Space, *, source: str) -> None:
     os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
     with contextlib.closing(_connect(draft)) as db:
         db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-        db.execute("INSERT INTO collection VALUES (1, ?, ?, ?, ?, 0)", (space.name, space.dim, space.revision, source))
+        db.execute("BEGIN")
+        db.execute("INSERT INTO space VALUES (1, ?, ?, ?, ?)", (space.name, space.dim, space.revision, source))
+        db.execute("INSERT INTO collection (only_row, space, generation) VALUES (1, 1, 0)")
+        db.execute("COMMIT")
     draft.rename(folder / DATABASE)
+    sync_folder(folder)
 
 
-def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
-    """Open a collection's database and return it with the space and what `load_space` takes for it.
+def open_database(folder: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """Open a collection's database; ``any_thread`` is for callers that see to it that one thread uses it at a time.
 
     Raises:
         CollectionError: If it is missing, damaged, not ours, or of another format.
@@ -80,7 +124,7 @@ def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
         raise CollectionError(what_is_missing(folder))
     with contextlib.ExitStack() as on_failure:
         try:
-            db = _connect(database)
+            db = _connect(database, any_thread=any_thread)
             on_failure.callback(db.close)
             (application,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -91,7 +135,7 @@ def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
                     f"{folder} has format {version}, this Trivium reads format {FORMAT}: "
                     + ("install a newer Trivium" if version > FORMAT else "index the media anew")
                 )
-            row = db.execute("SELECT space_name, space_dim, space_revision, space_source FROM collection").fetchone()
+            row = db.execute("SELECT 1 FROM collection JOIN space ON space.id = collection.space").fetchone()
         except sqlite3.DatabaseError as error:
             raise CollectionError(
                 f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
@@ -100,7 +144,7 @@ def open_database(folder: Path) -> tuple[sqlite3.Connection, Space, str]:
         if row is None:
             raise CollectionError(f"{database} is damaged: it names no space; delete {folder} and index again")
         on_failure.pop_all()
-    return db, Space(name=row[0], dim=row[1], revision=row[2]), row[3]
+    return db
 
 
 def is_free(folder: Path) -> bool:
@@ -110,7 +154,7 @@ def is_free(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     return all(
-        path.name in (DRAFT, f"{DRAFT}-journal")
+        path.name in (DRAFT, f"{DRAFT}-journal", LOCK, LOCK_HOLDER)
         or (path.name in ("vectors", "index") and path.is_dir() and not any(path.iterdir()))
         for path in folder.iterdir()
     )
@@ -130,9 +174,9 @@ def what_is_missing(folder: Path) -> str:
     return f"{folder} is not a collection: it has no {DATABASE}. Name a folder that does not exist yet, or is empty"
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+def _connect(database: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     # No isolation level: transactions are ours alone (the module's own BEGINs come at surprising moments).
-    db = sqlite3.connect(database, timeout=30, isolation_level=None)
+    db = sqlite3.connect(database, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=not any_thread)
     try:
         # A rollback journal, not WAL: the WAL of SQLite before 3.51.3, which Debian 12 has, can corrupt a database.
         db.execute("PRAGMA journal_mode = DELETE")

@@ -1,12 +1,12 @@
 """Files to vectors to collection: what is new or changed is read, encoded and committed, batch by batch."""
 
+import contextlib
 import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,10 +15,11 @@ import numpy as np
 from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
 from trivium.encoders.files import read_file
 from trivium.encoders.text_decoding import decode_text, first_line
-from trivium.pipeline.records import NewItem, Role, StoredItem
+from trivium.pipeline.records import ContentKey, ItemState, NewItem, Role, StoredItem
 from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, scan_media
 from trivium.pipeline.spaces import JointSpace
-from trivium.pipeline.store import Store, Writer
+from trivium.pipeline.store import ContentLookup, Store
+from trivium.pipeline.writer import Writer, writing
 
 # Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
 BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
@@ -59,8 +60,8 @@ class LoadedFile:
 
     file: MediaFile
     fingerprint: str
-    caption_fingerprint: str
-    content: str  # key of its vector
+    beside: str
+    content: ContentKey
     prepared: Prepared | None  # None where the vector is known
     caption: str | None
     caption_problem: Problem | None = None
@@ -97,15 +98,22 @@ def ingest(
         CollectionError: If the collection belongs to another space, or another process is writing to it.
     """
     store.require(space.space)
-    with store.writing() as writer:
-        return _Ingestion(store, writer, space, captions=captions, progress=progress).run(media)
+    with writing(store) as writer, contextlib.closing(store.lookup()) as known:
+        return _Ingestion(store, writer, known, space, captions=captions, progress=progress).run(media)
 
 
 class _Ingestion:
     """One run of `ingest`."""
 
     def __init__(
-        self, store: Store, writer: Writer, space: JointSpace, *, captions: bool, progress: Progress | None
+        self,
+        store: Store,
+        writer: Writer,
+        known: ContentLookup,
+        space: JointSpace,
+        *,
+        captions: bool,
+        progress: Progress | None,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -113,12 +121,10 @@ class _Ingestion:
         self._captions = captions
         self._progress = progress
         self._summary = Summary()
-        self._recorded = store.items()
-        self._known = store.contents()
-        self._gone: dict[str, StoredItem] = {}
-        self._by_content: dict[str, list[StoredItem]] = {}
-        for item in self._recorded.values():
-            self._by_content.setdefault(item.contents["content"], []).append(item)
+        self._recorded = store.states()
+        self._known = known
+        self._gone: dict[str, ItemState] = {}
+        self._renamed: set[int] = set()
 
     def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
         summary = self._summary
@@ -136,11 +142,9 @@ class _Ingestion:
         if self._gone:
             self._writer.remove(item.id for item in self._gone.values())
             summary.removed += len(self._gone)
-        with self._timed("index"):
-            self._writer.save_index()
         return summary
 
-    @contextmanager
+    @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
@@ -151,12 +155,12 @@ class _Ingestion:
         return (
             item is not None
             and item.fingerprint == file.fingerprint
-            and item.caption_fingerprint == file.caption_fingerprint
-            and ("caption" in item.contents) == self._embeds_caption(item.modality, item.caption)
+            and item.beside == file.beside
+            and item.embeds_caption == (item.has_caption and self._embeds_captions(file.modality))
         )
 
-    def _embeds_caption(self, modality: Modality, caption: str | None) -> bool:
-        return self._captions and modality != "text" and caption is not None and "text" in self._space.modalities
+    def _embeds_captions(self, modality: Modality) -> bool:
+        return self._captions and modality != "text" and "text" in self._space.modalities
 
     def _take_all(self, modality: Modality, files: Sequence[MediaFile]) -> None:
         if files and modality not in self._space.modalities:
@@ -195,7 +199,7 @@ class _Ingestion:
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
             state = _lasting_fingerprint(file.path)
-            caption_state = _lasting_fingerprint(file.caption_path) if file.caption_path else ""
+            beside = _lasting_fingerprint(file.caption_path) if file.caption_path else ""
             data = read_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
             content = _content_key(file.modality, data)
@@ -212,7 +216,7 @@ class _Ingestion:
         return LoadedFile(
             file=file,
             fingerprint=state,
-            caption_fingerprint=caption_state,
+            beside=beside,
             content=content,
             prepared=prepared,
             caption=caption,
@@ -231,19 +235,19 @@ class _Ingestion:
         # Decoded ahead of the last commit, which may have brought the same content.
         new = {f.content: f.prepared for f in loaded if f.prepared is not None and f.content not in self._known}
         vectors = self._embed(modality, new)
-        new_captions: dict[str, str] = {}
+        new_captions: dict[ContentKey, str] = {}
         items, untouched = [], {}
         for file in loaded:
             if file.caption_problem is not None:
                 self._summary.skipped.append(file.caption_problem)
-            contents: dict[Role, str] = {"content": file.content}
-            if file.caption is not None and self._embeds_caption(modality, file.caption):
+            contents: dict[Role, ContentKey] = {"content": file.content}
+            if file.caption is not None and self._embeds_captions(modality):
                 contents["caption"] = _content_key("text", file.caption.encode())
                 if contents["caption"] not in self._known:
                     new_captions[contents["caption"]] = file.caption
-            before = self._recorded.get(file.file.path)
+            before = self._store.item_at(file.file.path) if file.file.path in self._recorded else None
             if before is not None and before.contents == contents and before.caption == file.caption:
-                untouched[before.id] = (file.fingerprint, file.caption_fingerprint)
+                untouched[before.id] = (file.fingerprint, file.beside)
                 self._summary.unchanged += 1
             else:
                 items.append(self._new_item(file, contents, before))
@@ -252,16 +256,14 @@ class _Ingestion:
             self._writer.commit(items, [*new, *new_captions], vectors)
         if untouched:
             self._writer.touch(untouched)
-        self._known.update(new, new_captions)
 
-    def _new_item(self, file: LoadedFile, contents: Mapping[Role, str], before: StoredItem | None) -> NewItem:
+    def _new_item(self, file: LoadedFile, contents: Mapping[Role, ContentKey], before: StoredItem | None) -> NewItem:
         renamed_from = None
         if before is not None:
             self._summary.changed += 1
         else:
             renamed_from = self._renamed_from(file.content)
             if renamed_from is not None:
-                self._gone.pop(renamed_from.path, None)
                 self._summary.renamed += 1
             else:
                 self._summary.added += 1
@@ -269,18 +271,18 @@ class _Ingestion:
             path=file.file.path,
             modality=file.file.modality,
             fingerprint=file.fingerprint,
-            caption_fingerprint=file.caption_fingerprint,
+            beside=file.beside,
             caption=file.caption,
             contents=contents,
-            renamed_from=None if renamed_from is None else renamed_from.id,
+            renamed_from=renamed_from,
         )
 
-    def _renamed_from(self, content: str) -> StoredItem | None:
+    def _renamed_from(self, content: ContentKey) -> int | None:
         """Find an item with this content whose file is no longer there; each is found once."""
-        candidates = self._by_content.get(content, [])
-        for item in candidates:
-            if item.path in self._gone or _is_gone(item.path):
-                candidates.remove(item)
+        for item, path in self._store.items_with(content):
+            if item not in self._renamed and (path in self._gone or _is_gone(path)):
+                self._gone.pop(path, None)
+                self._renamed.add(item)
                 return item
         return None
 
@@ -293,13 +295,13 @@ class _Ingestion:
             self._writer.remove([before.id])
             self._summary.removed += 1
 
-    def _embed_captions(self, captions: Mapping[str, str]) -> Vectors:
+    def _embed_captions(self, captions: Mapping[ContentKey, str]) -> Vectors:
         if not captions:
             return np.empty((0, self._space.space.dim), np.float32)
         encoder = self._space.encoder("text")
         return self._embed("text", {content: encoder.prepare(caption) for content, caption in captions.items()})
 
-    def _embed(self, modality: Modality, prepared: Mapping[str, Prepared]) -> Vectors:
+    def _embed(self, modality: Modality, prepared: Mapping[ContentKey, Prepared]) -> Vectors:
         batches = [np.empty((0, self._space.space.dim), np.float32)]
         items = iter(prepared.values())
         while batch := list(islice(items, EMBED_ITEMS)):
@@ -308,8 +310,8 @@ class _Ingestion:
         return np.concatenate(batches)
 
 
-def _content_key(modality: Modality, data: bytes) -> str:
-    return f"{modality}:{hashlib.sha256(data).hexdigest()}"
+def _content_key(modality: Modality, data: bytes) -> ContentKey:
+    return ContentKey(modality, hashlib.sha256(data).digest())
 
 
 def _lasting_fingerprint(path: str) -> str:

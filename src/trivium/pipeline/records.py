@@ -2,11 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from trivium.encoders.base import Modality
 
 Role = Literal["content", "caption"]  # which of an item's vectors; later also windows of a sound, passages of a text
+
+
+class ContentKey(NamedTuple):
+    """What a vector belongs to: the same bytes are never encoded twice in one space, whatever files hold them."""
+
+    modality: Modality
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemState:
+    """What tells an unchanged item."""
+
+    id: int
+    fingerprint: str
+    beside: str
+    has_caption: bool
+    embeds_caption: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +35,11 @@ class StoredItem:
     path: str
     modality: Modality
     fingerprint: str
-    caption_fingerprint: str
+    beside: str
     caption: str | None
-    contents: Mapping[str, str]  # role -> content key of the vector
+    metadata: str | None  # JSON, see `metadata.decode`
+    tabled: str | None
+    contents: Mapping[str, ContentKey]  # by role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +49,38 @@ class NewItem:
     path: str
     modality: Modality
     fingerprint: str
-    caption_fingerprint: str
-    caption: str | None
-    contents: Mapping[Role, str]
+    contents: Mapping[Role, ContentKey]
+    beside: str = ""
+    caption: str | None = None
+    metadata: str | None = None
+    tabled: str | None = None
     renamed_from: int | None = None  # id of the item that had the same content at a path that is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """An item that one of the searched vectors belongs to."""
+    """An item that one of the searched contents belongs to."""
 
-    vector: int
+    content: int
+    item: int
     path: str
     modality: Modality
     caption: str | None
+    metadata: str | None
     role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFile:
+    """A FAISS file as the manifest has it."""
+
+    modality: Modality
+    name: str
+    size: int
+    sha256: str
+    state: str
+    kind: str
+    effort: int | None
+    through: int  # it holds every vector of its modality whose content's id is at most this
+    vectors: int
+    report: Mapping[str, object]

@@ -1,14 +1,22 @@
-"""A query vector to hits: items, each once, with the vector of it that matched."""
+"""Query vectors to hits: items, each once, with the vector of it that matched."""
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Modality
+from trivium.encoders.base import Modality, Vectors
+from trivium.indexes import IdSet
+from trivium.pipeline.filters import Filter
+from trivium.pipeline.metadata import Metadata, decode
 from trivium.pipeline.query import QueryError
-from trivium.pipeline.records import Role
+from trivium.pipeline.records import Match, Role
+from trivium.pipeline.searching import VectorSearch
 from trivium.pipeline.store import Store
+
+FILTERS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,41 +28,124 @@ class Hit:
     score: float  # cosine of query and vector, in [-1, 1]; larger is nearer
     caption: str | None  # the caption beside a picture or sound; a text's first line
     matched: Role  # which vector of the item
+    metadata: Metadata = field(default_factory=dict)
 
 
-def search(store: Store, vector: NDArray[np.float32], *, k: int, only: Modality | None = None) -> list[Hit]:
-    """Find the k items nearest to a unit vector, shape (d,), best first; ties by path.
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a filter lets through in one generation."""
 
-    Args:
-        store: The collection.
-        vector: In the collection's space.
-        k: At least 1; fewer hits come back when the collection has fewer items.
-        only: Restrict the hits to items of one modality; there are k of them whenever they exist.
+    items: IdSet | None  # None: all of `modality`
+    modality: Modality | None
+    contents: Mapping[Modality, IdSet | None]
 
-    Raises:
-        QueryError: If ``k`` is below 1.
-    """
-    if k < 1:
-        raise QueryError(f"k must be at least 1, got {k}")
-    with store.reading():
-        # An item takes at most `vectors_per_item` of the nearest vectors, so that many times k cover k items.
-        wanted = k * store.vectors_per_item()
-        if not wanted:
-            return []
-        among = None if only is None else store.vectors_of(only)
-        ids, scores = store.index().search(vector[np.newaxis], k=wanted, among=among).of(0)
-        score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
-        best: dict[str, Hit] = {}
-        for match in store.matches(ids.tolist()):  # best vector first: an item's first match is its best
-            if only is None or match.modality == only:
-                best.setdefault(
-                    match.path,
-                    Hit(
+    def lets_through(self, match: Match) -> bool:
+        """Whether an item may be a hit; its content may also belong to one that may not."""
+        if self.items is not None:
+            return bool(self.items.contains(np.array(match.item)))
+        return self.modality is None or match.modality == self.modality
+
+
+class Retrieval:
+    """Searches one store; keeps what it derived from the present generation."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._vectors = VectorSearch(store)
+        self._generation = -1
+        self._allowed: OrderedDict[Filter, Allowed] = OrderedDict()
+        self._vectors_per_item = 1  # as far as the last queries told
+
+    def search(self, queries: Vectors, *, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+        """Find the k items nearest to each unit vector, shape (q, d), best first; ties by path.
+
+        Args:
+            queries: In the collection's space.
+            k: At least 1; fewer hits come back when there are fewer items.
+            filter: Restrict the hits; there are k of them whenever they exist.
+
+        Raises:
+            QueryError: If ``k`` is below 1.
+            CollectionError: If a shard is missing or damaged.
+        """
+        if k < 1:
+            raise QueryError(f"k must be at least 1, got {k}")
+        store = self._store
+        with store.reading():
+            generation = store.generation
+            if generation != self._generation:
+                self._vectors.refresh(generation)
+                self._allowed.clear()
+                self._generation = generation
+            allowed = None if filter is None or filter.is_empty else self._allow(filter)
+            among = None if allowed is None else allowed.contents
+            results: list[list[Hit]] = [[]] * len(queries)
+            unfinished = list(range(len(queries)))
+            # An item may take several of the nearest vectors: as many are fetched as it needs to find k items.
+            wanted = k * self._vectors_per_item
+            while unfinished:
+                found = self._vectors.search(queries[unfinished], k=wanted, among=among)
+                short = []
+                for position, query in enumerate(unfinished):
+                    results[query] = self._hits(*found.of(position), allowed=allowed)
+                    if len(results[query]) < k and found.counts[position] == wanted:
+                        short.append(query)
+                if short:
+                    wanted *= 2
+                    self._vectors_per_item = min(2, wanted // k)
+                unfinished = short
+        return [hits[:k] for hits in results]
+
+    def _hits(self, contents: NDArray[np.int64], scores: NDArray[np.float32], *, allowed: Allowed | None) -> list[Hit]:
+        ids = contents.tolist()
+        matches = self._store.matches(ids)
+        best: dict[int, Hit] = {}
+        for content, score in zip(ids, scores.tolist(), strict=True):  # best first: an item's first match is its best
+            for match in matches.get(content, ()):
+                if match.item not in best and (allowed is None or allowed.lets_through(match)):
+                    best[match.item] = Hit(
                         path=match.path,
                         modality=match.modality,
-                        score=score_of[match.vector],
+                        score=min(max(score, -1.0), 1.0),
                         caption=match.caption,
                         matched=match.role,
-                    ),
-                )
-    return sorted(best.values(), key=lambda hit: (-hit.score, hit.path))[:k]
+                        metadata=decode(match.metadata) if match.metadata else {},
+                    )
+        return sorted(best.values(), key=lambda hit: (-hit.score, hit.path))
+
+    def _allow(self, filter: Filter) -> Allowed:
+        if filter in self._allowed:
+            self._allowed.move_to_end(filter)
+        else:
+            self._allowed[filter] = _allowed(self._store, filter)
+            while len(self._allowed) > FILTERS_KEPT:
+                self._allowed.popitem(last=False)
+        return self._allowed[filter]
+
+
+def _allowed(store: Store, filter: Filter) -> Allowed:
+    contents: dict[Modality, IdSet | None] = {}
+    if filter.only is not None and not filter.paths and filter.where is None:
+        # All contents of a modality belong to its items, but for captions, which are texts.
+        if filter.only != "text":
+            contents[filter.only] = None
+        rows = store.db.execute(
+            "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item WHERE i.modality = ? AND e.role "
+            + ("= 'content'" if filter.only == "text" else "<> 'content'"),
+            (filter.only,),
+        )
+        texts = np.fromiter((row[0] for row in rows), np.int64)
+        if len(texts):
+            contents["text"] = IdSet(texts)
+        return Allowed(None, filter.only, contents)
+    condition, parameters = filter.sql()
+    found = store.db.execute(
+        "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
+        f"JOIN content c ON c.id = e.content WHERE {condition}",
+        parameters,
+    ).fetchall()
+    by_modality: dict[Modality, list[int]] = {}
+    for _, content, modality in found:
+        by_modality.setdefault(modality, []).append(content)
+    contents = {modality: IdSet(np.array(ids, np.int64)) for modality, ids in by_modality.items()}
+    return Allowed(IdSet(np.array([row[0] for row in found], np.int64)), None, contents)

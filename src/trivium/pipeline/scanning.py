@@ -24,7 +24,7 @@ class MediaFile:
     modality: Modality
     fingerprint: str
     caption_path: str | None = None
-    caption_fingerprint: str = ""
+    beside: str = ""  # fingerprint of the caption's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ def _take(path: str, caption_path: str | None, scan: Scan, seen: set[str]) -> No
             modality=modality,
             fingerprint=fingerprint(status),
             caption_path=caption_path,
-            caption_fingerprint=_fingerprint_at(caption_path) if caption_path else "",
+            beside=_fingerprint_at(caption_path) if caption_path else "",
         )
     )
 

@@ -2,64 +2,70 @@
 
     NAME/
       collection.db      SQLite: the only truth about items, and which vector lies where
-      vectors/           write-once shards, NNNNNNNN-<hash>.npy, float32 (n, d)
-      index/             the FAISS file: derived, verified by hash, rebuilt from the shards whenever it does not fit
+      vectors/           write-once shards, NNNNNNNN-<hash>.npy, float16 (n, d), each of one modality
+      index/             FAISS files: derived, verified, rebuilt from the shards whenever they do not fit
       lock               one writer at a time
+      collection.db.sha256   what `verify` compares the database with
 
-A batch is committed in this order: shard written and synced, renamed to its final name, folder synced, then one
-SQLite transaction names it. A crash before the transaction leaves an unnamed file, which the next writer removes;
-after it, the batch is complete. A vector belongs to a content (SHA-256 of the bytes), not to a path, so renames,
-copies and removed files that come back cost no encoding.
+A batch is committed in this order: shards written and synced, renamed to their final names, folder synced, then one
+SQLite transaction names them. A crash before the transaction leaves unnamed files, which the next writer removes; after
+it, the batch is complete. A vector belongs to a content (SHA-256 of the bytes) in a space, not to a path, so renames,
+copies and removed files that come back cost no encoding. Changing a collection is `writer.Writer`'s part.
 """
 
 import contextlib
-import hashlib
-import io
+import json
 import os
 import sqlite3
+import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import filelock
 import numpy as np
-from numpy.typing import NDArray
 
-from trivium.encoders.base import Modality, Space, Vectors
-from trivium.indexes import FlatIndex, Ids
+from trivium.encoders.base import Modality, Space
+from trivium.indexes import Ids
 from trivium.pipeline.database import (
+    DATABASE,
     CollectionError,
-    CollectionLockedError,
     create_database,
     is_free,
     open_database,
     what_is_missing,
 )
-from trivium.pipeline.records import Match, NewItem, StoredItem
+from trivium.pipeline.durable import sync_folder
+from trivium.pipeline.filters import register_functions
+from trivium.pipeline.locking import writer_lock
+from trivium.pipeline.records import ContentKey, IndexFile, ItemState, Match, StoredItem
+from trivium.pipeline.shards import FOLDER as VECTORS
+from trivium.pipeline.shards import Locations, Shard, ShardSource
+
+INDEX = "index"
+SQL_VARIABLES = 10_000  # in one statement; SQLite allows 32,766
 
 
 class Store:
-    """One collection folder, open for reading; writing needs `writing`."""
+    """One collection folder, open for reading; writing needs `writer.writing`."""
 
     def __init__(self, folder: Path) -> None:
         """Open an existing collection.
 
         Raises:
-            CollectionError: If it is missing, half there, damaged, or of a newer format.
+            CollectionError: If it is missing, half there, damaged, or of another format.
         """
         self.folder = folder
-        self._db, self.space, self.space_source = open_database(folder)
+        self.db = open_database(folder)
+        register_functions(self.db)
         # A collection that nobody closes is closed when it is collected; nothing is ever pending.
-        self._close = weakref.finalize(self, _close_quietly, self._db)
-        (shards,) = self._db.execute("SELECT count(*) FROM shard").fetchone()
-        if shards and not (folder / "vectors").is_dir():
+        self._close = weakref.finalize(self, _close_quietly, self.db)
+        (shards,) = self.db.execute("SELECT count(*) FROM shard").fetchone()
+        if shards and not (folder / VECTORS).is_dir():
             raise CollectionError(
-                f"{folder} is half a collection: its folder 'vectors' is missing. Restore it from a backup, "
+                f"{folder} is half a collection: its folder '{VECTORS}' is missing. Restore it from a backup, "
                 "or delete the collection and index again; your media are untouched"
             )
-        self._index: FlatIndex | None = None
-        self._index_generation = -1
 
     @classmethod
     def create(cls, folder: Path, space: Space, *, source: str) -> "Store":
@@ -67,19 +73,24 @@ class Store:
 
         Raises:
             CollectionError: If the folder holds something else, or cannot be made.
+            CollectionLockedError: If another process is making one there.
         """
-        if not is_free(folder):
+        if not is_free(folder) and not (folder / DATABASE).exists():
             raise CollectionError(what_is_missing(folder))
         try:
             # Embeddings and file names are private: the folder is for its owner alone.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / "vectors").mkdir(mode=0o700, exist_ok=True)
-            (folder / "index").mkdir(mode=0o700, exist_ok=True)
-            create_database(folder, space, source=source)
-            _sync_folder(folder)
+            with writer_lock(folder):
+                if not (folder / DATABASE).exists():  # else another process was quicker
+                    (folder / VECTORS).mkdir(mode=0o700, exist_ok=True)
+                    (folder / INDEX).mkdir(mode=0o700, exist_ok=True)
+                    create_database(folder, space, source=source)
+                    sync_folder(folder.parent)
         except (OSError, sqlite3.Error) as error:
             raise CollectionError(f"cannot make a collection in {folder}: {error}") from error
-        return cls(folder)
+        store = cls(folder)
+        store.require(space)
+        return store
 
     def require(self, space: Space) -> None:
         """Refuse a space that is not the collection's own.
@@ -87,296 +98,276 @@ class Store:
         Raises:
             CollectionError: With both names.
         """
-        if space != self.space:
+        own = self.space
+        if space != own:
             raise CollectionError(
-                f"{self.folder} was made with space {self.space}, it cannot be used with space {space}: vectors of "
-                "different spaces do not compare. Use the collection's own space, or index into a new collection"
+                f"{self.folder} was made with space {own}, it cannot be used with space {space}: vectors of different "
+                "spaces do not compare. Use the collection's own space, index into a new collection, or move this one "
+                "with `trivium migrate`"
             )
 
     def close(self) -> None:
         """Close the database; nothing is pending."""
         self._close()
 
-    # Reading
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one generation throughout, whatever a writer does meanwhile.
+
+        Files that the generation names are there as long as this lasts: a writer removes files only after a commit, and
+        a commit waits for readers.
+        """
+        if self.db.in_transaction:
+            yield
+            return
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.db.execute("ROLLBACK")
+
+    # The collection
 
     @property
     def generation(self) -> int:
         """Number of commits so far."""
-        (generation,) = self._db.execute("SELECT generation FROM collection").fetchone()
+        (generation,) = self.db.execute("SELECT generation FROM collection").fetchone()
         return int(generation)
 
-    def items(self) -> dict[str, StoredItem]:
-        """All items by path."""
-        contents: dict[int, dict[str, str]] = {}
-        for item, role, content in self._db.execute(
-            "SELECT e.item, e.role, v.content FROM embedding e JOIN vector v ON v.id = e.vector"
-        ):
-            contents.setdefault(item, {})[role] = content
-        rows = self._db.execute("SELECT id, path, modality, fingerprint, caption_fingerprint, caption FROM item")
+    @property
+    def space(self) -> Space:
+        """The space that is searched."""
+        return self.spaces()[self.space_id]
+
+    @property
+    def space_id(self) -> int:
+        """The database's id of `space`."""
+        (space,) = self.db.execute("SELECT space FROM collection").fetchone()
+        return int(space)
+
+    @property
+    def space_source(self) -> str:
+        """What `load_space` takes for `space`."""
+        (source,) = self.db.execute("SELECT source FROM space WHERE id = (SELECT space FROM collection)").fetchone()
+        return str(source)
+
+    def spaces(self) -> dict[int, Space]:
+        """All spaces that vectors are kept of: the searched one, and one that is being migrated to."""
+        rows = self.db.execute("SELECT id, name, dim, revision FROM space").fetchall()
+        return {row[0]: Space(name=row[1], dim=row[2], revision=row[3]) for row in rows}
+
+    @property
+    def wish(self) -> dict[str, Any]:
+        """What kind of index the owner asked for; empty if nothing special."""
+        (wish,) = self.db.execute("SELECT wish FROM collection").fetchone()
+        return cast(dict[str, Any], json.loads(wish))
+
+    # Items
+
+    def states(self) -> dict[str, ItemState]:
+        """Return what tells an unchanged item, for all items by path."""
+        rows = self.db.execute(
+            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL "
+            "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'"
+        )
         return {
-            (path := os.fsdecode(raw)): StoredItem(
+            os.fsdecode(path): ItemState(
                 id=id_,
-                path=path,
-                modality=modality,
                 fingerprint=fingerprint,
-                caption_fingerprint=caption_fingerprint,
-                caption=caption,
-                contents=contents.get(id_, {}),
+                beside=beside,
+                has_caption=bool(has_caption),
+                embeds_caption=bool(embeds_caption),
             )
-            for id_, raw, modality, fingerprint, caption_fingerprint, caption in rows
+            for path, id_, fingerprint, beside, has_caption, embeds_caption in rows
         }
 
-    def contents(self) -> set[str]:
-        """Keys of all contents that have a vector."""
-        return {row[0] for row in self._db.execute("SELECT content FROM vector")}
+    def items(self) -> Iterator[StoredItem]:
+        """All items, in the order of their ids."""
+        rows = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item ORDER BY id")
+        while batch := rows.fetchmany(SQL_VARIABLES):
+            contents = self._contents_of([row[0] for row in batch])
+            for row in batch:
+                yield _stored_item(row, contents.get(row[0], {}))
+
+    def item_at(self, path: str) -> StoredItem | None:
+        """Return the item of a file."""
+        row = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item WHERE path = ?", (os.fsencode(path),)).fetchone()
+        return None if row is None else _stored_item(row, self._contents_of([row[0]]).get(row[0], {}))
+
+    def items_with(self, content: ContentKey) -> list[tuple[int, str]]:
+        """Ids and paths of the items whose own content this is."""
+        rows = self.db.execute(
+            "SELECT i.id, i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' "
+            "JOIN item i ON i.id = e.item WHERE c.sha256 = ? AND c.modality = ? ORDER BY i.path",
+            (content.sha256, content.modality),
+        )
+        return [(id_, os.fsdecode(path)) for id_, path in rows]
+
+    def items_below(self, path: str) -> list[int]:
+        """Ids of the item at a path and of all below it."""
+        own, first, past = os.fsencode(path), os.fsencode(path.rstrip("/") + "/"), os.fsencode(path.rstrip("/") + "0")
+        rows = self.db.execute("SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?", (own, first, past))
+        return [row[0] for row in rows]
 
     def counts(self) -> dict[Modality, int]:
         """Count the items of each modality."""
-        rows = self._db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
+        rows = self.db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
         return {cast(Modality, modality): int(count) for modality, count in rows}
+
+    def matches(self, contents: Sequence[int]) -> dict[int, list[Match]]:
+        """Items that these contents belong to, by content, in the order of their paths."""
+        found: dict[int, list[Match]] = {}
+        for start in range(0, len(contents), SQL_VARIABLES):
+            part = contents[start : start + SQL_VARIABLES]
+            rows = self.db.execute(
+                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role "
+                "FROM embedding e JOIN item i ON i.id = e.item "
+                f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
+                part,
+            )
+            for content, item, path, modality, caption, metadata, role in rows:
+                match = Match(
+                    content=content,
+                    item=item,
+                    path=os.fsdecode(path),
+                    modality=modality,
+                    caption=caption,
+                    metadata=metadata,
+                    role=role,
+                )
+                found.setdefault(content, []).append(match)
+        return found
+
+    # Contents and their vectors
+
+    def lookup(self) -> "ContentLookup":
+        """Return a look-up of known contents that several threads may use."""
+        return ContentLookup(self.folder)
 
     def vector_count(self) -> int:
         """Count the distinct vectors that belong to an item."""
-        (count,) = self._db.execute("SELECT count(DISTINCT vector) FROM embedding").fetchone()
+        (count,) = self.db.execute("SELECT (SELECT count(*) FROM content) - (SELECT count(*) FROM orphan)").fetchone()
         return int(count)
 
-    def vectors_per_item(self) -> int:
-        """Return the most vectors that one item has."""
-        (most,) = self._db.execute("SELECT max(n) FROM (SELECT count(*) AS n FROM embedding GROUP BY item)").fetchone()
-        return int(most or 0)
+    def orphans(self) -> Ids:
+        """Contents that no item has any more."""
+        return _ids(self.db.execute("SELECT content FROM orphan ORDER BY content"))
 
-    def vectors_of(self, modality: Modality) -> Ids:
-        """Ids of the vectors that belong to items of one modality."""
-        rows = self._db.execute(
-            "SELECT DISTINCT e.vector FROM embedding e JOIN item i ON i.id = e.item WHERE i.modality = ?",
-            (modality,),
+    def shards(self) -> dict[int, Shard]:
+        """All shards by id."""
+        rows = self.db.execute("SELECT id, name, rows, size, sha256 FROM shard")
+        return {row[0]: Shard(*row[1:]) for row in rows}
+
+    def locations(self, modality: Modality, *, after: int = 0, space: int | None = None) -> Locations:
+        """Where the vectors of one modality lie, whose contents' ids are above ``after``."""
+        rows = self.db.execute(
+            "SELECT content, shard, row FROM vector WHERE space = ? AND modality = ? AND content > ? ORDER BY content",
+            (self.space_id if space is None else space, modality, after),
         )
-        return np.fromiter((row[0] for row in rows), np.int64)
+        return _locations(rows)
 
-    def matches(self, vectors: Sequence[int]) -> Iterator[Match]:
-        """Items that these vectors belong to, in the order of the vectors, then of the paths."""
-        for vector in vectors:
-            rows = self._db.execute(
-                "SELECT i.path, i.modality, i.caption, e.role FROM embedding e JOIN item i ON i.id = e.item "
-                "WHERE e.vector = ? ORDER BY i.path, e.role DESC",  # a content match is told before a caption's
-                (int(vector),),
+    def locations_of(self, modality: Modality, contents: Ids) -> Locations:
+        """Where the vectors of these contents lie; those that are gone are left out."""
+        space = self.space_id
+        rows: list[tuple[int, int, int]] = []
+        for start in range(0, len(contents), SQL_VARIABLES):
+            part = contents[start : start + SQL_VARIABLES].tolist()
+            rows += self.db.execute(
+                "SELECT content, shard, row FROM vector WHERE space = ? AND modality = ? "
+                f"AND content IN ({_marks(part)}) ORDER BY content",
+                (space, modality, *part),
             )
-            for path, modality, caption, role in rows.fetchall():
-                yield Match(vector=vector, path=os.fsdecode(path), modality=modality, caption=caption, role=role)
+        return _locations(rows)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """See one generation throughout, whatever a writer does meanwhile."""
-        with self._db:
-            self._db.execute("BEGIN")
-            yield
+    def source(self, locations: Locations, *, dim: int | None = None) -> ShardSource:
+        """Return the vectors at some locations, read chunk by chunk."""
+        return ShardSource(self.folder, self.shards(), locations, dim=self.space.dim if dim is None else dim)
 
-    def index(self) -> FlatIndex:
-        """Return the index over all live vectors, from its file if that is sound and current, else from the shards.
-
-        Raises:
-            CollectionError: If a shard is missing or damaged.
-        """
-        generation = self.generation
-        if self._index is None or self._index_generation != generation:
-            self._index = self._read_index(generation) or FlatIndex(*self._live_vectors(), dim=self.space.dim)
-            self._index_generation = generation
-        return self._index
-
-    def has_current_index_file(self) -> bool:
-        """Whether the index file belongs to the present generation (its content is checked when it is read)."""
-        row = self._db.execute("SELECT name, generation FROM index_file").fetchone()
-        return row is not None and row[1] == self.generation and (self.folder / "index" / row[0]).is_file()
-
-    # Writing
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator["Writer"]:
-        """Be the one writer.
-
-        Raises:
-            CollectionLockedError: If another process is writing.
-        """
-        lock = filelock.FileLock(self.folder / "lock", mode=0o600)
-        holder = self.folder / "lock.holder"
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            pid = holder.read_text() if holder.is_file() else "unknown"
-            raise CollectionLockedError(f"{self.folder} is being written by another process (pid {pid})") from None
-        try:
-            holder.write_text(str(os.getpid()))
-            yield Writer(self, self._db)
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
-
-    def _read_index(self, generation: int) -> FlatIndex | None:
-        row = self._db.execute("SELECT name, sha256, generation FROM index_file").fetchone()
-        if row is None or row[2] != generation:
-            return None
-        name, sha256, _ = row
-        try:
-            data = (self.folder / "index" / name).read_bytes()
-        except OSError:
-            return None
-        # FAISS trusts its files and does not notice a flipped bit: they are parsed only when their hash is ours.
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return None
-        return FlatIndex.from_bytes(data)
-
-    def _live_vectors(self) -> tuple[Ids, Vectors]:
-        """Ids and vectors of everything that belongs to an item, from the shards."""
-        parts = [(np.empty(0, np.int64), np.empty((0, self.space.dim), np.float32))]
-        for shard, name in self._db.execute("SELECT id, name FROM shard ORDER BY id").fetchall():
-            rows = self._db.execute(
-                "SELECT id, row FROM vector WHERE shard = ? AND id IN (SELECT vector FROM embedding) ORDER BY row",
-                (shard,),
-            ).fetchall()
-            if rows:
-                ids, positions = np.array(rows, np.int64).T
-                parts.append((ids, _read_shard(self.folder / "vectors" / name, dim=self.space.dim)[positions]))
-        return np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts])
-
-
-class Writer:
-    """Changes to a collection, each wholly made or not at all; made by `Store.writing`."""
-
-    def __init__(self, store: Store, db: sqlite3.Connection) -> None:
-        self._store = store
-        self._db = db
-        self._remove_unnamed_files()
-
-    def commit(self, items: Sequence[NewItem], contents: Sequence[str], vectors: Vectors) -> None:
-        """Add a batch of items and the vectors that they bring.
-
-        Args:
-            items: Each names only contents that are stored or among ``contents``.
-            contents: Keys of the new vectors, unique and not stored yet, n of them.
-            vectors: Unit vectors, shape (n, d).
-        """
-        shard_name, shard_hash = self._write_shard(vectors) if len(contents) else ("", "")
-        with self._transaction():
-            if shard_name:
-                cursor = self._db.execute(
-                    "INSERT INTO shard (name, rows, sha256) VALUES (?, ?, ?)",
-                    (shard_name, len(vectors), shard_hash),
-                )
-                self._db.executemany(
-                    "INSERT INTO vector (content, shard, row) VALUES (?, ?, ?)",
-                    [(content, cursor.lastrowid, row) for row, content in enumerate(contents)],
-                )
-            for item in items:
-                # What lay at this path before, and the item that was renamed to it.
-                self._db.execute(
-                    "DELETE FROM item WHERE path = ? OR id = ?", (os.fsencode(item.path), item.renamed_from)
-                )
-                cursor = self._db.execute(
-                    "INSERT INTO item (path, modality, fingerprint, caption_fingerprint, caption) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    (
-                        os.fsencode(item.path),
-                        item.modality,
-                        item.fingerprint,
-                        item.caption_fingerprint,
-                        item.caption,
-                    ),
-                )
-                self._db.executemany(
-                    "INSERT INTO embedding (item, role, vector) SELECT ?, ?, id FROM vector WHERE content = ?",
-                    [(cursor.lastrowid, role, content) for role, content in item.contents.items()],
-                )
-
-    def touch(self, fingerprints: Mapping[int, tuple[str, str]]) -> None:
-        """Record new (file, caption) fingerprints of items whose content is as it was."""
-        with self._transaction(new_generation=False):
-            self._db.executemany(
-                "UPDATE item SET fingerprint = ?, caption_fingerprint = ? WHERE id = ?",
-                [(file, caption, item) for item, (file, caption) in fingerprints.items()],
+    def index_files(self) -> dict[Modality, IndexFile]:
+        """Index files of the searched space by modality."""
+        rows = self.db.execute(
+            "SELECT modality, name, size, sha256, state, kind, effort, through, vectors, report FROM index_file "
+            "WHERE space = (SELECT space FROM collection)"
+        )
+        return {
+            row[0]: IndexFile(
+                modality=row[0],
+                name=row[1],
+                size=row[2],
+                sha256=row[3],
+                state=row[4],
+                kind=row[5],
+                effort=row[6],
+                through=row[7],
+                vectors=row[8],
+                report=json.loads(row[9]),
             )
+            for row in rows
+        }
 
-    def remove(self, items: Iterable[int]) -> None:
-        """Forget items; their vectors stay in the shards until the collection is compacted."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM item WHERE id = ?", [(item,) for item in items])
-
-    def save_index(self) -> None:
-        """Write the index of the present generation, unless its file is there already."""
-        store = self._store
-        if store.has_current_index_file():
-            return
-        generation = store.generation
-        folder = store.folder / "index"
-        name = f"flat-{generation:08d}.faiss"
-        sha256 = _write_file(folder / name, store.index().to_bytes())
-        with self._transaction(new_generation=False):
-            self._db.execute("DELETE FROM index_file")
-            self._db.execute("INSERT INTO index_file VALUES (?, ?, ?)", (name, sha256, generation))
-        self._remove_unnamed_files()
-
-    @contextlib.contextmanager
-    def _transaction(self, *, new_generation: bool = True) -> Iterator[None]:
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            if new_generation:
-                self._db.execute("UPDATE collection SET generation = generation + 1")
-
-    def _write_shard(self, vectors: Vectors) -> tuple[str, str]:
-        """Write vectors to a new shard, to the disk, and return its name and SHA-256."""
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
-        data = buffer.getvalue()
-        (number,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM shard").fetchone()
-        name = f"{number:08d}-{hashlib.sha256(data).hexdigest()[:16]}.npy"
-        return name, _write_file(self._store.folder / "vectors" / name, data)
-
-    def _remove_unnamed_files(self) -> None:
-        """Delete what a crash left between writing a file and naming it, and index files of the past."""
-        named = {row[0] for row in self._db.execute("SELECT name FROM shard UNION SELECT name FROM index_file")}
-        for part in ("vectors", "index"):
-            (self._store.folder / part).mkdir(mode=0o700, exist_ok=True)  # the index folder may be deleted by anyone
-            for path in (self._store.folder / part).iterdir():
-                if path.name not in named:
-                    path.unlink()
+    def _contents_of(self, items: Sequence[int]) -> dict[int, dict[str, ContentKey]]:
+        contents: dict[int, dict[str, ContentKey]] = {}
+        for item, role, modality, sha256 in self.db.execute(
+            "SELECT e.item, e.role, c.modality, c.sha256 FROM embedding e JOIN content c ON c.id = e.content "
+            f"WHERE e.item IN ({_marks(items)})",
+            items,
+        ):
+            contents.setdefault(item, {})[role] = ContentKey(modality, sha256)
+        return contents
 
 
-def _read_shard(path: Path, *, dim: int) -> NDArray[np.float32]:
-    try:
-        vectors: NDArray[np.float32] = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise CollectionError(
-            f"{path} is missing or damaged ({error}): delete the collection and index again; your media are untouched"
-        ) from error
-    if vectors.ndim != 2 or vectors.shape[1] != dim or vectors.dtype != np.float32:
-        raise CollectionError(f"{path} is damaged: it holds {vectors.dtype} {vectors.shape}, not float32 (n, {dim})")
-    return vectors
+class ContentLookup:
+    """Which contents have a vector, answered to any thread from a connection of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._db = open_database(folder, any_thread=True)
+        self._lock = threading.Lock()
+
+    def __contains__(self, content: ContentKey) -> bool:
+        with self._lock:
+            row = self._db.execute(
+                "SELECT 1 FROM content WHERE sha256 = ? AND modality = ?", (content.sha256, content.modality)
+            ).fetchone()
+        return row is not None
+
+    def close(self) -> None:
+        """Release the database file."""
+        with self._lock:
+            self._db.close()
+
+
+_ITEM_COLUMNS = "id, path, modality, fingerprint, beside, caption, metadata, tabled"
+
+
+def _stored_item(row: Sequence[Any], contents: dict[str, ContentKey]) -> StoredItem:
+    id_, path, modality, fingerprint, beside, caption, metadata, tabled = row
+    return StoredItem(
+        id=id_,
+        path=os.fsdecode(path),
+        modality=modality,
+        fingerprint=fingerprint,
+        beside=beside,
+        caption=caption,
+        metadata=metadata,
+        tabled=tabled,
+        contents=contents,
+    )
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _ids(rows: Iterable[Sequence[int]]) -> Ids:
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def _locations(rows: Iterable[tuple[int, int, int]]) -> Locations:
+    table = np.fromiter(rows, np.dtype((np.int64, 3))).reshape(-1, 3)
+    contents, shards, places = (np.ascontiguousarray(table[:, column], np.int64) for column in range(3))
+    return Locations(contents, shards, places)
 
 
 def _close_quietly(db: sqlite3.Connection) -> None:
     with contextlib.suppress(sqlite3.ProgrammingError):  # collected in another thread than the one that opened it
         db.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_file(path: Path, data: bytes) -> str:
-    """Write a new file whole, to the disk, for its owner alone; return its SHA-256."""
-    draft = path.with_name(f".{path.name}.new")
-    # Opened through Python, not by faiss.write_index, which can report success on a full disk.
-    with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    _sync_folder(path.parent)
-    return hashlib.sha256(data).hexdigest()

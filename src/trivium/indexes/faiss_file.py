@@ -1,0 +1,70 @@
+"""FAISS's file format: written piece by piece, read whole or mapped, checked against what is expected."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trivium.indexes.anatomy import Anatomy
+from trivium.indexes.kinds import Kind
+from trivium.indexes.untyped import faiss
+
+_PIECE_BYTES = 2**20
+
+
+def write_faiss(index: Any, write: Callable[[bytes], object]) -> None:
+    """Hand the file of ``index`` to ``write`` in pieces; see `FaissIndex.write`.
+
+    `faiss.write_index` with a path reports success on a full disk; what ``write`` raises comes out of here.
+    """
+    failure: list[BaseException] = []
+
+    def piece(data: bytes) -> None:
+        try:
+            write(data)
+        except BaseException as error:
+            failure.append(error)
+            raise
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(piece, _PIECE_BYTES))
+    except Exception:
+        # FAISS is left by a C++ exception, which may come out as another one.
+        if failure:
+            raise failure[0] from None
+        raise
+
+
+def read_faiss(path: str | os.PathLike[str], *, kind: Kind, dim: int, mapped: bool) -> Any:
+    """Return the `faiss.IndexIDMap` in the file; see `FaissIndex.read`."""
+    path = os.fspath(path)
+    with open(path, "rb") as file:  # FAISS's own message for a missing file names no cause
+        os.fstat(file.fileno())
+    try:
+        whole = faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:
+        raise ValueError(f"{path} cannot be read as an index: {_reason(error)}") from error
+    if type(whole) is not faiss.IndexIDMap:
+        raise ValueError(f"{path} must hold an IndexIDMap, got {type(whole).__name__}")
+    if whole.d != dim:
+        raise ValueError(f"{path} holds vectors of width {whole.d}, expected {dim}")
+    inner = Anatomy.of(whole.index)
+    if (whole.metric_type, inner.inner.metric_type) != (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_INNER_PRODUCT):
+        raise ValueError(f"{path} is no index by inner product: FAISS's metric {inner.inner.metric_type}")
+    template = faiss.index_factory(dim, kind.factory(0, dim), faiss.METRIC_INNER_PRODUCT)
+    found, expected = inner.signature(), Anatomy.of(template).signature()
+    if found != expected:
+        raise ValueError(f"{path} holds {found}, an index of kind '{kind.name}' is {expected}")
+    if not whole.ntotal == inner.inner.ntotal == whole.id_map.size():
+        raise ValueError(f"{path} has {inner.inner.ntotal} vectors under {whole.id_map.size()} ids")
+    if whole.ntotal:
+        ids = faiss.rev_swig_ptr(whole.id_map.data(), whole.ntotal)
+        if ids[0] < 0 or not np.all(ids[1:] > ids[:-1]):
+            raise ValueError(f"{path} has ids that do not rise from 0 on")
+    return whole
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the last part of FAISS's message, which begins with a C++ signature and a source file."""
+    return str(error).strip().rsplit("Error: ", maxsplit=1)[-1]

@@ -1,0 +1,145 @@
+"""The kinds of index, by name: what FAISS is told to build, what it takes, and what effort means for it.
+
+A *kind* is a way to store and search; its *effort* is the one number that trades time for recall in a search.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+EffortName: TypeAlias = Literal["nprobe", "efSearch"]
+
+POSITION_BYTES = 8  # our map from a vector's position to its id, int64
+_LIST_ID_BYTES = 8  # an inverted list stores the position beside the code
+_LINKS = 32  # HNSW's M: the notes' measured default
+# 2 M links of 4 bytes at the bottom, M at each level above (1 in M vectors has one), its level (4) and its offset (8).
+_GRAPH_BYTES = 2 * _LINKS * 4 + _LINKS * 4 / (_LINKS - 1) + 12
+_GRAPH_EFFORT_AT_MOST = 2048  # beyond, comparing with all is as fast
+_TRAINING_PER_LIST = 39  # fewer training vectors per list, and FAISS warns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One way to store and search vectors."""
+
+    name: str
+    summary: str  # one line for users
+    factory: Callable[[int, int], str]  # (count, dim) -> FAISS's name for it
+    bytes_per_vector: Callable[[int, int], float]  # (dim, count) -> bytes in memory and on disk, an estimate
+    effort_name: EffortName | None  # None: every vector is compared
+    is_exact: bool  # scores and order are those of float32 arithmetic on what was given
+    refine_factor: int = 1  # candidates per wanted hit that the second stage compares anew
+
+    def efforts(self, most: int) -> tuple[int, ...]:
+        """List the efforts worth trying, rising, where ``most`` is all there is; empty if there is no choice."""
+        if self.effort_name == "nprobe":
+            return _ladder(1, most)
+        if self.effort_name == "efSearch":
+            return _ladder(16, max(16, min(most, _GRAPH_EFFORT_AT_MOST)))
+        return ()
+
+
+def lists(count: int) -> int:
+    """How many inverted lists ``count`` vectors are split into: 2 sqrt(n), but no list without vectors to train it."""
+    return max(1, min(round(2 * math.sqrt(count)), count // _TRAINING_PER_LIST))
+
+
+def _ladder(lowest: int, highest: int) -> tuple[int, ...]:
+    """From ``lowest`` to ``highest`` by steps of about 1.4: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
+    steps = [lowest]
+    while steps[-1] < highest:
+        power = 2 ** int(math.log2(steps[-1]))
+        steps.append(power * 3 // 2 if steps[-1] == power and power > 1 else power * 2)
+    return (*[step for step in steps if step < highest], highest)
+
+
+def _centroid_bytes(dim: int, count: int) -> float:
+    return 4 * dim * lists(count) / max(count, 1)
+
+
+def _flat_kind(name: str, summary: str, factory: str, bytes_per_number: float, *, is_exact: bool = False) -> Kind:
+    return Kind(
+        name=name,
+        summary=summary,
+        factory=lambda _count, _dim: factory,
+        bytes_per_vector=lambda dim, _count: bytes_per_number * dim + POSITION_BYTES,
+        effort_name=None,
+        is_exact=is_exact,
+    )
+
+
+def _hnsw_kind(name: str, summary: str, storage: str, bytes_per_number: float) -> Kind:
+    return Kind(
+        name=name,
+        summary=summary,
+        factory=lambda _count, _dim: f"HNSW{_LINKS},{storage}",
+        bytes_per_vector=lambda dim, _count: bytes_per_number * dim + _GRAPH_BYTES + POSITION_BYTES,
+        effort_name="efSearch",
+        is_exact=False,
+    )
+
+
+def _ivf_kind(
+    name: str,
+    summary: str,
+    codes: Callable[[int], str],  # dim -> FAISS's name of what the lists hold
+    bytes_per_code: Callable[[int], float],  # dim -> bytes, of the second stage too
+    *,
+    refine_factor: int = 1,
+) -> Kind:
+    return Kind(
+        name=name,
+        summary=summary,
+        factory=lambda count, dim: f"IVF{lists(count)},{codes(dim)}",
+        bytes_per_vector=lambda dim, count: (
+            bytes_per_code(dim) + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
+        ),
+        effort_name="nprobe",
+        is_exact=False,
+        refine_factor=refine_factor,
+    )
+
+
+def _subquantizers(dim: int) -> int:
+    """How many parts a product quantizer splits ``dim`` numbers into: the largest divisor of dim up to dim / 4."""
+    return next(parts for parts in range(max(1, dim // 4), 0, -1) if dim % parts == 0)
+
+
+_ALL = (
+    _flat_kind("flat", "every vector compared, float32, exact", "Flat", 4, is_exact=True),
+    _flat_kind("fp16", "every vector compared, half precision", "SQfp16", 2),
+    _flat_kind("sq8", "every vector compared, 8 bits a number", "SQ8", 1),
+    _hnsw_kind("hnsw", "a graph of neighbours, float32", "Flat", 4),
+    _hnsw_kind("hnsw-sq8", "a graph of neighbours, 8 bits a number", "SQ8", 1),
+    _ivf_kind("ivf-flat", "the nearest of many lists, float32", lambda _dim: "Flat", lambda dim: 4 * dim),
+    _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", lambda _dim: "SQ8", lambda dim: dim),
+    _ivf_kind(
+        "ivf-pq",
+        "the nearest of many lists, products of 4-bit codes, the best compared anew in 8 bits a number",
+        lambda dim: f"PQ{_subquantizers(dim)}x4fs,Refine(SQ8)",
+        lambda dim: _subquantizers(dim) / 2 + dim,
+        refine_factor=8,
+    ),
+    _ivf_kind(
+        "ivf-rabitq",
+        "the nearest of many lists, 1 bit a number, the best compared anew in 8 bits a number",
+        lambda _dim: "RaBitQ,Refine(SQ8)",
+        lambda dim: dim / 8 + 8 + dim,
+        refine_factor=8,
+    ),
+)
+
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})
+
+
+def kind_named(name: str) -> Kind:
+    """Return the kind of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in KINDS:
+        raise ValueError(f"unknown index kind '{name}'; known: {', '.join(KINDS)}")
+    return KINDS[name]

@@ -1,0 +1,433 @@
+"""Metadata of items: from a JSON file beside each, or from one table (CSV, or JSON lines) for many.
+
+An item's metadata are flat: keys with a text, a number, true or false, or a list of texts. Nested objects become keys
+with dots (``exif.model``). Where a picture was taken is private: positions are not stored unless asked for.
+"""
+
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NoReturn, TextIO, TypeAlias
+
+Metadata: TypeAlias = dict[str, str | int | float | bool | list[str]]
+
+MAX_BYTES = 64 * 1024  # of one item's metadata
+MAX_KEYS = 200
+MAX_KEY_LENGTH = 200  # characters
+MAX_VALUE_LENGTH = 10_000  # characters; of a list, all entries together
+MAX_TABLE_BYTES = 1024**3
+MAX_PROBLEMS = 1_000  # that are listed; the others are counted
+
+_PATH_COLUMNS = ("path", "file", "filename", "name")  # the first that a table has
+_LINES_SUFFIXES = (".jsonl", ".ndjson")
+
+
+class MetadataError(ValueError):
+    """Metadata that cannot be used; the message is a plain sentence for their owner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableProblem:
+    """A row that was left out, and why."""
+
+    line: int  # the first of the row, from 1
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataTable:
+    """Metadata of many files, by path. All rows are in memory, about twice the size of the file."""
+
+    fingerprint: str  # sha256 of the file
+    problems: Sequence[TableProblem]
+    problem_count: int  # also of those that are not listed
+    rows: Mapping[str, bytes] = field(repr=False)  # absolute path -> JSON in UTF-8: smaller than objects
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, path: str) -> Metadata | None:
+        """Return what the table has of a file.
+
+        Args:
+            path: Absolute; bytes that are not UTF-8 as surrogates, as Python's os has them.
+        """
+        row = self.rows.get(path)
+        return None if row is None else decode(row.decode())
+
+    def unused(self, paths: Iterable[str]) -> list[str]:
+        """Return the paths of rows that are not among ``paths``, in order: files that were renamed, or misspelt."""
+        return sorted(self.rows.keys() - set(paths))
+
+
+def read_sidecar(data: bytes, *, positions: bool = False) -> Metadata:
+    """Read the content of a JSON file that lies beside an item.
+
+    Args:
+        data: JSON with one object, in UTF-8.
+        positions: Keep where the item was made, as far as a key's name tells.
+
+    Raises:
+        MetadataError: If it is too large, no JSON, or not of the form that metadata have.
+    """
+    if len(data) > MAX_BYTES:
+        raise MetadataError(f"metadata of {len(data):,} bytes, at most {MAX_BYTES:,} are read")
+    try:
+        return flatten(_json_object(data.decode("utf-8-sig")), positions=positions)
+    except UnicodeDecodeError as error:
+        raise MetadataError(f"not UTF-8 (byte {error.start:,}): save the metadata as UTF-8") from error
+
+
+def read_table(path: Path, *, positions: bool = False) -> MetadataTable:
+    """Read metadata of many files.
+
+    Args:
+        path: JSON lines if the name ends in .jsonl or .ndjson, with "path" in every object; else CSV with commas,
+            semicolons or tabs, whose first row names the columns, one of them path, file, filename or name. Paths are
+            absolute, or relative to the table's folder. Cells become numbers only if nothing is lost: 007 and 1e5
+            remain text.
+        positions: Keep where the items were made, as far as a key's name tells.
+
+    Raises:
+        MetadataError: If the file cannot be read at all. Rows that cannot are among the table's problems.
+    """
+    try:
+        size = _regular_size(path)
+        if size > MAX_TABLE_BYTES:
+            raise MetadataError(f"{path} has {size:,} bytes, tables of at most {MAX_TABLE_BYTES:,} are read")
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise MetadataError(f"{path} is UTF-16: save the table as CSV in UTF-8")
+            file.seek(0)
+            rows = _Rows(os.path.dirname(os.path.abspath(path)), positions=positions)
+            # Broken bytes come through as surrogates: names of files may have them.
+            with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+                lines = _Lines(text, rows)
+                if path.suffix.lower() in _LINES_SUFFIXES:
+                    _read_lines(lines, rows)
+                else:
+                    _read_csv(lines, rows, path)
+    except OSError as error:
+        raise MetadataError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from error
+    return MetadataTable(
+        fingerprint=fingerprint, problems=rows.problems, problem_count=rows.problem_count, rows=rows.taken
+    )
+
+
+def flatten(entries: Mapping[str, object], *, positions: bool = False) -> Metadata:
+    """Make metadata of anything like a JSON object: null is dropped, of equal keys the last counts.
+
+    Raises:
+        MetadataError: If it is nested in lists, has values of other kinds, or goes beyond a limit.
+    """
+    metadata: Metadata = {}
+    for key, value in _leaves("", entries):
+        if not positions and _is_position(key, value):
+            continue
+        kept = _kept(key, value)
+        if kept is not None:
+            metadata[key] = kept
+    if len(metadata) > MAX_KEYS:
+        raise MetadataError(f"{len(metadata):,} keys, at most {MAX_KEYS} are read")
+    return metadata
+
+
+def encode(metadata: Metadata) -> str:
+    """Return the JSON that is stored: the same for equal metadata.
+
+    Raises:
+        MetadataError: If a number is NaN or infinite.
+    """
+    try:
+        return _ENCODER.encode(metadata)
+    except ValueError as error:
+        raise MetadataError(f"metadata cannot be stored: {error}") from error
+
+
+def decode(text: str) -> Metadata:
+    """Read what `encode` wrote.
+
+    Raises:
+        MetadataError: If it did not.
+    """
+    return flatten(_json_object(text), positions=True)
+
+
+# One object.
+
+
+def _json_object(text: str) -> dict[str, object]:
+    try:
+        read = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise MetadataError(f"not JSON: {error.msg} ({line}column {error.colno})") from error
+    except RecursionError as error:
+        raise MetadataError("nested too deeply") from error
+    if not isinstance(read, dict):
+        raise MetadataError("not a JSON object: metadata are written {" + '"key": value}')
+    return read
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MetadataError(f"{name} is not a number that JSON has")
+
+
+def _whole_number(digits: str) -> int | str:
+    """Numbers of more than 64 bits remain text: they are names, and SQLite would round them."""
+    if len(digits) > 20:
+        return digits
+    number = int(digits)
+    return number if -(2**63) <= number < 2**63 else digits
+
+
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise MetadataError(f"the number {digits[:40]} is too large")
+    return number
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole_number, parse_float=_finite_number)
+
+
+def _leaves(prefix: str, entries: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in entries.items():
+        if not isinstance(name, str):
+            raise MetadataError(f"the key {name!r} is not a text")
+        key = prefix + _text(name)
+        if key == prefix:
+            raise MetadataError(f"a key is empty{f', within {prefix!r}' if prefix else ''}")
+        if len(key) > MAX_KEY_LENGTH:  # this also bounds how deep objects are nested
+            raise MetadataError(f"the key '{key[:40]}…' has {len(key):,} characters, at most {MAX_KEY_LENGTH} are read")
+        if not isinstance(value, str | int | float) and isinstance(value, Mapping):  # the first is much faster
+            yield from _leaves(f"{key}.", value)
+        else:
+            yield key, value
+
+
+def _kept(key: str, value: object) -> str | int | float | bool | list[str] | None:
+    if isinstance(value, str):
+        text = _text(value)
+        _check_length(key, len(text))
+        return text
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > 1_000:
+            raise MetadataError(f"'{key}' is a number of more than 1,000 bits")
+        return _whole_number(str(value))
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise MetadataError(f"'{key}' is {value}, which is not a number that JSON has")
+        return value
+    if isinstance(value, list | tuple):
+        texts = [_entry(key, entry) for entry in value if entry is not None]
+        _check_length(key, sum(map(len, texts)))
+        return texts
+    raise MetadataError(f"'{key}' is a {type(value).__name__}, not a text, a number, true, false or a list of these")
+
+
+def _entry(key: str, entry: object) -> str:
+    if isinstance(entry, list | tuple | Mapping):
+        raise MetadataError(f"'{key}' is a list of lists or objects: only texts, numbers, true and false may be listed")
+    kept = _kept(key, entry)
+    return kept if isinstance(kept, str) else json.dumps(kept)
+
+
+def _check_length(key: str, length: int) -> None:
+    if length > MAX_VALUE_LENGTH:
+        raise MetadataError(f"'{key}' has {length:,} characters, at most {MAX_VALUE_LENGTH:,} are read")
+
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def _text(text: str) -> str:
+    """Leave what SQLite can hold and compare as a whole: no NUL, with which cameras fill up, no half characters."""
+    text = text.replace("\0", "")
+    return text if text.isascii() else _NO_TEXT.sub("\ufffd", text)
+
+
+# Positions.
+
+_POSITION = re.compile(r"gps|latitude|longitude|(?<![a-z])location\.")
+_POSITION_WORDS = {"lat", "lon", "lng", "latlon", "latlng", "latlong", "geolocation", "coordinates"}
+_COORDINATES = re.compile(r"[nsew\W\d]*\d[nsew\W]+\d[nsew\W\d]*", re.ASCII | re.IGNORECASE)
+
+
+def _is_position(key: str, value: object) -> bool:
+    """Whether a key tells of a place on Earth: "exif.GPSLatitude", "EXIF:GPSPosition", "photo_lat", "location.city".
+
+    "location" alone may be a town's name; it is a position if it holds numbers and no words.
+    """
+    kind = _kind(key)
+    if kind != "location":
+        return kind == "position"
+    written = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return len(written) < 100 and _COORDINATES.fullmatch(written) is not None
+
+
+@functools.lru_cache(maxsize=4_096)  # the rows of a table have the same keys
+def _kind(key: str) -> Literal["position", "location", "other"]:
+    words = re.split(r"[\W_]+", key.lower())
+    if _POSITION.search(key.lower()) or not _POSITION_WORDS.isdisjoint(words):
+        return "position"
+    return "location" if words[-1] == "location" else "other"
+
+
+# Tables.
+
+_MAX_LINE = 1024**2  # characters; no row that long has metadata within the limits
+_WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)
+_DECIMAL = re.compile(r"-?\d+\.\d+", re.ASCII)
+
+
+class _Rows:
+    """Takes rows, or lists them as problems."""
+
+    def __init__(self, folder: str, *, positions: bool) -> None:
+        self._folder = folder
+        self._positions = positions
+        self.taken: dict[str, bytes] = {}
+        self.problems: list[TableProblem] = []
+        self.problem_count = 0
+
+    def add(self, line: int, path: object, entries: Mapping[str, object]) -> None:
+        if not isinstance(path, str) or not path:
+            self.refuse(line, "names no file")
+            return
+        path = os.path.normpath(os.path.join(self._folder, path))
+        if path in self.taken:
+            self.refuse(line, f"names a file for the second time, the first row counts: {path}")
+            return
+        try:
+            row = encode(flatten(entries, positions=self._positions)).encode()
+            if len(row) > MAX_BYTES:
+                raise MetadataError(f"metadata of {len(row):,} bytes, at most {MAX_BYTES:,} are read")
+            self.taken[path] = row
+        except MetadataError as error:
+            self.refuse(line, str(error))
+
+    def refuse(self, line: int, reason: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(TableProblem(line=line, reason=reason))
+
+
+class _Lines:
+    """The lines of a file, counted; one that is too long comes as an empty one, and among the problems."""
+
+    def __init__(self, text: TextIO, rows: _Rows) -> None:
+        self._text = text
+        self._rows = rows
+        self.count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_MAX_LINE)
+        if not line:
+            raise StopIteration
+        self.count += 1
+        if len(line) < _MAX_LINE:
+            return line
+        while line and not line.endswith(("\n", "\r")):
+            line = self._text.readline(_MAX_LINE)
+        self._rows.refuse(self.count, f"has more than {_MAX_LINE:,} characters")
+        return "\n"
+
+
+def _read_lines(lines: _Lines, rows: _Rows) -> None:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            if _NO_TEXT.search(line):
+                raise MetadataError("not UTF-8")
+            entries = _json_object(line)
+        except MetadataError as error:
+            rows.refuse(lines.count, str(error))
+            continue
+        rows.add(lines.count, entries.pop("path", None), entries)
+
+
+def _read_csv(lines: _Lines, rows: _Rows, path: Path) -> None:
+    first = next((line for line in lines if line.strip()), "")
+    # The sign between the columns is the one that makes a column for the path, and the most columns.
+    delimiter = max(",;\t", key=lambda sign: _score(next(csv.reader([first], delimiter=sign), [])))
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise MetadataError(f"the first row of {path} is not CSV: {error}") from error
+    path_column = _path_column(columns)
+    if path_column is None:
+        found = ", ".join(repr(name[:40]) for name in columns[:20]) or "nothing"
+        raise MetadataError(f"{path} needs a column {' or '.join(_PATH_COLUMNS)} in its first row, which has {found}")
+    if any(_NO_TEXT.search(name) for name in columns):
+        raise MetadataError(f"{path} is not UTF-8: save the table as CSV in UTF-8")
+    repeated = {name for name in columns if name and columns.count(name) > 1}
+    if repeated:
+        raise MetadataError(f"{path} has several columns {', '.join(map(repr, sorted(repeated)))}")
+    while True:
+        line = lines.count + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            rows.refuse(line, f"not CSV: {error}; is a quote not closed?")
+            continue
+        if not cells:
+            continue
+        if len(cells) != len(columns):
+            rows.refuse(line, f"has {len(cells)} cells, the first row has {len(columns)}")
+            continue
+        named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
+        name = cells[path_column]
+        del named[columns[path_column]]
+        broken = next((name for name, cell in named.items() if _NO_TEXT.search(cell)), None)
+        if broken is not None:
+            rows.refuse(line, f"'{broken}' is not UTF-8: save the table as UTF-8")
+            continue
+        rows.add(line, name, {name: _cell(cell) for name, cell in named.items() if cell})
+
+
+def _path_column(columns: list[str]) -> int | None:
+    lowered = [column.lower() for column in columns]
+    return next((lowered.index(name) for name in _PATH_COLUMNS if name in lowered), None)
+
+
+def _score(cells: list[str]) -> tuple[bool, int]:
+    return _path_column([cell.strip() for cell in cells]) is not None, len(cells)
+
+
+def _cell(text: str) -> str | int | float:
+    """Return a number if its usual form is what stands there: nothing is lost when it is written again."""
+    if _WHOLE.fullmatch(text):
+        return _whole_number(text)
+    if _DECIMAL.fullmatch(text) and repr(float(text)) == text:
+        return float(text)
+    return text
+
+
+def _regular_size(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise MetadataError(f"{path} is not a file: a table of metadata is CSV, or JSON lines (.jsonl)")
+    return status.st_size

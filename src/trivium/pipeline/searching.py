@@ -1,0 +1,163 @@
+"""Nearest vectors of one generation: what lies in index files, what has come since, and without what was removed.
+
+Each modality's vectors have an index of their own: texts, pictures and sounds lie in different regions of a space, and
+recall is measured and kept for queries of each modality in each of them.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trivium.encoders.base import MODALITIES, Modality, Vectors
+from trivium.indexes import ArraySource, FaissIndex, Hits, IdSet, merge_hits
+from trivium.pipeline.durable import file_sha256, file_state
+from trivium.pipeline.records import IndexFile
+from trivium.pipeline.store import INDEX, Store
+
+log = logging.getLogger(__name__)
+
+TAIL_FLOAT32_BYTES = 256 << 20  # beyond it, what no index file holds is kept in half precision
+# So few vectors that a filter lets through are compared one by one, whatever the index.
+EXACT_ROWS = 5_000
+EXACT_SHARE = 0.02
+
+
+def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
+    """Open an index file if it is the one that was written, else None.
+
+    FAISS trusts its files and does not notice a flipped bit. The hash was taken as the file was written; inode and
+    times tell that nobody has touched it since, so that opening costs the same at any size. Else it is hashed first.
+    """
+    path = store.folder / INDEX / file.name
+    try:
+        if file_state(path) != file.state and (path.stat().st_size != file.size or file_sha256(path) != file.sha256):
+            log.warning("%s is damaged and not used: searching without it until it is rebuilt", path)
+            return None
+        return FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
+    except FileNotFoundError:
+        log.warning("%s is missing: searching without it until it is rebuilt", path)
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be used (%s): searching without it until it is rebuilt", path, error)
+    return None
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Part:
+    """The vectors of one modality."""
+
+    modality: Modality
+    file: IndexFile | None = None
+    index: FaissIndex | None = None
+    tail: FaissIndex | None = None  # what the index file does not hold, exactly
+    newest: int = 0  # the largest content id among all
+
+    def refresh(self, store: Store, file: IndexFile | None) -> None:
+        if (file is None) != (self.file is None) or (file and self.file and file.name != self.file.name):
+            self.file = file
+            self.index = None if file is None else usable_index(store, file)
+            self.tail = None
+            self.newest = file.through if file is not None and self.index is not None else 0
+        locations = store.locations(self.modality, after=self.newest)
+        if not len(locations):
+            return
+        source = store.source(locations)
+        if self.tail is None:
+            small = len(locations) * source.dim * 4 <= TAIL_FLOAT32_BYTES
+            self.tail = FaissIndex.build("flat" if small else "fp16", source)
+        else:
+            for ids, vectors in source.chunks():
+                self.tail.add(ids, vectors.astype(np.float32))
+        self.newest = source.newest
+
+    def search(
+        self, store: Store, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None
+    ) -> Iterable[Hits]:
+        if self.index is not None:
+            yield self._search_index(self.index, store, queries, k, among, without)
+        if self.tail is not None:
+            yield self.tail.search(queries, k=k, among=among, without=without)
+
+    def _search_index(
+        self, index: FaissIndex, store: Store, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None
+    ) -> Hits:
+        if among is None:
+            return index.search(queries, k=k, without=without)
+        held = among.cached(index, 0, lambda ids: _held(ids, index, store, self.modality))
+        if isinstance(held, FaissIndex):
+            return held.search(queries, k=k, without=without)
+        hits = index.search(queries, k=k, among=among, without=without)
+        allowed = held if without is None else held - int(among.contains(without.ids).sum())
+        if (hits.counts < min(k, allowed)).any():  # a graph does not find all that a filter lets through
+            exact: FaissIndex = among.cached(self, 0, lambda ids: _gathered(ids, index, store, self.modality))
+            return exact.search(queries, k=k, without=without)
+        return hits
+
+
+class VectorSearch:
+    """Searches the vectors of a store's present generation; call it inside `Store.reading`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._generation = -1
+        self._space = -1
+        self._parts: dict[Modality, _Part] = {}
+        self._orphans: IdSet | None = None
+
+    def refresh(self, generation: int) -> None:
+        """Take in what has been committed since the last call.
+
+        Raises:
+            CollectionError: If a shard is missing or damaged.
+        """
+        if generation == self._generation:
+            return
+        store = self._store
+        space = store.space_id
+        if space != self._space:
+            self._parts = {modality: _Part(modality) for modality in MODALITIES}
+        files = store.index_files()
+        for modality, part in self._parts.items():
+            part.refresh(store, files.get(modality))
+        orphans = store.orphans()
+        self._orphans = IdSet(orphans) if len(orphans) else None
+        self._generation, self._space = generation, space
+
+    def search(self, queries: Vectors, *, k: int, among: Mapping[Modality, IdSet | None] | None = None) -> Hits:
+        """Find the k best contents for each query, shape (q, d).
+
+        Args:
+            queries: Unit vectors.
+            k: At least 1.
+            among: For each modality that is searched, the contents to choose from, None for all; all if not given.
+        """
+        found: list[Hits] = []
+        for modality, part in self._parts.items():
+            if among is None:
+                found += part.search(self._store, queries, k, None, self._orphans)
+            elif modality in among:
+                found += part.search(self._store, queries, k, among[modality], self._orphans)
+        if not found:
+            return Hits.none(len(queries))
+        return found[0] if len(found) == 1 else merge_hits(found, k=k)
+
+    def __len__(self) -> int:
+        return sum(
+            len(index) for part in self._parts.values() for index in (part.index, part.tail) if index is not None
+        )
+
+
+def _held(among: IdSet, index: FaissIndex, store: Store, modality: Modality) -> "FaissIndex | int":
+    """Return an exact index of what a filter leaves of an index if that is little, else how many there are."""
+    held = int(among.contains(index.ids).sum())
+    if held <= max(EXACT_ROWS, int(EXACT_SHARE * len(index))):
+        return _gathered(among, index, store, modality)
+    return held
+
+
+def _gathered(among: IdSet, index: FaissIndex, store: Store, modality: Modality) -> FaissIndex:
+    ids = index.ids[among.contains(index.ids)]
+    source = store.source(store.locations_of(modality, ids))
+    gathered, vectors = source.all()
+    return FaissIndex.build("flat", ArraySource(gathered, vectors))

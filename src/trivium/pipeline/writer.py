@@ -72,8 +72,7 @@ class Writer:
         """
         space = self.store.space_id
         checked_vectors(vectors, dim=self.store.space.dim, name="vectors")
-        modalities: list[Modality] = [content.modality for content in contents]
-        shards = self._write_shards(modalities, vectors)
+        shards = self._write_shards([content.modality for content in contents], vectors)
         with self.transaction():
             self._db.executemany("INSERT INTO content (modality, sha256) VALUES (?, ?)", contents)
             ids = [self._content_id(content) for content in contents]
@@ -83,7 +82,8 @@ class Writer:
 
     def commit_vectors(self, space: int, modality: Modality, contents: Sequence[int], vectors: Vectors) -> None:
         """Add the vectors of known contents of one modality in another space than the searched one."""
-        shards = self._write_shards([modality] * len(contents), vectors)
+        modalities: list[Modality] = [modality] * len(contents)
+        shards = self._write_shards(modalities, vectors)
         with self.transaction():
             self._name_vectors(space, shards, contents)
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check format lint types bench clean
+.PHONY: setup demo test test-slow check format lint types bench clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# Faults, kills and mutants by the thousand: under an hour on two cores.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow -s
 
 check: $(STAMP) lint types test
 

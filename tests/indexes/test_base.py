@@ -1,10 +1,12 @@
 """The checks in front of FAISS, which would store NaN silently and dies without a message on a wrong width."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trivium.indexes import Hits, checked_ids, checked_vectors
+from trivium.indexes import ArraySource, Hits, checked_ids, checked_vectors
 
 
 def test_vectors_become_contiguous_float32() -> None:
@@ -84,3 +86,54 @@ def test_hits_of_one_query_have_no_padding() -> None:
         [np.float32(0.7)],
         [],
     ]
+
+
+def test_no_hits() -> None:
+    hits = Hits.none(3)
+    assert hits.ids.shape == hits.scores.shape == (3, 0)
+    assert [str(part.dtype) for part in (hits.ids, hits.scores, hits.counts)] == ["int64", "float32", "int64"]
+    assert hits.counts.tolist() == [0, 0, 0]
+
+
+def test_good_vectors_are_not_copied() -> None:
+    vectors = np.ones((2, 3), np.float32)
+    assert checked_vectors(vectors, dim=3, name="vectors") is vectors
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_arrays_as_a_source(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trivium.indexes.base.CHUNK_ROWS", 2)
+    vectors = np.arange(10, dtype=dtype).reshape(5, 2)
+    source = ArraySource(np.array([9, 3, 7, 2**62, 5]), vectors)
+    assert (source.count, source.dim) == (5, 2)
+    for _ in range(2):
+        chunks = list(source.chunks())
+        assert [ids.tolist() for ids, _ in chunks] == [[3, 5], [7, 9], [2**62]]
+        assert np.concatenate([rows for _, rows in chunks]).tolist() == vectors[[1, 4, 2, 0, 3]].tolist()
+        assert all(rows.dtype == dtype for _, rows in chunks)
+
+
+def test_samples() -> None:
+    source = ArraySource(np.arange(100), np.arange(200, dtype=np.float16).reshape(100, 2))
+    first = source.sample(10, 3)
+    assert first.dtype == np.float32
+    assert first.tolist() == source.sample(10, 3).tolist()
+    assert first.tolist() != source.sample(10, 4).tolist()
+    assert len({row[0] for row in first.tolist()}) == 10
+    assert (first[:, 1] - first[:, 0] == 1).all(), "rows stay whole"
+    assert np.sort(source.sample(1000, 0)[:, 0]).tolist() == list(range(0, 200, 2))
+
+
+def test_no_arrays() -> None:
+    source = ArraySource(np.empty(0, np.int64), np.empty((0, 4), np.float16))
+    assert list(source.chunks()) == []
+    assert source.sample(5, 0).shape == (0, 4)
+
+
+def test_bad_arrays() -> None:
+    with pytest.raises(ValueError, match=r"vectors must have shape \(n, d\), got \(3,\)"):
+        ArraySource(np.arange(3), np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"ids must have shape \(3,\), one for each vector, got \(2,\)"):
+        ArraySource(np.arange(2), np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="ids must be unique, 1 occurs 2 times"):
+        ArraySource(np.array([1, 1]), np.ones((2, 2), np.float32))

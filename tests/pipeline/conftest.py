@@ -32,9 +32,11 @@ class StubEncoder:
 
     def prepare(self, item: Any, /) -> Prepared:
         if self.modality == "image":
-            return np.asarray(decode_image(item_bytes(item)).resize((8, 8)))
+            picture = Image.fromarray(item) if isinstance(item, np.ndarray) else decode_image(item_bytes(item))
+            return np.asarray(picture.resize((8, 8)))
         if self.modality == "audio":
-            return decode_audio(item_bytes(item))[0][:1000]
+            waveform, _ = item if isinstance(item, tuple) else decode_audio(item_bytes(item))
+            return np.asarray(waveform[:1000])
         if not item.strip():
             raise DecodeError("the text is empty")
         return np.frombuffer(item.encode("utf-8", "surrogateescape"), np.uint8)

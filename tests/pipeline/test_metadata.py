@@ -195,6 +195,7 @@ PUBLIC: dict[str, Any] = {
     "long": "x",
     "location_count": 3,
     "album.location": 7,
+    "my.location": "1 2 " * 2_499 + ".",
 }
 
 
@@ -278,6 +279,7 @@ def test_paths_are_relative_to_the_table(tmp_path: Path, monkeypatch) -> None:
         ("path,", "a.jpg,7", {}),
         ("path;a,b,c,d", "a.jpg;1", {"a,b,c,d": 1}),
         ('path,"a\nb"', "a.jpg,1", {"a\nb": 1}),
+        ("path,x", 'a.jpg,"1\r\n2\r3"', {"x": "1\r\n2\r3"}),
     ],
 )
 def test_columns(tmp_path: Path, header: str, row: str, expected: Metadata) -> None:

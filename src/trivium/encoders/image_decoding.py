@@ -3,9 +3,11 @@
 import io
 import re
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trivium.encoders.base import DecodeError
 
@@ -15,6 +17,8 @@ warnings.filterwarnings("ignore", module=r"PIL\b")
 
 # 100 megapixels are 300 MB as RGB; the largest consumer sensors have 50 to 200, delivered at 12 to 50.
 MAX_PIXELS = 100_000_000
+# Pixels that are converted at a time: what lies between a picture's own mode and RGB takes up to 32 bytes a pixel.
+STRIP_PIXELS = 1 << 21
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAGIC = {
@@ -84,36 +88,76 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image).astype(np.float64) / 257.0)
+        return _by_strips(image, lambda strip: _from_array(_values(strip) / 257.0))
     if image.mode in ("I", "F"):
-        return _from_array(_scaled(np.asarray(image).astype(np.float64)))
+        scaled = _scaling(*_extremes(image))
+        return _by_strips(image, lambda strip: _from_array(scaled(_values(strip))))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _by_strips(image, _over_white)
     return image.convert("RGB")
+
+
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Cut a picture into parts of its full width and about `STRIP_PIXELS`, each with its upper edge."""
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture to RGB part by part: whole, the steps between would take several times its memory."""
+    if image.width * image.height <= STRIP_PIXELS:
+        return convert(image)
+    rgb = Image.new("RGB", image.size)
+    for top, strip in strips(image):
+        rgb.paste(convert(strip), (0, top))
+    return rgb
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Asked first, because a picture that is upright would be copied.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # a broken EXIF block must not lose the picture
         return image
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """Bring integers of 8 or 16 bits, unit floats or anything else finite into 0 to 255."""
-    if not np.isfinite(values).all():
+def _values(image: Image.Image) -> NDArray[np.float64]:
+    return np.asarray(image).astype(np.float64)
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for _, strip in strips(image):
+        values = np.asarray(strip)
+        # NumPy's least and largest of anything with a NaN is NaN.
+        low, high = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
+    return low, high
+
+
+def _scaling(low: float, high: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """How to bring integers of 8 or 16 bits, unit floats or anything else finite into 0 to 255."""
+    if not np.isfinite([low, high]).all():
         raise DecodeError("the picture holds NaN or infinity")
-    low, high = float(values.min()), float(values.max())
     if low >= 0:
         for full in (1.0, 255.0, 65535.0):
             if high <= full:
-                return values * (255.0 / full)
-    return (values - low) * (255.0 / max(high - low, 1e-12))
+                return lambda values: values * (255.0 / full)
+    return lambda values: (values - low) * (255.0 / max(high - low, 1e-12))
 
 
-def _from_array(values: np.ndarray) -> Image.Image:
+def _from_array(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8), "L").convert("RGB")
 
 

@@ -1,4 +1,4 @@
-"""The parts of a FAISS index that a search must name: lists, graph, second stage, plain codes.
+"""The parts of a FAISS index that a search must name: lists, graph, plain codes.
 
 Nothing here changes an index: efforts and filters travel with each search, so that threads can share one.
 """
@@ -21,59 +21,42 @@ class Anatomy:
     """An index by position, taken apart."""
 
     inner: Any  # what is searched
-    lists: Any | None  # the `faiss.IndexIVF` in it
-    graph: Any | None  # the `faiss.IndexHNSW` in it
-    refined: bool  # whether the best are compared anew
-    everything: Any  # the part that compares with every vector; itself lists if nothing else holds them all
+    lists: Any | None  # the same, if it is a `faiss.IndexIVF`
+    graph: Any | None  # the same, if it is a `faiss.IndexHNSW`
+    codes: Any  # the part that holds the vectors in a row; the lists themselves if those do
 
     @classmethod
     def of(cls, inner: Any) -> "Anatomy":
-        """Take ``inner`` apart; it is what an `faiss.IndexIDMap` holds."""
+        """Take apart ``inner``, which is what a `faiss.IndexIDMap` holds."""
         inner = faiss.downcast_index(inner)
-        refined = isinstance(inner, faiss.IndexRefine)
-        first = faiss.downcast_index(inner.base_index) if refined else inner
-        lists = first if isinstance(first, faiss.IndexIVF) else None
-        graph = first if isinstance(first, faiss.IndexHNSW) else None
-        if refined:
-            everything = faiss.downcast_index(inner.refine_index)
-        else:
-            everything = faiss.downcast_index(graph.storage) if graph else inner
-        return cls(inner, lists, graph, refined, everything)
+        lists = inner if isinstance(inner, faiss.IndexIVF) else None
+        graph = inner if isinstance(inner, faiss.IndexHNSW) else None
+        return cls(inner, lists, graph, faiss.downcast_index(graph.storage) if graph else inner)
 
     @property
     def flat(self) -> Any | None:
-        """The part that holds all vectors as float32, if there is one."""
-        return self.everything if isinstance(self.everything, faiss.IndexFlat) else None
+        """The part that holds the vectors in a row as float32, if there is one."""
+        return self.codes if isinstance(self.codes, faiss.IndexFlat) else None
 
-    def parameters(self, effort: int | None, *, refine_factor: int = 1, selector: Any | None = None) -> Any | None:
-        """FAISS's parameters of one search; None where it needs none."""
-        parameters: Any | None = None
+    def parameters(self, effort: int | None, selector: Any | None = None) -> Any | None:
+        """Make FAISS's parameters of one search; None where it needs none."""
         if self.lists is not None:
-            parameters = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
-        elif self.graph is not None:
-            parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
-        elif selector is not None:
-            parameters = faiss.SearchParameters(sel=selector)
-        if self.refined:
-            return faiss.IndexRefineSearchParameters(k_factor=refine_factor, base_index_params=parameters)
-        return parameters
+            return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        if self.graph is not None:
+            return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        return None if selector is None else faiss.SearchParameters(sel=selector)
 
     def compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
-        """Compare ``queries`` with every vector at ``places``; for parts that hold no float32, see `flat`."""
+        """Compare ``queries`` with every vector at ``places``; slowly if the vectors are float32, see `flat`."""
         selector = places.selector() if places else None
-        parameters: Any | None = faiss.SearchParameters(sel=selector) if places else None
-        if self.lists is not None and self.everything is self.lists:
-            parameters = faiss.SearchParametersIVF(nprobe=self.lists.nlist, sel=selector)
-        found: Found = self.everything.search(queries, k, params=parameters)
+        parameters = Anatomy.of(self.codes).parameters(self.lists.nlist if self.lists is not None else None, selector)
+        found: Found = self.codes.search(queries, k, params=parameters)
         return found
 
     def signature(self) -> str:
         """Tell what kind of index this is and how many bytes its codes take, the same whatever it holds."""
-        if self.refined:
-            first, second = Anatomy.of(self.inner.base_index), Anatomy.of(self.inner.refine_index)
-            return f"{type(self.inner).__name__}({first.signature()}, {second.signature()})"
         if self.graph is not None:
-            return f"{type(self.graph).__name__}({Anatomy.of(self.graph.storage).signature()})"
+            return f"{type(self.graph).__name__}({Anatomy.of(self.codes).signature()})"
         # FAISS's factory makes an IndexFlat, which comes back from a file as an IndexFlatIP.
         name = type(self.inner).__name__.removesuffix("IP")
         return f"{name}[{self.inner.code_size}]"

@@ -18,13 +18,12 @@ _RECALL_AT_MOST = {
     "sq8": 0.98,
     "hnsw": 0.999,
     "hnsw-sq8": 0.98,
+    "ivf-fp16": 0.999,
     "ivf-flat": 1.0,
     "ivf-sq8": 0.98,
-    "ivf-pq": 0.98,
-    "ivf-rabitq": 0.98,
 }
 # Where comparing all takes too long: the first that fits.
-_FASTEST_FIRST = ("ivf-sq8", "ivf-flat")
+_FASTEST_FIRST = ("ivf-sq8", "ivf-fp16", "ivf-flat")
 _SMALLEST_FIRST = ("sq8", "fp16", "flat")
 _MARGIN = 1.5  # growth beyond a limit before an index that still works is built anew
 _LISTS_MARGIN = 4.0  # growth of a collection until its lists are twice as long as they should be
@@ -100,8 +99,9 @@ def alternatives(kind: str, count: int, dim: int, wish: Wish) -> tuple[str, ...]
     """List what to try when an index of ``kind`` misses the wanted recall at any effort: what keeps more, and fits."""
     if wish.kind != AUTO:
         return ()
-    ladder = ("ivf-flat", "fp16", "flat") if KINDS[kind].effort_name else ("fp16", "flat")
-    better = [other for other in ladder if other != kind and _RECALL_AT_MOST[other] >= _RECALL_AT_MOST[kind]]
+    same_way = "ivf-fp16" if KINDS[kind].effort_name else "fp16"
+    better = [same_way] if _RECALL_AT_MOST[same_way] > _RECALL_AT_MOST[kind] else []
+    better += ["flat"] if kind != "flat" else []
     return tuple(other for other in better if _fits(other, count, dim, wish))
 
 

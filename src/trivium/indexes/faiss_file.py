@@ -1,6 +1,7 @@
 """FAISS's file format: written piece by piece, read whole or mapped, checked against what is expected."""
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ def read_faiss(path: str | os.PathLike[str], *, kind: Kind, dim: int, mapped: bo
     try:
         whole = faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
-        raise ValueError(f"{path} cannot be read as an index: {_reason(error)}") from error
+        raise ValueError(f"{path} cannot be read as an index, FAISS says: {_reason(error)}") from error
     if type(whole) is not faiss.IndexIDMap:
         raise ValueError(f"{path} must hold an IndexIDMap, got {type(whole).__name__}")
     if whole.d != dim:
@@ -66,5 +67,5 @@ def read_faiss(path: str | os.PathLike[str], *, kind: Kind, dim: int, mapped: bo
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the last part of FAISS's message, which begins with a C++ signature and a source file."""
-    return str(error).strip().rsplit("Error: ", maxsplit=1)[-1]
+    """Return FAISS's message without the C++ signature in front and the errno behind, which is of another call."""
+    return re.sub(r"^Error in .* at \S+:\d+: (Error: )?|\s*\([^()]*\)$", "", str(error).strip(), flags=re.DOTALL)

@@ -149,7 +149,7 @@ class FaissIndex:
             raise ValueError(f"effort of an index of kind '{self.kind}' must be {needed}, got {effort}")
         self._effort = effort
         # Made once: searches without a filter share it, and none of them changes it.
-        self._parameters = {1: self._anatomy.parameters(effort, refine_factor=1)}
+        self._parameters = self._anatomy.parameters(effort)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -256,14 +256,9 @@ class FaissIndex:
         return wanted
 
     def _search(self, queries: Vectors, k: int, effort: int | None, places: Places | None) -> Found:
-        factor = max(1, min(self._kind.refine_factor, len(self) // k))
+        parameters = self._parameters
         if places is not None:
-            selector = places.selector()
-            parameters = self._anatomy.parameters(effort, refine_factor=factor, selector=selector)
-        else:
-            parameters = self._parameters.get(factor)
-            if factor not in self._parameters:
-                parameters = self._parameters[factor] = self._anatomy.parameters(effort, refine_factor=factor)
+            parameters = self._anatomy.parameters(effort, places.selector())
         with products_for_batches(len(queries)):  # matters for the comparison with the lists' centres
             found: Found = self._anatomy.inner.search(queries, k, params=parameters)
         return found

@@ -30,7 +30,6 @@ class Kind:
     bytes_per_vector: Callable[[int, int], float]  # (dim, count) -> bytes in memory and on disk, an estimate
     effort_name: EffortName | None  # None: every vector is compared
     is_exact: bool  # scores and order are those of float32 arithmetic on what was given
-    refine_factor: int = 1  # candidates per wanted hit that the second stage compares anew
 
     def efforts(self, most: int) -> tuple[int, ...]:
         """List the efforts worth trying, rising, where ``most`` is all there is; empty if there is no choice."""
@@ -81,30 +80,17 @@ def _hnsw_kind(name: str, summary: str, storage: str, bytes_per_number: float) -
     )
 
 
-def _ivf_kind(
-    name: str,
-    summary: str,
-    codes: Callable[[int], str],  # dim -> FAISS's name of what the lists hold
-    bytes_per_code: Callable[[int], float],  # dim -> bytes, of the second stage too
-    *,
-    refine_factor: int = 1,
-) -> Kind:
+def _ivf_kind(name: str, summary: str, codes: str, bytes_per_number: float) -> Kind:
     return Kind(
         name=name,
         summary=summary,
-        factory=lambda count, dim: f"IVF{lists(count)},{codes(dim)}",
+        factory=lambda count, _dim: f"IVF{lists(count)},{codes}",
         bytes_per_vector=lambda dim, count: (
-            bytes_per_code(dim) + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
+            bytes_per_number * dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
         ),
         effort_name="nprobe",
         is_exact=False,
-        refine_factor=refine_factor,
     )
-
-
-def _subquantizers(dim: int) -> int:
-    """How many parts a product quantizer splits ``dim`` numbers into: the largest divisor of dim up to dim / 4."""
-    return next(parts for parts in range(max(1, dim // 4), 0, -1) if dim % parts == 0)
 
 
 _ALL = (
@@ -113,22 +99,9 @@ _ALL = (
     _flat_kind("sq8", "every vector compared, 8 bits a number", "SQ8", 1),
     _hnsw_kind("hnsw", "a graph of neighbours, float32", "Flat", 4),
     _hnsw_kind("hnsw-sq8", "a graph of neighbours, 8 bits a number", "SQ8", 1),
-    _ivf_kind("ivf-flat", "the nearest of many lists, float32", lambda _dim: "Flat", lambda dim: 4 * dim),
-    _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", lambda _dim: "SQ8", lambda dim: dim),
-    _ivf_kind(
-        "ivf-pq",
-        "the nearest of many lists, products of 4-bit codes, the best compared anew in 8 bits a number",
-        lambda dim: f"PQ{_subquantizers(dim)}x4fs,Refine(SQ8)",
-        lambda dim: _subquantizers(dim) / 2 + dim,
-        refine_factor=8,
-    ),
-    _ivf_kind(
-        "ivf-rabitq",
-        "the nearest of many lists, 1 bit a number, the best compared anew in 8 bits a number",
-        lambda _dim: "RaBitQ,Refine(SQ8)",
-        lambda dim: dim / 8 + 8 + dim,
-        refine_factor=8,
-    ),
+    _ivf_kind("ivf-flat", "the nearest of many lists, float32", "Flat", 4),
+    _ivf_kind("ivf-fp16", "the nearest of many lists, half precision", "SQfp16", 2),
+    _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", "SQ8", 1),
 )
 
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from trivium.encoders.base import Vectors
 from trivium.indexes.base import VectorSource, checked_vectors
 from trivium.indexes.kinds import Kind, lists
@@ -13,10 +11,9 @@ from trivium.indexes.untyped import faiss
 
 _SAMPLE_BYTES = 512 * 2**20  # k-means may copy its sample once: 1 GiB at most
 _SAMPLE_PER_LIST = 64  # vectors per list; FAISS uses up to 256 and asks for 39
-_SAMPLE_AT_LEAST = 20_000  # for the ranges of 8-bit codes and the 256 centres of a product quantizer
+_SAMPLE_AT_LEAST = 20_000  # for the ranges of 8-bit codes
 _ROUNDS = 10  # of k-means over lists, FAISS's own number for them
 _ONE_THREAD_BELOW = 10**9  # multiplications of one round: less is soonest done by one thread, see parallel.py
-_CODE_CENTRES = 256  # a product quantizer of 8 bits cannot be trained on fewer vectors
 
 
 def filled(
@@ -36,7 +33,7 @@ def filled(
             if not count:
                 raise ValueError(f"an index of kind '{kind.name}' must be trained: it needs 1 vector or more, got 0")
             sample = _sample(source, seed)
-            small = len(sample) * max(lists(count), _CODE_CENTRES) * dim < _ONE_THREAD_BELOW
+            small = len(sample) * lists(count) * dim < _ONE_THREAD_BELOW
             with faiss_threads(1 if small else threads_allowed()):
                 inner.train(sample)
         whole = faiss.IndexIDMap(inner)
@@ -58,40 +55,24 @@ def filled(
 
 
 def _settle(inner: Any, seed: int) -> None:
-    """Set the seeds and what FAISS's defaults get wrong, in every part of the index."""
+    """Set how lists are trained."""
     inner = faiss.downcast_index(inner)
-    if isinstance(inner, faiss.IndexRefine):
-        _settle(inner.base_index, seed)
-        _settle(inner.refine_index, seed)
     if isinstance(inner, faiss.IndexIVF):
-        _settle_clustering(inner.cp, seed)
+        inner.cp.seed = seed % 2**31
         inner.cp.niter = _ROUNDS
-    if hasattr(inner, "pq"):
-        _settle_clustering(inner.pq.cp, seed)
-    if hasattr(inner, "do_polysemous_training"):
-        inner.do_polysemous_training = False  # took 200 of 217 CPU-seconds and no search here uses it
-
-
-def _settle_clustering(parameters: Any, seed: int) -> None:
-    parameters.seed = seed % 2**31
-    parameters.min_points_per_centroid = 1  # else FAISS prints a warning on small collections
+        inner.cp.min_points_per_centroid = 1  # else FAISS prints a warning on small collections
 
 
 def _sample(source: VectorSource, seed: int) -> Vectors:
     rows = max(_SAMPLE_PER_LIST * lists(source.count), _SAMPLE_AT_LEAST)
     rows = max(1, min(rows, source.count, _SAMPLE_BYTES // (4 * source.dim)))
-    sample = checked_vectors(source.sample(rows, seed), dim=source.dim, name="sample")
-    if len(sample) < _CODE_CENTRES:
-        sample = np.resize(sample, (_CODE_CENTRES, source.dim))  # the same vectors over again
-    return sample
+    return checked_vectors(source.sample(rows, seed), dim=source.dim, name="sample")
 
 
 def _reserve(inner: Any, count: int) -> None:
     """Make room for all codes at once: grown bit by bit, they would be in memory twice at each step."""
     inner = faiss.downcast_index(inner)
-    if isinstance(inner, faiss.IndexRefine):
-        _reserve(inner.refine_index, count)
-    elif isinstance(inner, faiss.IndexHNSW):
+    if isinstance(inner, faiss.IndexHNSW):
         _reserve(inner.storage, count)
     elif isinstance(inner, faiss.IndexFlatCodes):
         inner.codes.resize(count * inner.code_size)

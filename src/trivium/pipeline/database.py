@@ -40,8 +40,8 @@ CREATE TABLE shard (
 CREATE TABLE vector (
     space INTEGER NOT NULL REFERENCES space,
     modality TEXT NOT NULL,                   -- the content's: the newest of one modality are found in one step
-    content INTEGER NOT NULL REFERENCES content,
-    shard INTEGER NOT NULL REFERENCES shard, row INTEGER NOT NULL,
+    -- No foreign keys here: without trees of their own they would make each deletion a walk over all vectors.
+    content INTEGER NOT NULL, shard INTEGER NOT NULL, row INTEGER NOT NULL,
     PRIMARY KEY (space, modality, content)
 ) WITHOUT ROWID;
 CREATE TABLE item (

@@ -120,12 +120,21 @@ def _folded(value: str | bytes | float | None) -> bytes | None:
     """
     if value is None:
         return None
-    if not isinstance(value, bytes):
-        value = str(value).encode("utf-8", "surrogateescape")
-    if value.isascii():
-        return value.lower()
-    text = unicodedata.normalize("NFD", value.decode("utf-8", "surrogateescape")).casefold()
-    return unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        if value.isascii():
+            return value.lower()
+        text = value.decode("utf-8", "surrogateescape")
+    else:
+        text = str(value)
+        if text.isascii():
+            return text.lower().encode()
+    return _composed(text) if len(text) <= 100 else _composed.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4_096)  # the same few names stand in the metadata of many items
+def _composed(text: str) -> bytes:
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return unicodedata.normalize("NFC", folded).encode("utf-8", "surrogateescape")
 
 
 def _matches(path: bytes, pattern: bytes) -> bool:

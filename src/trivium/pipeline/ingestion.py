@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
 from trivium.encoders.files import read_file
+from trivium.encoders.sandbox import DecodeSandbox
 from trivium.encoders.text_decoding import decode_text, first_line
+from trivium.pipeline.indexing import Indexer, IndexProgress
 from trivium.pipeline.records import ContentKey, ItemState, NewItem, Role, StoredItem
 from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, scan_media
 from trivium.pipeline.spaces import JointSpace
@@ -24,6 +27,7 @@ from trivium.pipeline.writer import Writer, writing
 # Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
 BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
 EMBED_ITEMS = 32  # per forward pass
+EXAMPLE_TEXTS = 200
 # A text is read whole for its first 256 tokens; the largest scans and lossless half hours have some hundred MB.
 MAX_FILE_BYTES: Mapping[Modality, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 1 << 30}
 MAX_CAPTION_FILE_BYTES = 1 << 20
@@ -83,6 +87,7 @@ def ingest(
     *,
     captions: bool = True,
     progress: Progress | None = None,
+    index_progress: IndexProgress | None = None,
 ) -> Summary:
     """Bring a collection up to date with files and folders.
 
@@ -93,13 +98,21 @@ def ingest(
             elsewhere stays.
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
         progress: Told after each batch.
+        index_progress: Told while an index file is made.
 
     Raises:
         CollectionError: If the collection belongs to another space, or another process is writing to it.
     """
     store.require(space.space)
-    with writing(store) as writer, contextlib.closing(store.lookup()) as known:
-        return _Ingestion(store, writer, known, space, captions=captions, progress=progress).run(media)
+    with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
+        indexer = Indexer(writer, examples=lambda: _examples(space), progress=index_progress)
+        indexer.start()
+        run = _Ingestion(store, writer, known, space, sandbox, captions=captions, progress=progress)
+        summary = run.run(media)
+        started = time.perf_counter()
+        indexer.finish()
+        summary.seconds["index"] = time.perf_counter() - started
+        return summary
 
 
 class _Ingestion:
@@ -111,6 +124,7 @@ class _Ingestion:
         writer: Writer,
         known: ContentLookup,
         space: JointSpace,
+        sandbox: DecodeSandbox,
         *,
         captions: bool,
         progress: Progress | None,
@@ -118,6 +132,7 @@ class _Ingestion:
         self._store = store
         self._writer = writer
         self._space = space
+        self._sandbox = sandbox
         self._captions = captions
         self._progress = progress
         self._summary = Summary()
@@ -204,11 +219,12 @@ class _Ingestion:
             was_read = True
             content = _content_key(file.modality, data)
             caption, problem = self._load_caption(file)
-            item: str | bytes = data
+            prepared = None
             if file.modality == "text":
-                item = decode_text(data)
-                caption = first_line(item)
-            prepared = None if content in self._known else self._space.encoder(file.modality).prepare(item)
+                caption = first_line(decode_text(data))
+            if content not in self._known:
+                item = decode(self._sandbox, file.modality, data)
+                prepared = self._space.encoder(file.modality).prepare(item)
         except DecodeError as error:
             return FailedFile(file=file, reason=error.reason, was_read=was_read)
         except MemoryError:
@@ -308,6 +324,21 @@ class _Ingestion:
             batches.append(self._space.encoder(modality).embed(batch))
         self._summary.encoded[modality] += len(prepared)
         return np.concatenate(batches)
+
+
+def decode(sandbox: DecodeSandbox, modality: Modality, data: bytes) -> Any:
+    """Decode a file's bytes to what encoders take: pictures and sounds outside of this process.
+
+    Raises:
+        DecodeError: If it cannot be decoded, or the decoder crashed, hung or wanted too much memory.
+    """
+    return decode_text(data) if modality == "text" else sandbox.decode(modality, data)
+
+
+def _examples(space: JointSpace) -> Mapping[Modality, Vectors]:
+    """Texts as people search for: queries to measure recall with where a collection has no texts of its own."""
+    words = space.example_texts(EXAMPLE_TEXTS) if "text" in space.modalities else []
+    return {"text": space.encode("text", words)} if words else {}
 
 
 def _content_key(modality: Modality, data: bytes) -> ContentKey:

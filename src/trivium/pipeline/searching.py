@@ -5,13 +5,13 @@ recall is measured and kept for queries of each modality in each of them.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
-from trivium.indexes import ArraySource, FaissIndex, Hits, IdSet, merge_hits
+from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
 from trivium.pipeline.durable import file_sha256, file_state
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
@@ -19,9 +19,6 @@ from trivium.pipeline.store import INDEX, Store
 log = logging.getLogger(__name__)
 
 TAIL_FLOAT32_BYTES = 256 << 20  # beyond it, what no index file holds is kept in half precision
-# So few vectors that a filter lets through are compared one by one, whatever the index.
-EXACT_ROWS = 5_000
-EXACT_SHARE = 0.02
 
 
 def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
@@ -43,7 +40,7 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
     return None
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True)
 class _Part:
     """The vectors of one modality."""
 
@@ -71,28 +68,11 @@ class _Part:
                 self.tail.add(ids, vectors.astype(np.float32))
         self.newest = source.newest
 
-    def search(
-        self, store: Store, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None
-    ) -> Iterable[Hits]:
+    def search(self, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None) -> Iterator[Hits]:
         if self.index is not None:
-            yield self._search_index(self.index, store, queries, k, among, without)
+            yield self.index.search(queries, k=k, among=among, without=without)
         if self.tail is not None:
             yield self.tail.search(queries, k=k, among=among, without=without)
-
-    def _search_index(
-        self, index: FaissIndex, store: Store, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None
-    ) -> Hits:
-        if among is None:
-            return index.search(queries, k=k, without=without)
-        held = among.cached(index, 0, lambda ids: _held(ids, index, store, self.modality))
-        if isinstance(held, FaissIndex):
-            return held.search(queries, k=k, without=without)
-        hits = index.search(queries, k=k, among=among, without=without)
-        allowed = held if without is None else held - int(among.contains(without.ids).sum())
-        if (hits.counts < min(k, allowed)).any():  # a graph does not find all that a filter lets through
-            exact: FaissIndex = among.cached(self, 0, lambda ids: _gathered(ids, index, store, self.modality))
-            return exact.search(queries, k=k, without=without)
-        return hits
 
 
 class VectorSearch:
@@ -135,9 +115,9 @@ class VectorSearch:
         found: list[Hits] = []
         for modality, part in self._parts.items():
             if among is None:
-                found += part.search(self._store, queries, k, None, self._orphans)
+                found += part.search(queries, k, None, self._orphans)
             elif modality in among:
-                found += part.search(self._store, queries, k, among[modality], self._orphans)
+                found += part.search(queries, k, among[modality], self._orphans)
         if not found:
             return Hits.none(len(queries))
         return found[0] if len(found) == 1 else merge_hits(found, k=k)
@@ -146,18 +126,3 @@ class VectorSearch:
         return sum(
             len(index) for part in self._parts.values() for index in (part.index, part.tail) if index is not None
         )
-
-
-def _held(among: IdSet, index: FaissIndex, store: Store, modality: Modality) -> "FaissIndex | int":
-    """Return an exact index of what a filter leaves of an index if that is little, else how many there are."""
-    held = int(among.contains(index.ids).sum())
-    if held <= max(EXACT_ROWS, int(EXACT_SHARE * len(index))):
-        return _gathered(among, index, store, modality)
-    return held
-
-
-def _gathered(among: IdSet, index: FaissIndex, store: Store, modality: Modality) -> FaissIndex:
-    ids = index.ids[among.contains(index.ids)]
-    source = store.source(store.locations_of(modality, ids))
-    gathered, vectors = source.all()
-    return FaissIndex.build("flat", ArraySource(gathered, vectors))

@@ -121,6 +121,14 @@ class JointSpace:
         """
         return encode(self.encoder(modality), items, batch_size=batch_size, progress=progress)
 
+    def example_texts(self, n: int) -> list[str]:
+        """Return words that the space has labels for, at most n of them; none if it has no labels."""
+        projections = [config.projection for config in self._config.encoders.values()]
+        files = {p.file for p in projections if p.kind in ("centred", "labels") and p.file is not None}
+        words = {phrases[0] for file in files for phrases in read_labels(file).phrases.values() if phrases}
+        ordered = sorted(words)
+        return ordered[:: max(1, len(ordered) // n)][:n]
+
     def pull(self) -> None:
         """Fetch and derive all that the space needs, so that it works offline from then on."""
         for modality in self.modalities:

@@ -249,6 +249,13 @@ class Store:
         (count,) = self.db.execute("SELECT (SELECT count(*) FROM content) - (SELECT count(*) FROM orphan)").fetchone()
         return int(count)
 
+    def vector_counts(self) -> dict[Modality, int]:
+        """Count the vectors of the searched space, also those that no item has any more."""
+        rows = self.db.execute(
+            "SELECT modality, count(*) FROM vector WHERE space = (SELECT space FROM collection) GROUP BY modality"
+        )
+        return dict(rows.fetchall())
+
     def orphans(self) -> Ids:
         """Contents that no item has any more."""
         return _ids(self.db.execute("SELECT content FROM orphan ORDER BY content"))

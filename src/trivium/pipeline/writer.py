@@ -5,7 +5,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -134,7 +133,7 @@ class Writer:
                 "WHERE v.space = ? AND v.modality = content.modality AND v.content = content.id)",
                 (space,),
             )
-            self._db.execute("DELETE FROM shard WHERE NOT EXISTS (SELECT 1 FROM vector WHERE vector.shard = shard.id)")
+            self.drop_empty_shards()
             self._db.execute("DELETE FROM space WHERE id <> ?", (space,))
         self.remove_unnamed_files()
 
@@ -146,23 +145,46 @@ class Writer:
     def set_index_file(self, file: IndexFile) -> None:
         """Make a written index file the one of its modality."""
         with self.transaction():
-            self.drop_index_files([file.modality])
-            self._db.execute(
-                "INSERT INTO index_file VALUES ((SELECT space FROM collection), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    file.modality,
-                    file.name,
-                    file.size,
-                    file.sha256,
-                    file.state,
-                    file.kind,
-                    file.effort,
-                    file.through,
-                    file.vectors,
-                    json.dumps(file.report),
-                ),
-            )
+            self.name_index_file(file)
         self.remove_unnamed_files()
+
+    def name_index_file(self, file: IndexFile) -> None:
+        """Make a written index file the one of its modality; inside a transaction."""
+        self.drop_index_files([file.modality])
+        self._db.execute(
+            "INSERT INTO index_file VALUES ((SELECT space FROM collection), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                file.modality,
+                file.name,
+                file.size,
+                file.sha256,
+                file.state,
+                file.kind,
+                file.effort,
+                file.through,
+                file.vectors,
+                json.dumps(file.report),
+            ),
+        )
+
+    def drop_empty_shards(self) -> None:
+        """Forget shards that hold nothing any more; inside a transaction."""
+        self._db.execute("DELETE FROM shard WHERE id NOT IN (SELECT shard FROM vector)")
+
+    def delete_orphans(self) -> None:
+        """Forget the contents that no item has, and their vectors; inside a transaction."""
+        self._db.execute(
+            "DELETE FROM vector WHERE (space, modality, content) IN "
+            "(SELECT s.id, c.modality, c.id FROM orphan o JOIN content c ON c.id = o.content CROSS JOIN space s)"
+        )
+        self._db.execute("DELETE FROM content WHERE id IN (SELECT content FROM orphan)")
+
+    def move_vectors(self, space: int, modality: Modality, contents: Ids, shard: int) -> None:
+        """Record that the vectors of these contents now lie in a shard, in this order; inside a transaction."""
+        self._db.executemany(
+            "UPDATE vector SET shard = ?, row = ? WHERE space = ? AND modality = ? AND content = ?",
+            [(shard, row, space, modality, content) for row, content in enumerate(contents.tolist())],
+        )
 
     def drop_index_files(self, modalities: Iterable[Modality]) -> None:
         """Forget the index files of some modalities; inside a transaction."""
@@ -258,10 +280,3 @@ class Writer:
                 "INSERT INTO embedding (item, role, content) VALUES (?, ?, ?)",
                 (cursor.lastrowid, role, self._content_id(content)),
             )
-
-
-def batched(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield lists of at most ``size`` rows."""
-    iterator = iter(rows)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -1,0 +1,125 @@
+"""The child side of `sandbox`: decodes one file after another from a socket, under limits, until the socket closes.
+
+Started by `DecodeSandbox` only. A message in either direction is the length of a JSON object (`LENGTH`), the object,
+and then the raw bytes that it announces:
+
+- To the worker: ``{"modality", "size", "cpu_seconds", "seconds"}`` and the file's bytes.
+- From the worker: ``{"ready": true}`` once; then for each file ``{"shape": [h, w, 3]}`` and uint8 pixels,
+  ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``.
+
+Importing this module does nothing; `main` locks the process down for good.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from trivium.encoders.audio_decoding import decode_audio
+from trivium.encoders.base import DecodeError
+from trivium.encoders.image_decoding import decode_image, strips
+
+LENGTH = struct.Struct("<I")
+MAX_HEADER_BYTES = 64 * 1024
+MAX_REASON_CHARACTERS = 4000  # of up to 12 bytes each in JSON
+OUT_OF_MEMORY = 77  # the exit status that says so
+OUT_OF_MEMORY_WORDS = ("out of memory error", "malloc () failed")  # Pillow's codecs, libsndfile
+MAX_OPEN_FILES = 64
+
+SandboxedModality: TypeAlias = Literal["image", "audio"]
+
+
+def packed(header: Mapping[str, Any]) -> bytes:
+    """Make a message of a header; raw bytes may follow it."""
+    text = json.dumps(header).encode()
+    return LENGTH.pack(len(text)) + text
+
+
+def main(memory_bytes: int) -> None:
+    """Decode what comes through file descriptor 0, with at most ``memory_bytes`` of address space."""
+    link = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):  # what a library prints must not end up between our messages
+        os.dup2(null, descriptor)
+    os.close(null)
+    _lock_down(memory_bytes)
+    try:
+        with link.makefile("rb") as reader:
+            link.sendall(packed({"ready": True}))
+            while length := reader.read(LENGTH.size):
+                request = json.loads(reader.read(LENGTH.unpack(length)[0]))
+                _set_time(request["cpu_seconds"], request["seconds"])
+                _answer(link, request["modality"], reader.read(request["size"]))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    except MemoryError:  # half an answer may be under way
+        os._exit(OUT_OF_MEMORY)
+    except ConnectionError:  # the parent is gone
+        pass
+
+
+def _lock_down(memory_bytes: int) -> None:
+    """Give up what decoding does not need; what this system cannot limit stays as it is."""
+    for number in (signal.SIGALRM, signal.SIGXCPU):  # they end us, whatever the parent does with them
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    sys.dont_write_bytecode = True
+    with contextlib.suppress(OSError):
+        # When memory runs out, the kernel shall end a worker, which is replaced, and not the run.
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    with contextlib.suppress(AttributeError):
+        # New user and network namespaces (CLONE_NEWUSER, CLONE_NEWNET in Linux's sched.h): no network from here on.
+        ctypes.CDLL(None).unshare(0x1000_0000 | 0x4000_0000)
+    for kind, limit in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # over a limit that is already there, or unknown
+            resource.setrlimit(kind, (limit, limit))
+
+
+def _set_time(cpu_seconds: float, seconds: float) -> None:
+    """Let the kernel end this process when it takes too long: by processor time, and by the clock if nobody waits."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + cpu_seconds), hard))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _answer(link: socket.socket, modality: SandboxedModality, data: bytes) -> None:
+    try:
+        if modality == "image":
+            image = decode_image(data)
+            link.sendall(packed({"shape": [image.height, image.width, 3]}))
+            for _, strip in strips(image):
+                link.sendall(strip.tobytes())
+        else:
+            waveform, rate_hz = decode_audio(data)
+            link.sendall(packed({"shape": list(waveform.shape), "rate_hz": rate_hz}))
+            link.sendall(waveform.data.cast("B"))
+    except (ConnectionError, MemoryError):
+        raise
+    except DecodeError as error:
+        _refuse(link, error, error.reason)
+    except BaseException as error:  # a panic in resvg is no Exception
+        _refuse(link, error, f"the decoder failed on it: {type(error).__name__}: {error}")
+
+
+def _refuse(link: socket.socket, error: BaseException, reason: str) -> None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or any(words in str(cause) for words in OUT_OF_MEMORY_WORDS):
+            raise MemoryError
+        cause = cause.__cause__ or cause.__context__
+    link.sendall(packed({"refused": reason[:MAX_REASON_CHARACTERS]}))

@@ -1,0 +1,425 @@
+"""Decoding in processes of its own: a file that crashes, hangs or bloats the decoder costs that file, not the run.
+
+libjpeg, libtiff, libsndfile and their kin are C, and read files from anywhere. Here they run in worker processes with
+limits on time and memory (`decode_worker`); what they send back is checked. Not by `multiprocessing`: that runs the
+caller's script again, and pickles.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.audio_decoding import MAX_FRAMES, RATES_HZ
+from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
+from trivium.encoders.image_decoding import MAX_PIXELS
+
+Sound: TypeAlias = tuple[NDArray[np.float32], int]  # (s,), rate in Hz
+DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+
+START_SECONDS = 60.0  # 0.3 on an idle machine
+END_SECONDS = 1.0  # from a closed socket to the exit status
+MAX_FILES = 1000  # of one worker, in case that a library leaks; a new one costs as much as 0.3 ms a file
+# 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
+SOCKET_BYTES = 1 << 20
+# -I: no PYTHON* variables, no user site, and neither the working directory nor the script's on the path. The parent's
+# own path comes last, for packages that only it knows; this package comes first, for there may be another version.
+BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv[2]); sys.path += sys.argv[3:]; "
+    "from trivium.encoders.decode_worker import main; main(int(sys.argv[1]))"
+)
+# Where shared libraries are, and (for the text in drawings) fonts.
+KEPT_VARIABLES = (
+    *("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+    *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "FONTCONFIG_FILE", "FONTCONFIG_PATH"),
+)
+# Threads and arenas reserve address space, which is what the limit on memory counts.
+FIXED_VARIABLES = {
+    **{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+    # glibc: large blocks go back to the system. By default it learns to keep them, and a worker that had seen large
+    # pictures held 900 MB.
+    **{"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)},
+}
+
+
+class SandboxError(RuntimeError):
+    """The workers themselves cannot run; no fault of any file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What decoding one file may take; measured on two cores of 2.9 GHz."""
+
+    # Processor time, which does not run while other programs have the machine. The slowest legal pictures, 100
+    # megapixels of PNG with alpha, take 7 s; the slowest half-hour of stereo, Opus, takes 14 s.
+    image_seconds: float = 10.0
+    audio_seconds: float = 30.0
+    # Beside it, for larger files.
+    bytes_per_second: float = 1 << 20
+    most_seconds: float = 120.0
+    # Seconds by the clock to one of processor time: beside four other busy processes on two cores it was 2.7.
+    patience: float = 4.0
+    # Address space. 100 megapixels of WebP with alpha take 1.85 GiB, 0.12 of them for Python and the libraries.
+    memory_bytes: int = 2 << 30
+
+    def cpu_seconds(self, modality: Modality, size_bytes: int) -> float:
+        """Processor time for a file of this size."""
+        seconds = self.audio_seconds if modality == "audio" else self.image_seconds
+        return min(seconds + size_bytes / self.bytes_per_second, self.most_seconds)
+
+
+class DecodeSandbox:
+    """A pool of decoding processes, started when they are needed; safe to use from several threads.
+
+    As a context manager, or until `close`, or until it is collected or the interpreter ends.
+    """
+
+    def __init__(
+        self, workers: int | None = None, *, limits: Limits | None = None, command: Sequence[str] | None = None
+    ) -> None:
+        """Prepare a pool; nothing is started yet.
+
+        Args:
+            workers: The most processes at once; one per core when None.
+            limits: What one file may take.
+            command: A program that speaks the worker's protocol on file descriptor 0, for tests.
+
+        Raises:
+            ValueError: If ``workers`` is below 1.
+        """
+        count = _cores() if workers is None else workers
+        if count < 1:
+            raise ValueError(f"workers must be at least 1, got {count}")
+        self._limits = limits or Limits()
+        self._command = list(command) if command is not None else _worker_command(self._limits.memory_bytes)
+        self._slots = threading.BoundedSemaphore(count)
+        self._lock = threading.Lock()  # over the three below
+        self._running: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._closed = False
+        self._process = os.getpid()
+        self._finalizer = weakref.finalize(self, _end_all, self._running, self._process)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        with self._lock:
+            return sorted(worker.pid for worker in self._running)
+
+    @overload
+    def decode(self, modality: Literal["image"], data: bytes) -> NDArray[np.uint8]: ...
+    @overload
+    def decode(self, modality: Literal["audio"], data: bytes) -> Sound: ...
+    @overload
+    def decode(self, modality: Modality, data: bytes) -> DecodedMedia: ...
+    def decode(self, modality: Modality, data: bytes) -> DecodedMedia:
+        """Decode a file's bytes in a worker, as `decode_image` and `decode_audio` would.
+
+        Returns:
+            Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
+
+        Raises:
+            DecodeError: If the file is refused, or the worker crashes on it or needs too much time or memory.
+            ValueError: If the modality is text, or the sandbox is closed.
+            SandboxError: If no worker can be started, or this process is a fork of the one that made the sandbox.
+        """
+        if modality not in ("image", "audio"):
+            raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
+        if os.getpid() != self._process:
+            raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
+        with self._slots:
+            worker = self._take()
+            while True:
+                is_fresh = not worker.files
+                try:
+                    decoded = worker.decode(modality, data, self._limits)
+                except DecodeError:
+                    self._give_back(worker)
+                    raise
+                except _WorkerFailed as failure:
+                    self._end(worker)
+                    if is_fresh or failure.is_final:
+                        self._check_open()
+                        raise DecodeError(failure.reason) from None
+                    # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
+                    worker = self._start()
+                except BaseException:
+                    self._end(worker)  # an answer may be under way
+                    raise
+                else:
+                    self._give_back(worker)
+                    return decoded
+
+    def close(self) -> None:
+        """End all workers; a `decode` in another thread ends with a ValueError."""
+        with self._lock:
+            self._closed = True
+            running, idle = list(self._running), list(self._idle)
+            self._idle.clear()
+        for worker in running:
+            worker.kill()
+        for worker in idle:  # the thread that has a busy one cleans up after it
+            self._end(worker)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _take(self) -> "_Worker":
+        """Return an idle worker that is well, else a new one."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                return self._start()
+            if worker.is_well():
+                return worker
+            self._end(worker)
+
+    def _start(self) -> "_Worker":
+        self._check_open()
+        worker = _Worker(self._command)
+        with self._lock:
+            self._running.add(worker)
+        try:
+            worker.wait_until_ready()
+            self._check_open()
+        except BaseException:
+            self._end(worker)
+            raise
+        return worker
+
+    def _give_back(self, worker: "_Worker") -> None:
+        with self._lock:
+            if not self._closed and worker.files < MAX_FILES:
+                self._idle.append(worker)
+                return
+        self._end(worker)
+
+    def _end(self, worker: "_Worker") -> None:
+        worker.end()
+        with self._lock:
+            self._running.discard(worker)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the sandbox is closed")
+
+
+class _WorkerFailed(Exception):
+    """A worker that gave no usable answer; ``is_final`` if another would not either."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_final = is_final
+
+
+class _Worker:
+    """One process and our end of its socket; used by one thread at a time."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.files = 0
+        # A socket and no pipes: twice as fast, has time-outs, and a dead reader need not raise SIGPIPE.
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            for end in (self._link, theirs):
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    with contextlib.suppress(OSError):
+                        end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+            try:
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | FIXED_VARIABLES,
+                    start_new_session=True,  # Ctrl-C goes to the parent, which ends its workers
+                )
+            except OSError as error:
+                self._link.close()
+                raise SandboxError(f"cannot start a process to decode in: {error.strerror or error}") from error
+        self.pid = self._process.pid
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            ready = self._header(deadline) == {"ready": True}
+        except TimeoutError:
+            raise SandboxError(f"a process to decode in was not ready after {START_SECONDS:.0f} s") from None
+        except (OSError, EOFError):
+            raise SandboxError(f"a process to decode in ended at its start ({_fate(self._exit_status())})") from None
+        except _WorkerFailed:
+            ready = False
+        if not ready:
+            raise SandboxError("a process to decode in gave a wrong first answer")
+
+    def is_well(self) -> bool:
+        """Whether it waits in silence: a dead one's socket is at its end, and a sane one says nothing unasked."""
+        self._link.settimeout(0)
+        try:
+            self._link.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def decode(self, modality: Modality, data: bytes, limits: Limits) -> DecodedMedia:
+        self.files += 1
+        cpu_seconds = limits.cpu_seconds(modality, len(data))
+        seconds = cpu_seconds * limits.patience
+        deadline = time.monotonic() + seconds
+        # The worker's own alarm rings later than ours: it is for when we are gone.
+        request = {"modality": modality, "size": len(data), "cpu_seconds": cpu_seconds, "seconds": 2 * seconds + 1}
+        try:
+            self._send(packed(request), deadline)
+            self._send(data, deadline)
+            answer = self._header(deadline)
+            if isinstance(reason := answer.get("refused"), str) and reason:
+                raise DecodeError(reason)
+            if modality == "image":
+                pixels = np.empty(_picture_shape(answer), np.uint8)
+                self._fill(pixels.data.cast("B"), deadline)
+                return pixels
+            frames, rate_hz = _sound_shape(answer)
+            waveform = np.empty(frames, np.float32)
+            self._fill(waveform.data.cast("B"), deadline)
+        except TimeoutError:
+            raise _WorkerFailed(f"took longer than {seconds:.3g} s to decode", is_final=True) from None
+        except (OSError, EOFError):
+            raise self._death(limits, cpu_seconds) from None
+        with np.errstate(invalid="ignore"):
+            total = waveform.sum(dtype=np.float64)  # cannot overflow, and needs no memory
+        if not math.isfinite(total):
+            raise _nonsense()
+        return waveform, rate_hz
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._link.close()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        self._link.settimeout(_remaining(deadline))
+        # Where a program wants to die of SIGPIPE, like cat, it is not for our sake.
+        self._link.sendall(data, getattr(socket, "MSG_NOSIGNAL", 0))
+
+    def _header(self, deadline: float) -> dict[str, Any]:
+        length = bytearray(LENGTH.size)
+        self._fill(memoryview(length), deadline)
+        size = LENGTH.unpack(length)[0]
+        if size > MAX_HEADER_BYTES:
+            raise _nonsense()
+        text = bytearray(size)
+        self._fill(memoryview(text), deadline)
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError):
+            raise _nonsense() from None
+        if not isinstance(header, dict):
+            raise _nonsense()
+        return header
+
+    def _fill(self, view: memoryview, deadline: float) -> None:
+        while view:
+            self._link.settimeout(_remaining(deadline))
+            if not (count := self._link.recv_into(view)):
+                raise EOFError
+            view = view[count:]
+
+    def _exit_status(self) -> int | None:
+        """As in `subprocess`: negative for a signal. None if it lives on."""
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _death(self, limits: Limits, cpu_seconds: float) -> _WorkerFailed:
+        status = self._exit_status()
+        if status == -signal.SIGXCPU:
+            return _WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
+        if status == OUT_OF_MEMORY:
+            return _WorkerFailed(f"needs more than {limits.memory_bytes / 2**30:.3g} GiB of memory to decode")
+        return _WorkerFailed(f"the decoder crashed on it ({_fate(status)})")
+
+
+def _end_all(workers: set[_Worker], process: int) -> None:
+    if os.getpid() == process:  # in a fork they are not ours
+        for worker in list(workers):
+            worker.end()
+
+
+def _worker_command(memory_bytes: int) -> list[str]:
+    package = str(Path(__file__).resolve().parents[2])
+    path = [os.path.abspath(entry) for entry in sys.path if entry]
+    return [sys.executable, "-I", "-c", BOOTSTRAP, str(memory_bytes), package, *path]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _remaining(deadline: float) -> float:
+    if (seconds := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def _fate(status: int | None) -> str:
+    """How a process ended, in words."""
+    if status is None:
+        return "it closed its socket and lives"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {-status}, {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"signal {-status}"
+
+
+def _picture_shape(answer: dict[str, Any]) -> tuple[int, int, int]:
+    match answer.get("shape"):
+        case [height, width, 3] if type(height) is type(width) is int and min(height, width) > 0:
+            if height * width <= MAX_PIXELS:
+                return height, width, 3
+    raise _nonsense()
+
+
+def _sound_shape(answer: dict[str, Any]) -> tuple[int, int]:
+    match answer.get("shape"), answer.get("rate_hz"):
+        case [int(frames)], int(rate_hz) if type(frames) is type(rate_hz) is int:  # not bool
+            if 0 < frames <= MAX_FRAMES and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+                return frames, rate_hz
+    raise _nonsense()
+
+
+def _nonsense() -> _WorkerFailed:
+    return _WorkerFailed("the decoder gave an answer that makes no sense")

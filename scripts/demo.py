@@ -15,9 +15,11 @@ from pathlib import Path
 
 from trivium.encoders.base import Modality
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.commands import index_with_progress, print_hits
+from trivium.pipeline.commands import index_with_progress
+from trivium.pipeline.filters import Filter
 from trivium.pipeline.page import query_html, render_page
 from trivium.pipeline.query import QueryPart
+from trivium.pipeline.terminal import print_hits
 
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS = Path("usr/share/tuxpaint/stamps")
@@ -62,7 +64,7 @@ def main() -> int:
         sections = []
         for query, only in present_queries(media):
             parts = [QueryPart(modality=modality, item=item, weight=weight) for weight, modality, item in query]
-            hits = collection.search_parts(parts, k=5, only=only)
+            (hits,) = collection.search_parts([parts], k=5, filter=Filter(only=only))
             told = " + ".join(f"{'' if w == 1 else f'{w:g}:'}{Path(item).name}" for w, _, item in query)
             print(f"\n{told}{f'  (only {only})' if only else ''}")
             print_hits(hits[:3])

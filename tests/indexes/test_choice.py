@@ -14,7 +14,8 @@ COUNTS = (0, 1, 1000, 20_000, 100_000, 1_000_000, 10_000_000)
 
 
 def size(kind: str, count: int, dim: int) -> float:
-    return KINDS[kind].bytes_per_vector(dim, count) * count
+    """Bytes in memory, which budgets are about."""
+    return KINDS[kind].resident_bytes_per_vector(dim, count) * count
 
 
 @pytest.mark.parametrize(
@@ -54,15 +55,17 @@ def test_large_collections_are_not(count: int) -> None:
     choice = choose(count, 512, Wish())
     assert KINDS[choice.kind].effort_name
     assert re.fullmatch(
-        rf"{choice.kind}: {count:,} x 512 would take about \S+ ms a query flat; \S+ GB|\S.* MB", choice.reason
+        rf"{choice.kind}: {count:,} x 512 would take about \S+ ms a query flat; \S+ .B, of which \S+ .B in memory",
+        choice.reason,
     )
 
 
 def test_the_reason_names_the_budget() -> None:
-    choice = choose(1_000_000, 512, Wish(memory_bytes=10**9))
+    choice = choose(1_000_000, 512, Wish(memory_bytes=10**9, recall=0.97))
+    whole = KINDS[choice.kind].bytes_per_vector(512, 1_000_000)
     assert choice.reason == (
-        f"{choice.kind}: 1,000,000 x 512 would take about 66 ms a query flat; "
-        f"{size(choice.kind, 1_000_000, 512) / 1e6:.3g} MB fits the budget of 1 GB"
+        f"{choice.kind}: 1,000,000 x 512 would take about 66 ms a query flat; {whole:.3g} MB, "
+        f"of which {size(choice.kind, 1_000_000, 512) / 1e6:.3g} MB in memory fits the budget of 1 GB"
     )
 
 
@@ -90,7 +93,14 @@ def test_any_wish_gets_a_kind_that_fits_if_one_does(
 def test_an_impossible_budget_gets_the_smallest_and_the_numbers() -> None:
     choice = choose(1_000_000, 512, Wish(memory_bytes=10**8))
     assert size(choice.kind, 10**6, 512) == min(size(kind, 10**6, 512) for kind in KINDS)
-    assert choice.reason.endswith("MB do not fit the budget of 100 MB")
+    assert choice.reason == "ivf-pq: the smallest for 1,000,000 x 512, but 152 MB do not fit the budget of 100 MB"
+
+
+def test_a_budget_too_small_for_8_bits_in_memory() -> None:
+    """200 MB hold the product codes of a million vectors, and not half of their 8-bit codes; both sizes are told."""
+    choice = choose(1_000_000, 512, Wish(memory_bytes=200 * 10**6))
+    assert choice.kind == "ivf-pq"
+    assert "664 MB, of which 152 MB in memory fits the budget of 200 MB" in choice.reason
 
 
 def test_a_high_recall_keeps_more_of_each_number() -> None:
@@ -108,7 +118,8 @@ def test_latency_decides_how_long_all_are_compared() -> None:
 def test_alternatives_keep_more(kind: str) -> None:
     others = alternatives(kind, 100_000, 512, Wish())
     assert others[-1:] == (() if kind == "flat" else ("flat",))
-    assert all("fp16" in other for other in others[:-1])
+    assert others[:-1] == {"ivf-pq": ("ivf-sq8", "ivf-fp16")}.get(kind, others[:-1])
+    assert all("fp16" in other for other in others[:-1] if other != "ivf-sq8")
     assert kind not in others
 
 
@@ -118,6 +129,15 @@ def test_no_rebuild_without_growth(count: int, wish: Wish) -> None:
     kind = choose(count, 512, wish).kind
     for now in (count, count * 11 // 10, count * 10 // 11):
         assert needs_rebuild(kind, count, now, 512, wish) is None
+
+
+def test_lists_built_for_a_missed_recall_stay() -> None:
+    """Else they would be given up at the next write for the kind that had missed the recall."""
+    for kind in alternatives("ivf-pq", 1_000_000, 512, Wish())[:-1]:
+        assert needs_rebuild(kind, 1_000_000, 1_000_001, 512, Wish()) is None
+        assert needs_rebuild(kind, 1_000_000, 1_000_001, 512, Wish(memory_bytes=200 * 10**6)) is not None
+        assert (needs_rebuild(kind, 1_000_000, 1_000_001, 512, Wish(recall=0.99)) is None) == (kind == "ivf-fp16")
+    assert needs_rebuild("flat", 1_000_000, 1_000_001, 512, Wish()) is not None
 
 
 def test_no_turning_back_and_forth() -> None:

@@ -34,14 +34,27 @@ def test_faiss_makes_every_kind_for_every_width(name: str, dim: int) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_bytes_per_vector(name: str) -> None:
     """The estimate against the file, less what does not grow with the vectors: centres of codes, headers."""
-    count, dim = 2000, 64
+    count, dim = 8000, 64
     vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
     index = FaissIndex.build(name, ArraySource(np.arange(count), vectors), threads=1)
     pieces: list[bytes] = []
     index.write(pieces.append)
-    fixed = 8 * dim + 1000
+    fixed = 72 * dim + 1000
     assert sum(map(len, pieces)) == pytest.approx(index.size_bytes, rel=0.02, abs=fixed)
     assert index.size_bytes == pytest.approx(KINDS[name].bytes_per_vector(dim, count) * count)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_resident_bytes(name: str) -> None:
+    """All but what the refine step alone reads: 8 bits a number."""
+    kind = KINDS[name]
+    left_in_file = kind.bytes_per_vector(512, 10**6) - kind.resident_bytes_per_vector(512, 10**6)
+    assert left_in_file == (512 if name == "ivf-pq" else 0)
+
+
+def test_product_codes_take_a_quarter_of_8_bits() -> None:
+    small, large = (KINDS[name].resident_bytes_per_vector(512, 10**6) for name in ("ivf-pq", "ivf-sq8"))
+    assert small < 0.35 * large
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -113,6 +113,23 @@ def test_threads_are_set_and_restored(threads: int, small: "Data") -> None:
     assert set(seen) == {threads}
 
 
+def test_codes_are_trained_on_one_thread(small: "Data", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists' centres on all threads, if there is enough to do; the many tiny k-means of the codes on one."""
+    seen: list[tuple[str, int]] = []
+    for owner, name in ((faiss.IndexIVF, "train_q1"), (faiss.IndexRefine, "train")):
+        original = getattr(owner, name)
+
+        def watched(self: Any, *arguments: Any, name: str = name, original: Any = original) -> None:
+            seen.append((name, faiss.omp_get_max_threads()))
+            original(self, *arguments)
+
+        monkeypatch.setattr(owner, name, watched)
+    monkeypatch.setattr("trivium.indexes.training._ONE_THREAD_BELOW", 0)
+    index = FaissIndex.build("ivf-pq", small.source, threads=2)
+    assert seen == [("train_q1", 2), ("train", 1)]
+    assert index.search(small.near, k=10).counts.tolist() == [10] * len(small.near)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_prints_nothing(kind: str, small: "Data", capfd: pytest.CaptureFixture[str]) -> None:
     FaissIndex.build(kind, small.source, threads=1)

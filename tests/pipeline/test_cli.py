@@ -75,7 +75,8 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, c
     assert best["score"] == pytest.approx(1, abs=1e-3)
     del best["score"]
     path = str(media / "red.png")
-    assert best == {"path": path, "modality": "image", "caption": "A red sign.", "matched": "caption"}
+    caption = "A red sign."
+    assert best == {"path": path, "modality": "image", "caption": caption, "matched": "caption", "metadata": {}}
 
 
 def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from trivium.pipeline.cli import name_texts
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.query import QueryError, QueryPart, parse_part, query_vector
+from trivium.pipeline.query import QueryError, QueryPart, parse_part, query_vectors
 
 
 @pytest.mark.parametrize(
@@ -34,27 +34,27 @@ def test_empty_parts_are_refused(written: str) -> None:
 
 def test_vector_of_several_parts(space) -> None:
     a, b = space.encode("text", ["a", "b"])
-    vector = query_vector(space, [parse_part("text", "2:a"), parse_part("text", "-b")])
+    vector = query_vectors(space, [[parse_part("text", "2:a"), parse_part("text", "-b")]])[0]
     expected = 2 * a - b
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-6)
 
 
 def test_no_parts(space) -> None:
     with pytest.raises(QueryError, match="empty query"):
-        query_vector(space, [])
+        query_vectors(space, [[]])
 
 
 def test_parts_that_cancel_out(space) -> None:
     with pytest.raises(QueryError, match="cancel out"):
-        query_vector(space, [parse_part("text", "a"), parse_part("text", "-a")])
+        query_vectors(space, [[parse_part("text", "a"), parse_part("text", "-a")]])
 
 
 def test_file_that_cannot_be_used(space, tmp_path) -> None:
     (tmp_path / "x.jpg").write_text("text")
     with pytest.raises(QueryError, match=r"image of the query cannot be used .*x\.jpg.*not a picture"):
-        query_vector(space, [QueryPart(modality="image", item=str(tmp_path / "x.jpg"))])
+        query_vectors(space, [[QueryPart(modality="image", item=str(tmp_path / "x.jpg"))]])
     with pytest.raises(QueryError, match=r"gone\.ogg.*gone"):
-        query_vector(space, [QueryPart(modality="audio", item=str(tmp_path / "gone.ogg"))])
+        query_vectors(space, [[QueryPart(modality="audio", item=str(tmp_path / "gone.ogg"))]])
 
 
 def test_python_search_takes_weights_and_lists(collection: Collection, media) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a FAISS index that a search must name: lists, graph, plain codes.
+"""The parts of a FAISS index that a search must name: lists, graph, refine step, plain codes.
 
 Nothing here changes an index: efforts and filters travel with each search, so that threads can share one.
 """
@@ -21,40 +21,59 @@ class Anatomy:
     """An index by position, taken apart."""
 
     inner: Any  # what is searched
-    lists: Any | None  # the same, if it is a `faiss.IndexIVF`
-    graph: Any | None  # the same, if it is a `faiss.IndexHNSW`
-    codes: Any  # the part that holds the vectors in a row; the lists themselves if those do
+    lists: Any | None  # the `faiss.IndexIVF` in it
+    graph: Any | None  # the `faiss.IndexHNSW` in it
+    refined: bool  # whether it finds candidates and compares them anew: a `faiss.IndexRefine`
+    codes: Any  # the part that holds the vectors in a row; the lists themselves if nothing else does
 
     @classmethod
     def of(cls, inner: Any) -> "Anatomy":
         """Take apart ``inner``, which is what a `faiss.IndexIDMap` holds."""
         inner = faiss.downcast_index(inner)
-        lists = inner if isinstance(inner, faiss.IndexIVF) else None
-        graph = inner if isinstance(inner, faiss.IndexHNSW) else None
-        return cls(inner, lists, graph, faiss.downcast_index(graph.storage) if graph else inner)
+        refined = isinstance(inner, faiss.IndexRefine)
+        first = faiss.downcast_index(inner.base_index) if refined else inner
+        lists = first if isinstance(first, faiss.IndexIVF) else None
+        graph = first if isinstance(first, faiss.IndexHNSW) else None
+        behind = inner.refine_index if refined else graph.storage if graph else None
+        return cls(inner, lists, graph, refined, inner if behind is None else faiss.downcast_index(behind))
 
     @property
     def flat(self) -> Any | None:
         """The part that holds the vectors in a row as float32, if there is one."""
         return self.codes if isinstance(self.codes, faiss.IndexFlat) else None
 
-    def parameters(self, effort: int | None, selector: Any | None = None) -> Any | None:
-        """Make FAISS's parameters of one search; None where it needs none."""
+    def parameters(self, effort: int | None, *, candidates: float = 1, selector: Any | None = None) -> Any | None:
+        """Make FAISS's parameters of one search; None where it needs none.
+
+        Args:
+            effort: Lists or vertices to look at, where there are such.
+            candidates: For each wanted hit, how many the refine step compares anew; 1 or more.
+            selector: Positions to choose from.
+        """
+        parameters: Any | None = None
         if self.lists is not None:
-            return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
-        if self.graph is not None:
-            return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
-        return None if selector is None else faiss.SearchParameters(sel=selector)
+            parameters = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        elif self.graph is not None:
+            parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        elif selector is not None:
+            parameters = faiss.SearchParameters(sel=selector)
+        if self.refined:
+            return faiss.IndexRefineSearchParameters(k_factor=candidates, base_index_params=parameters)
+        return parameters
 
     def compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
         """Compare ``queries`` with every vector at ``places``; slowly if the vectors are float32, see `flat`."""
         selector = places.selector() if places else None
-        parameters = Anatomy.of(self.codes).parameters(self.lists.nlist if self.lists is not None else None, selector)
-        found: Found = self.codes.search(queries, k, params=parameters)
+        codes = Anatomy.of(self.codes)
+        everything = None if codes.lists is None else codes.lists.nlist
+        found: Found = self.codes.search(queries, k, params=codes.parameters(everything, selector=selector))
         return found
 
     def signature(self) -> str:
         """Tell what kind of index this is and how many bytes its codes take, the same whatever it holds."""
+        if self.refined:
+            first, second = Anatomy.of(self.inner.base_index), Anatomy.of(self.codes)
+            return f"{type(self.inner).__name__}({first.signature()}, {second.signature()})"
         if self.graph is not None:
             return f"{type(self.graph).__name__}({Anatomy.of(self.codes).signature()})"
         # FAISS's factory makes an IndexFlat, which comes back from a file as an IndexFlatIP.

@@ -21,10 +21,12 @@ _RECALL_AT_MOST = {
     "ivf-fp16": 0.999,
     "ivf-flat": 1.0,
     "ivf-sq8": 0.98,
+    "ivf-pq": 0.98,
 }
-# Where comparing all takes too long: the first that fits.
-_FASTEST_FIRST = ("ivf-sq8", "ivf-fp16", "ivf-flat")
-_SMALLEST_FIRST = ("sq8", "fp16", "flat")
+# Where comparing all takes too long: the first that fits; see docs/decisions/0005-index-kinds.md.
+_FASTEST_FIRST = ("ivf-pq", "ivf-sq8", "ivf-fp16", "ivf-flat")
+# Where none that fits can be expected to reach the wanted recall: the first that fits.
+_BEST_FIRST = ("flat", "fp16", "sq8", "ivf-pq")
 _MARGIN = 1.5  # growth beyond a limit before an index that still works is built anew
 _LISTS_MARGIN = 4.0  # growth of a collection until its lists are twice as long as they should be
 
@@ -35,7 +37,7 @@ class Wish:
 
     kind: str = AUTO  # a name in KINDS, or "auto"
     recall: float = 0.95  # of the 10 nearest, how many are found, on average
-    memory_bytes: int | None = None
+    memory_bytes: int | None = None  # for what searches read again and again; the rest stays in a mapped file
     latency_ms: float | None = None  # for one query
 
     def __post_init__(self) -> None:
@@ -79,19 +81,18 @@ def choose(count: int, dim: int, wish: Wish) -> Choice:
         if kind in candidates:
             took = f"{shape} would take about {flat_ms:.2g} ms a query flat"
             return Choice(kind=kind, reason=f"{kind}: {took}{_and(count, dim, kind, budget)}")
-    for kind in _SMALLEST_FIRST[::-1]:
+    for kind in _BEST_FIRST:
         if _fits(kind, count, dim, wish):
             return Choice(
                 kind=kind,
                 reason=f"{kind}: the best for {shape}{_and(count, dim, kind, budget)}, "
                 f"though recall {wish.recall:g} may be out of reach",
             )
-    kind = _SMALLEST_FIRST[0]
+    kind = min(_BEST_FIRST, key=lambda kind: _resident_bytes(kind, count, dim))
     assert wish.memory_bytes is not None  # else everything fits
+    needed, allowed = _size(_resident_bytes(kind, count, dim)), _size(wish.memory_bytes)
     return Choice(
-        kind=kind,
-        reason=f"{kind}: the smallest for {shape}, but {_size(_bytes(kind, count, dim))} do not fit the budget of "
-        f"{_size(wish.memory_bytes)}",
+        kind=kind, reason=f"{kind}: the smallest for {shape}, but {needed} do not fit the budget of {allowed}"
     )
 
 
@@ -100,7 +101,8 @@ def alternatives(kind: str, count: int, dim: int, wish: Wish) -> tuple[str, ...]
     if wish.kind != AUTO:
         return ()
     same_way = "ivf-fp16" if KINDS[kind].effort_name else "fp16"
-    better = [same_way] if _RECALL_AT_MOST[same_way] > _RECALL_AT_MOST[kind] else []
+    better = ["ivf-sq8"] if kind == "ivf-pq" else []
+    better += [same_way] if _RECALL_AT_MOST[same_way] > _RECALL_AT_MOST[kind] else []
     better += ["flat"] if kind != "flat" else []
     return tuple(other for other in better if _fits(other, count, dim, wish))
 
@@ -115,19 +117,25 @@ def needs_rebuild(kind: str, count_then: int, count_now: int, dim: int, wish: Wi
     if wish.kind == AUTO:
         now = choose(count_now, dim, wish)
         margins = (choose(round(count_now / _MARGIN), dim, wish), choose(round(count_now * _MARGIN), dim, wish))
-        if all(choice.kind != kind for choice in (now, *margins)):
+        if not any(_serves_as(kind, choice.kind, count_now, dim, wish) for choice in (now, *margins)):
             return f"the index is {kind}, now {now.reason}"
     if KINDS[kind].effort_name == "nprobe" and count_now > _LISTS_MARGIN * max(count_then, 1):
         return f"the index was made for {count_then:,} vectors, there are {count_now:,}"
     return None
 
 
+def _serves_as(kind: str, chosen: str, count: int, dim: int, wish: Wish) -> bool:
+    """Whether an index of ``kind`` may stay where another was chosen: lists may have been built for missing recall."""
+    both_lists = KINDS[kind].effort_name == KINDS[chosen].effort_name == "nprobe"
+    return kind == chosen or (both_lists and _fits(kind, count, dim, wish) and _RECALL_AT_MOST[kind] >= wish.recall)
+
+
 def _fits(kind: str, count: int, dim: int, wish: Wish) -> bool:
-    return wish.memory_bytes is None or _bytes(kind, count, dim) <= wish.memory_bytes
+    return wish.memory_bytes is None or _resident_bytes(kind, count, dim) <= wish.memory_bytes
 
 
-def _bytes(kind: str, count: int, dim: int) -> float:
-    return KINDS[kind].bytes_per_vector(dim, count) * count
+def _resident_bytes(kind: str, count: int, dim: int) -> float:
+    return KINDS[kind].resident_bytes_per_vector(dim, count) * count
 
 
 def _milliseconds(kind: str, count: int, dim: int) -> float:
@@ -135,7 +143,9 @@ def _milliseconds(kind: str, count: int, dim: int) -> float:
 
 
 def _and(count: int, dim: int, kind: str, budget: str) -> str:
-    return f"; {_size(_bytes(kind, count, dim))}{budget}"
+    whole, resident = KINDS[kind].bytes_per_vector(dim, count) * count, _resident_bytes(kind, count, dim)
+    in_memory = "" if whole == resident else f", of which {_size(resident)} in memory"
+    return f"; {_size(whole)}{in_memory}{budget}"
 
 
 def _size(size_bytes: float) -> str:

@@ -31,6 +31,8 @@ _DROP_AT_MOST = 1024
 # A filtered search of a graph looks at about this many vectors per step of effort.
 _GRAPH_LOOKS = 20
 _GRAPH_EFFORT_AT_MOST = 4096
+# A refine step never gets fewer candidates than for this many hits: the best hit is no easier to have among them.
+_HITS_AT_LEAST = 10
 
 
 class FaissIndex:
@@ -124,7 +126,7 @@ class FaissIndex:
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory it takes, or file if it is mapped."""
+        """About how much memory it takes; its file if it is mapped."""
         return round(self._kind.bytes_per_vector(self.dim, len(self)) * len(self))
 
     @property
@@ -148,8 +150,8 @@ class FaissIndex:
             needed = "none" if self._kind.effort_name is None else f"{self._kind.effort_name}, 1 or more"
             raise ValueError(f"effort of an index of kind '{self.kind}' must be {needed}, got {effort}")
         self._effort = effort
-        # Made once: searches without a filter share it, and none of them changes it.
-        self._parameters = self._anatomy.parameters(effort)
+        # By candidates. Searches without a filter share them, and none of them changes one.
+        self._parameters: dict[float, Any] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -256,12 +258,21 @@ class FaissIndex:
         return wanted
 
     def _search(self, queries: Vectors, k: int, effort: int | None, places: Places | None) -> Found:
-        parameters = self._parameters
+        candidates = self._candidates(k)
         if places is not None:
-            parameters = self._anatomy.parameters(effort, places.selector())
+            parameters = self._anatomy.parameters(effort, candidates=candidates, selector=places.selector())
+        elif candidates in self._parameters:
+            parameters = self._parameters[candidates]
+        else:
+            parameters = self._parameters[candidates] = self._anatomy.parameters(effort, candidates=candidates)
         with products_for_batches(len(queries)):  # matters for the comparison with the lists' centres
             found: Found = self._anatomy.inner.search(queries, k, params=parameters)
         return found
+
+    def _candidates(self, k: int) -> float:
+        """How many candidates for each of ``k`` hits the refine step compares anew: as many for 1 hit as for 10."""
+        few = self._kind.candidates
+        return few if few == 1 else max(1.0, min(few * max(k, _HITS_AT_LEAST), len(self)) / k)
 
     def _compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
         if self._anatomy.flat is not None:

@@ -18,6 +18,7 @@ _LINKS = 32  # HNSW's M: the notes' measured default
 _GRAPH_BYTES = 2 * _LINKS * 4 + _LINKS * 4 / (_LINKS - 1) + 12
 _GRAPH_EFFORT_AT_MOST = 2048  # beyond, comparing with all is as fast
 _TRAINING_PER_LIST = 39  # fewer training vectors per list, and FAISS warns
+_CODE_BLOCK = 32  # lists of 4-bit codes are filled up to a multiple of this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,17 @@ class Kind:
     name: str
     summary: str  # one line for users
     factory: Callable[[int, int], str]  # (count, dim) -> FAISS's name for it
-    bytes_per_vector: Callable[[int, int], float]  # (dim, count) -> bytes in memory and on disk, an estimate
+    bytes_per_vector: Callable[[int, int], float]  # (dim, count) -> bytes on disk, and in memory while building
     effort_name: EffortName | None  # None: every vector is compared
     is_exact: bool  # scores and order are those of float32 arithmetic on what was given
+    refined_bytes: Callable[[int], int] = lambda _dim: (
+        0
+    )  # dim -> those bytes of a vector that only the refine step reads
+    candidates: int = 1  # for each wanted hit, how many the refine step compares anew
+
+    def resident_bytes_per_vector(self, dim: int, count: int) -> float:
+        """Estimate what searches read again and again; the rest may stay in the file that is mapped."""
+        return self.bytes_per_vector(dim, count) - self.refined_bytes(dim)
 
     def efforts(self, most: int) -> tuple[int, ...]:
         """List the efforts worth trying, rising, where ``most`` is all there is; empty if there is no choice."""
@@ -56,6 +65,11 @@ def _ladder(lowest: int, highest: int) -> tuple[int, ...]:
 
 def _centroid_bytes(dim: int, count: int) -> float:
     return 4 * dim * lists(count) / max(count, 1)
+
+
+def _parts(dim: int) -> int:
+    """How many parts of 2 numbers a vector is cut into, each to become one 4-bit code; of 1 if the width is odd."""
+    return dim if dim % 2 else dim // 2
 
 
 def _flat_kind(name: str, summary: str, factory: str, bytes_per_number: float, *, is_exact: bool = False) -> Kind:
@@ -93,6 +107,12 @@ def _ivf_kind(name: str, summary: str, codes: str, bytes_per_number: float) -> K
     )
 
 
+def _ivf_pq_bytes(dim: int, count: int) -> float:
+    code = (_parts(dim) + 1) // 2
+    padding = code * lists(count) * _CODE_BLOCK / 2 / max(count, 1)
+    return code + padding + dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
+
+
 _ALL = (
     _flat_kind("flat", "every vector compared, float32, exact", "Flat", 4, is_exact=True),
     _flat_kind("fp16", "every vector compared, half precision", "SQfp16", 2),
@@ -102,6 +122,16 @@ _ALL = (
     _ivf_kind("ivf-flat", "the nearest of many lists, float32", "Flat", 4),
     _ivf_kind("ivf-fp16", "the nearest of many lists, half precision", "SQfp16", 2),
     _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", "SQ8", 1),
+    Kind(
+        name="ivf-pq",
+        summary="the nearest of many lists, 2 bits a number, the best compared anew in 8 bits a number",
+        factory=lambda count, dim: f"IVF{lists(count)},PQ{_parts(dim)}x4fs,Refine(SQ8)",
+        bytes_per_vector=_ivf_pq_bytes,
+        effort_name="nprobe",
+        is_exact=False,
+        refined_bytes=lambda dim: dim,
+        candidates=32,
+    ),
 )
 
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})

@@ -6,11 +6,14 @@ state of the database it is of (SQLite's change counter), and `verify` can tell 
 
 import hashlib
 import json
+import os
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from trivium.pipeline.database import DATABASE
-from trivium.pipeline.durable import file_sha256, write_durably
+from trivium.pipeline.durable import CHUNK_BYTES, write_durably
 
 CHECKSUM = f"{DATABASE}.sha256"
 MAX_BYTES = 4096
@@ -30,17 +33,20 @@ def change_counter(folder: Path) -> tuple[int, int]:
     Raises:
         OSError: If the database cannot be read.
     """
-    with open(folder / DATABASE, "rb") as file:
-        header = file.read(100)
+    header = os.pread(_kept_open(folder / DATABASE), 100, 0)
     return int.from_bytes(header[24:28], "big"), int.from_bytes(header[92:96], "big")
 
 
 def write_checksum(folder: Path) -> None:
     """Record the checksum of a database that nobody is writing to, unless it is recorded already.
 
+    A database with a journal is half of a state: the next that opens it takes it back to the one before.
+
     Raises:
         OSError: If the disk is full or fails.
     """
+    if (folder / f"{DATABASE}-journal").exists():
+        return
     changes, _ = change_counter(folder)
     try:
         recorded = read_checksum(folder)
@@ -48,7 +54,7 @@ def write_checksum(folder: Path) -> None:
         recorded = None
     if recorded is not None and recorded.changes == changes:
         return
-    fields = json.dumps({"changes": changes, "sha256": file_sha256(folder / DATABASE)})
+    fields = json.dumps({"changes": changes, "sha256": _database_sha256(folder)})
     line = json.dumps({"fields": fields, "check": _check(fields)}) + "\n"
     write_durably(folder / CHECKSUM, lambda write: write(line.encode()))
 
@@ -72,8 +78,39 @@ def read_checksum(folder: Path) -> Checksum | None:
             raise ValueError
         told = json.loads(fields)
         return Checksum(int(told["changes"]), str(told["sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / CHECKSUM} is damaged") from error
+
+
+def _database_sha256(folder: Path) -> str:
+    descriptor, digest, offset = _kept_open(folder / DATABASE), hashlib.sha256(), 0
+    while data := os.pread(descriptor, CHUNK_BYTES, offset):
+        digest.update(data)
+        offset += len(data)
+    return digest.hexdigest()
+
+
+_KEPT_MOST = 64  # collections
+_kept: OrderedDict[tuple[int, int], int] = OrderedDict()  # by device and inode
+_keeping = threading.Lock()
+
+
+def _kept_open(database: Path) -> int:
+    """Return a descriptor that stays open.
+
+    To close any descriptor of a file drops all locks that the process has on it (sqlite.org/howtocorrupt.html, 2.2), so
+    that a search in another thread would no longer be safe from the next writer.
+    """
+    status = os.stat(database)
+    file = status.st_dev, status.st_ino
+    with _keeping:
+        if file not in _kept:
+            _kept[file] = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
+            gone = [old for old, descriptor in _kept.items() if not os.fstat(descriptor).st_nlink]
+            for old in gone or list(_kept)[:-_KEPT_MOST]:
+                os.close(_kept.pop(old))
+        _kept.move_to_end(file)
+        return _kept[file]
 
 
 def _check(fields: str) -> str:

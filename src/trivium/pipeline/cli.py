@@ -1,7 +1,7 @@
 """The command line: argument parsing only; what the commands do is in the other modules.
 
-Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed, 2 wrong usage,
-3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted.
+Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed or damaged, 2 wrong
+usage, 3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted.
 """
 
 import argparse
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
+from trivium.pipeline.options import add_device, add_filter, add_wish
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
 # Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
-VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--html", "--space", "--device", "-k")
+VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--path", "--where", "--html", "--space", "--device", "-k")
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
 
@@ -24,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trivium",
         description="Search a local collection of pictures, sounds and texts, any by any.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 files skipped (index --strict), 75 collection is being "
-        "written by another process, 130 interrupted.",
+        epilog="Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 75 another "
+        "process is writing to the collection, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"trivium {trivium.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -35,9 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("media", metavar="MEDIA", nargs="+", help="files and folders")
     index.add_argument("--space", help="a space's name or folder (see `trivium spaces`)")
     index.add_argument("--no-captions", action="store_true", help="show captions in hits, but do not search them")
+    index.add_argument(
+        "--metadata",
+        metavar="TABLE",
+        help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read",
+    )
+    index.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
     index.add_argument("--strict", action="store_true", help="exit with 3 if a file was skipped")
     index.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    _add_device(index)
+    add_wish(index)
+    add_device(index)
 
     search = commands.add_parser(
         "search",
@@ -50,12 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     for option, modality in zip(PART_OPTIONS, MODALITIES, strict=True):
         metavar = "TEXT" if modality == "text" else "FILE"
         search.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
-    search.add_argument("--only", choices=MODALITIES, help="hits of one modality")
+    add_filter(search)
     search.add_argument("-k", type=int, default=10, help="how many hits (default 10)")
     search.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     search.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
     search.add_argument("--space", help="refuse the collection if it was made with another space")
-    _add_device(search)
+    add_device(search)
 
     info = commands.add_parser("info", help="tell what a collection holds")
     info.add_argument("collection", metavar="COLLECTION")
@@ -64,6 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     remove = commands.add_parser("remove", help="forget items; the files themselves stay")
     remove.add_argument("collection", metavar="COLLECTION")
     remove.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with all that is below them")
+
+    _add_upkeep(commands)
 
     spaces = commands.add_parser("spaces", help="list the spaces")
     spaces.add_argument("--json", action="store_true", help="print one JSON object")
@@ -113,8 +123,45 @@ def name_texts(arguments: list[str]) -> list[str]:
     return named
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+def _add_upkeep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that look after a collection."""
+    verify = commands.add_parser("verify", help="look for damage: exit status 0 is sound, 1 damaged")
+    verify.add_argument("collection", metavar="COLLECTION")
+    verify.add_argument("--read-data", action="store_true", help="read every byte and compare its hash")
+    verify.add_argument("--media", action="store_true", help="compare the media with what was indexed too")
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+
+    rebuild = commands.add_parser("rebuild", help="make the index anew from the stored vectors")
+    rebuild.add_argument("collection", metavar="COLLECTION")
+    add_wish(rebuild)
+
+    compact = commands.add_parser("compact", help="really delete what was removed, and merge small files")
+    compact.add_argument("collection", metavar="COLLECTION")
+
+    export = commands.add_parser("export", help="write items and vectors to a .parquet or .npy file")
+    export.add_argument("collection", metavar="COLLECTION")
+    export.add_argument("file", metavar="FILE", help="NAME.parquet, or NAME.npy (with NAME.jsonl and NAME.json)")
+    add_filter(export)
+    export.add_argument("--overwrite", action="store_true", help="replace files of these names")
+
+    import_ = commands.add_parser("import", help="take in vectors from a .parquet or .npy file")
+    import_.add_argument("collection", metavar="COLLECTION", help="the collection's folder; made if it does not exist")
+    import_.add_argument("file", metavar="FILE")
+    import_.add_argument("--space", help="for a new collection: a space's name or folder")
+    import_.add_argument(
+        "--assume-space",
+        action="store_true",
+        help="the file does not say which space its vectors are of: take the collection's, and scale them to length 1",
+    )
+    import_.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
+    import_.add_argument("--json", action="store_true", help="print one JSON object")
+
+    migrate = commands.add_parser("migrate", help="encode everything in another space, then search that one")
+    migrate.add_argument("collection", metavar="COLLECTION")
+    migrate.add_argument("--space", required=True, help="a space's name or folder (see `trivium spaces`)")
+    migrate.add_argument("--drop-missing", action="store_true", help="give up items whose files are gone or changed")
+    migrate.add_argument("--json", action="store_true", help="print one JSON object")
+    add_device(migrate)
 
 
 if __name__ == "__main__":

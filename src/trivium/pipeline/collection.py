@@ -1,21 +1,27 @@
 """A collection of media: indexed once, kept up to date, searched any by any."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from trivium.encoders.base import Modality, Space
+from trivium.encoders.base import Modality, Space, Vectors
+from trivium.indexes import Wish
+from trivium.pipeline.compaction import Compaction, compact
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
+from trivium.pipeline.exporting import RowProgress, export
 from trivium.pipeline.filters import Filter
-from trivium.pipeline.ingestion import Progress, Summary, ingest
-from trivium.pipeline.query import QueryPart, query_vector
+from trivium.pipeline.importing import Imported, import_vectors
+from trivium.pipeline.indexing import Indexer, IndexProgress
+from trivium.pipeline.ingestion import Progress, Summary, example_queries, ingest
+from trivium.pipeline.metadata import read_table
+from trivium.pipeline.migration import Migration, migrate
+from trivium.pipeline.query import QueryError, QueryPart, query_vectors
+from trivium.pipeline.records import IndexFile
 from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
-from trivium.pipeline.store import Store
+from trivium.pipeline.store import Store, size_bytes
 from trivium.pipeline.writer import writing
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
@@ -32,6 +38,8 @@ class CollectionInfo:
     vectors: int
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
+    wish: Wish  # what is asked of the index
+    indexes: dict[Modality, IndexFile]  # where there is none, all vectors are compared
 
 
 class Collection:
@@ -94,26 +102,47 @@ class Collection:
         media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         captions: bool = True,
+        metadata: str | os.PathLike[str] | None = None,
+        positions: bool = False,
+        index: Wish | None = None,
         progress: Progress | None = None,
+        index_progress: IndexProgress | None = None,
     ) -> Summary:
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
 
         Args:
             media: Files and folders.
             captions: Whether captions become vectors of their items too; they are shown in hits either way.
+            metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
+                next to the media.
+            positions: Keep where the media were made, if metadata say so; they are private, and left out otherwise.
+            index: What to ask of the index from now on; as before if not given.
             progress: Called as ``progress(modality, files_done, files_to_do)``.
+            index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
 
         Returns:
             Counts, timings, and every file that was left out with its reason.
 
         Raises:
             CollectionError: If the collection belongs to another space or is being written by another process.
+            MetadataError: If the table cannot be read.
             WeightsError: If the weights cannot be fetched.
         """
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
+        table = None if metadata is None else read_table(Path(metadata), positions=positions)
         if self._store is None:
             self._store = Store.create(self.folder, self.space.space, source=self._source)
-        return ingest(self._store, self.space, paths, captions=captions, progress=progress)
+        return ingest(
+            self._store,
+            self.space,
+            paths,
+            captions=captions,
+            table=table,
+            positions=positions,
+            wish=index,
+            progress=progress,
+            index_progress=index_progress,
+        )
 
     def search(
         self,
@@ -123,6 +152,8 @@ class Collection:
         audio: Items = None,
         k: int = 10,
         only: Modality | None = None,
+        paths: Sequence[str] = (),
+        where: str | None = None,
     ) -> list[Hit]:
         """Find the items nearest to a query of any modality, or several at once.
 
@@ -132,23 +163,74 @@ class Collection:
             audio: The same with paths, bytes or (waveform, rate in Hz) pairs of array and int.
             k: How many hits, at least 1.
             only: Restrict the hits to one modality.
+            paths: Restrict the hits to files that one of these patterns matches (see `filters`).
+            where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
 
         Returns:
-            At most k hits, best first.
+            At most k hits, best first; k whenever so many items meet the restrictions.
 
         Raises:
             CollectionError: If there is no collection, or it is damaged.
+            FilterError: If a restriction cannot be understood.
             QueryError: If the query is empty, cannot be decoded or cancels out, or ``k`` is below 1.
         """
         parts = [*_parts("text", text), *_parts("image", image), *_parts("audio", audio)]
-        return self.search_parts(parts, k=k, only=only)
+        (hits,) = self.search_parts([parts], k=k, filter=Filter(only=only, paths=tuple(paths), where=where))
+        return hits
 
-    def search_parts(self, parts: Sequence[QueryPart], *, k: int = 10, only: Modality | None = None) -> list[Hit]:
-        """Do what `search` does, with the query's parts in one list."""
+    def search_many(
+        self,
+        *,
+        text: Sequence[Items] | None = None,
+        image: Sequence[Items] | None = None,
+        audio: Sequence[Items] | None = None,
+        k: int = 10,
+        only: Modality | None = None,
+        paths: Sequence[str] = (),
+        where: str | None = None,
+    ) -> list[list[Hit]]:
+        """Answer many queries at once: encoded in batches, and compared as matrices.
+
+        Args:
+            text: For each query what `search` takes, or None.
+            image: The same, as many as of ``text`` where both are given: entries at one place are one query.
+            audio: The same.
+            k: How many hits for each query, at least 1.
+            only: As in `search`, for all queries.
+            paths: As in `search`, for all queries.
+            where: As in `search`, for all queries.
+
+        Returns:
+            The hits of each query, in the order of the queries.
+
+        Raises:
+            CollectionError: As in `search`.
+            FilterError: As in `search`.
+            QueryError: As in `search`, or if the numbers of texts, pictures and sounds differ.
+        """
+        given: dict[Modality, Sequence[Items]] = {}
+        if text is not None:
+            given["text"] = text
+        if image is not None:
+            given["image"] = image
+        if audio is not None:
+            given["audio"] = audio
+        if len({len(items) for items in given.values()}) > 1:
+            counts = ", ".join(f"{len(items)} of {modality}" for modality, items in given.items())
+            raise QueryError(f"as many entries of each modality are needed, None where a query has none: got {counts}")
+        queries = [
+            [part for modality, item in zip(given, items, strict=True) for part in _parts(modality, item)]
+            for items in zip(*given.values(), strict=True)
+        ]
+        return self.search_parts(queries, k=k, filter=Filter(only=only, paths=tuple(paths), where=where))
+
+    def search_parts(
+        self, queries: Sequence[Sequence[QueryPart]], *, k: int = 10, filter: Filter | None = None
+    ) -> list[list[Hit]]:
+        """Do what `search_many` does, with the parts of each query in one list."""
         store = self._existing()
         store.require(self.space.space)
-        hits = self._retrieval(store).search(query_vector(self.space, parts)[np.newaxis], k=k, filter=Filter(only=only))
-        return hits[0]
+        return self._retrieval(store).search(query_vectors(self.space, queries), k=k, filter=filter)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
@@ -179,8 +261,76 @@ class Collection:
             items=store.counts(),
             vectors=store.vector_count(),
             generation=store.generation,
-            size_bytes=sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+            size_bytes=size_bytes(self.folder),
+            wish=Wish(**store.wish),
+            indexes=store.index_files(),
         )
+
+    def rebuild(self, *, index: Wish | None = None, progress: IndexProgress | None = None) -> None:
+        """Make the index anew from the stored vectors, whatever its files look like.
+
+        Args:
+            index: What to ask of the index from now on; as before if not given.
+            progress: Called as ``progress(modality, vectors_done, vectors_to_do)``.
+
+        Raises:
+            CollectionError: If there is no collection, a shard is damaged, or another process is writing.
+        """
+        with writing(self._existing()) as writer:
+            if index is not None:
+                writer.set_wish(asdict(index))
+            Indexer(writer, examples=self._examples, progress=progress).rebuild()
+
+    def metadata_keys(self) -> frozenset[str]:
+        """Return the keys of all items' metadata."""
+        return self._existing().metadata_keys()
+
+    def import_vectors(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        assume_space: bool = False,
+        positions: bool = False,
+        progress: RowProgress | None = None,
+    ) -> Imported:
+        """Take in vectors that were made elsewhere; see `importing.import_vectors`."""
+        if self._store is None:
+            self._store = Store.create(self.folder, self.space.space, source=self._source)
+        return import_vectors(
+            self._store, Path(source), assume_space=assume_space, positions=positions, progress=progress
+        )
+
+    def compact(self, *, progress: RowProgress | None = None) -> Compaction:
+        """Really delete what was removed, and merge small files; see `compaction.compact`."""
+        return compact(self._existing(), examples=self._examples, progress=progress)
+
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        filter: Filter | None = None,
+        overwrite: bool = False,
+        progress: RowProgress | None = None,
+    ) -> int:
+        """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
+        return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
+
+    def migrate(
+        self,
+        space: str | os.PathLike[str] | JointSpace,
+        *,
+        drop_missing: bool = False,
+        progress: Progress | None = None,
+        index_progress: IndexProgress | None = None,
+    ) -> Migration:
+        """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
+        store = self._existing()
+        if not isinstance(space, JointSpace):
+            space = load_space(self._space_source(space), device=self._device, announce=self._announce)
+        done = migrate(store, space, drop_missing=drop_missing, progress=progress, index_progress=index_progress)
+        if done.is_done:
+            self._space, self._source = space, space.source
+        return done
 
     def close(self) -> None:
         """Release the database file."""
@@ -198,6 +348,9 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"<Collection {str(self.folder)!r}: {len(self)} items>"
+
+    def _examples(self) -> Mapping[Modality, Vectors]:
+        return example_queries(self.space)
 
     def _existing(self) -> Store:
         if self._store is None:

@@ -1,4 +1,4 @@
-"""What each command does: results on standard output, progress and messages on standard error."""
+"""What the commands do that make, search and describe collections, and the table of all commands."""
 
 import argparse
 import json
@@ -6,23 +6,28 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.base import Modality
 from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
+from trivium.indexes import Wish
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
-from trivium.pipeline.ingestion import Progress, Summary
+from trivium.pipeline.filters import Filter, FilterError
+from trivium.pipeline.ingestion import Summary
+from trivium.pipeline.metadata import MetadataError
+from trivium.pipeline.options import UsageError, device_of, filter_of, wish_of
 from trivium.pipeline.page import printable, query_html, render_page
 from trivium.pipeline.query import QueryError, QueryPart, parse_part
+from trivium.pipeline.records import IndexFile
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
+from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, progress_bars
+from trivium.pipeline.upkeep import UPKEEP
 
 if TYPE_CHECKING:
     from trivium.pipeline.retrieval import Hit
@@ -30,39 +35,42 @@ if TYPE_CHECKING:
 SKIPPED_SHOWN = 50  # in the terminal; --json has all of them
 
 
-class UsageError(Exception):
-    """An option that cannot be followed on this machine."""
-
-
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; every expected failure becomes one message and an exit status."""
     command: Callable[[argparse.Namespace], int] = COMMANDS[options.command]
     try:
         return command(options)
-    except (QueryError, UsageError) as error:
-        return _fail(error, EXIT_USAGE)
+    except (QueryError, FilterError, UsageError) as error:
+        return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
-        return _fail(error, EXIT_LOCKED)
-    except (CollectionError, SpaceError, WeightsError, sqlite3.Error) as error:
-        return _fail(error, EXIT_FAILED)
+        return fail(error, EXIT_LOCKED)
+    except (CollectionError, MetadataError, SpaceError, WeightsError, sqlite3.Error) as error:
+        return fail(error, EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return EXIT_FAILED
     except OSError as error:
-        return _fail(error, EXIT_FAILED)
+        return fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was done is kept, run again to go on", EXIT_INTERRUPTED)
+        return fail("interrupted; what was done is kept, run again to go on", EXIT_INTERRUPTED)
 
 
 def index(options: argparse.Namespace) -> int:
     """Make a collection or bring it up to date."""
     started = time.perf_counter()
     with Collection.open(
-        options.collection, space=options.space, device=_device(options.device), announce=_announce
+        options.collection, space=options.space, device=device_of(options), announce=announce
     ) as collection:
         if not any(os.path.lexists(path) for path in options.media):
             raise CollectionError(f"no such file or folder: {', '.join(map(printable, options.media))}")
-        summary = index_with_progress(collection, options.media, captions=not options.no_captions)
+        summary = index_with_progress(
+            collection,
+            options.media,
+            captions=not options.no_captions,
+            metadata=options.metadata,
+            positions=options.positions,
+            index=wish_of(options),
+        )
     seconds = time.perf_counter() - started
     if options.json:
         print(json.dumps(_summary_json(summary, seconds)))
@@ -77,15 +85,18 @@ def search(options: argparse.Namespace) -> int:
     parts += [parse_part("image", file) for file in options.image]
     parts += [parse_part("audio", file) for file in options.audio]
     with Collection.open(
-        options.collection, space=options.space, device=_device(options.device), announce=_announce
+        options.collection, space=options.space, device=device_of(options), announce=announce
     ) as collection:
-        hits = collection.search_parts(parts, k=options.k, only=options.only)
+        filter = filter_of(options)
+        (hits,) = collection.search_parts([parts], k=options.k, filter=filter)
+        if not hits:
+            _warn_of_keys(collection, filter)
         space = collection.space.space.name
     if options.html:
         _write_page(Path(options.html), parts, hits, collection=options.collection, space=space)
     if options.json:
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
-        fields = ("path", "modality", "score", "caption", "matched")
+        fields = ("path", "modality", "score", "caption", "matched", "metadata")
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
         print(json.dumps({"query": query, "space": space, "hits": found}))
     else:
@@ -96,15 +107,18 @@ def search(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """Tell what a collection holds."""
     with Collection.open(options.collection) as collection:
-        told = asdict(collection.info())
+        found = collection.info()
+        told, indexes = asdict(found), list(found.indexes.values())
     if options.json:
         print(json.dumps(told))
         return 0
     space = told["space"]
     print(f"collection  {printable(told['folder'])}")
     print(f"space       {space['name']} ({space['dim']} dimensions, revision {space['revision']})")
-    print(f"items       {_counted(told['items'])}")
+    print(f"items       {counted(told['items'])}")
     print(f"vectors     {told['vectors']:,}")
+    for file in indexes:
+        print(f"index       {_described(file)}")
     print(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
     return 0
 
@@ -151,11 +165,11 @@ def pull(options: argparse.Namespace) -> int:
     """Fetch what a space needs; check every byte of what was fetched before."""
     import shutil
 
-    space = load_space(options.space or DEFAULT_SPACE, announce=_announce)
+    space = load_space(options.space or DEFAULT_SPACE, announce=announce)
     for weights in space.weights():
         folder = weights_folder(weights)
         if folder.is_dir() and (damaged := damaged_files(weights)):
-            _announce(f"{weights.name} in the cache is damaged ({', '.join(damaged)}): fetching it again")
+            announce(f"{weights.name} in the cache is damaged ({', '.join(damaged)}): fetching it again")
             shutil.rmtree(folder)
     space.pull()
     for weights in space.weights():
@@ -170,63 +184,49 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "remove": remove,
     "spaces": spaces,
     "pull": pull,
+    **UPKEEP,
 }
 
 
 def index_with_progress(
-    collection: Collection, media: Sequence[str | os.PathLike[str]], *, captions: bool = True
+    collection: Collection,
+    media: Sequence[str | os.PathLike[str]],
+    *,
+    captions: bool = True,
+    metadata: str | None = None,
+    positions: bool = False,
+    index: Wish | None = None,
 ) -> Summary:
     """Add media to a collection, with a progress bar for each modality on standard error."""
     keep_freed_memory()
-    with _progress_bar() as progress:
-        return collection.add(media, captions=captions, progress=progress)
+    with progress_bars() as show:
+        return collection.add(
+            media,
+            captions=captions,
+            metadata=metadata,
+            positions=positions,
+            index=index,
+            progress=show,
+            index_progress=index_bars(show),
+        )
 
 
-def _fail(error: object, status: int) -> int:
-    print(f"trivium: {printable(str(error))}", file=sys.stderr)
-    return status
+def _warn_of_keys(collection: Collection, filter: Filter) -> None:
+    """Tell of metadata that no item has: a slip of the pen is the likeliest reason for no hits."""
+    for key in sorted(filter.metadata_keys - collection.metadata_keys()):
+        announce(f"no item has metadata '{key}'")
 
 
-def _announce(line: str) -> None:
-    print(f"trivium: {line}", file=sys.stderr)
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
-    return wanted
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """Show a bar for each modality on standard error, with items per second and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (
-        TextColumn("{task.description:>6}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>6.1f}/s"),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[Modality, tuple[Any, float]] = {}
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
-
-        def show(modality: Modality, done: int, total: int) -> None:
-            if modality not in tasks:
-                tasks[modality] = (bars.add_task(modality, total=total, rate=0.0), time.perf_counter())
-            task, started = tasks[modality]
-            bars.update(task, completed=done, rate=done / max(time.perf_counter() - started, 1e-3))
-
-        yield show
+def _described(file: IndexFile) -> str:
+    report = file.report
+    effort = "" if file.effort is None else f", effort {file.effort}"
+    lines = [f"{file.modality}: {file.kind}{effort}, {file.vectors:,} vectors, {file.size / 1e6:,.1f} MB"]
+    if recall := report.get("recall"):
+        queries = report["queries"]
+        found = ", ".join(f"{share:.3f} ({queries[modality]} of {modality})" for modality, share in recall.items())
+        lines.append(f"recall@10 {found}; {report['milliseconds']:.2g} ms a query")
+    lines += [line for line in (report.get("reason"), *report.get("notes", ())) if line]
+    return "\n            ".join(lines)
 
 
 def _summary_json(summary: Summary, seconds: float) -> dict[str, Any]:
@@ -236,6 +236,7 @@ def _summary_json(summary: Summary, seconds: float) -> dict[str, Any]:
         **{name: getattr(summary, name) for name in counts},
         "skipped": [asdict(problem) for problem in summary.skipped],
         "encoded": dict(summary.encoded),
+        "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
         "stage_seconds": {stage: round(spent, 3) for stage, spent in summary.seconds.items()},
         "seconds": round(seconds, 3),
     }
@@ -257,6 +258,8 @@ def _print_summary(summary: Summary, seconds: float, collection: Collection) -> 
         print(f"  skipped {printable(problem.path)}: {printable(problem.reason)}")
     if len(summary.skipped) > SKIPPED_SHOWN:
         print(f"  and {len(summary.skipped) - SKIPPED_SHOWN:,} more (--json lists all)")
+    for file in summary.indexes:
+        print(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:
         print(f"{summary.ignored:,} files of other kinds were passed over")
     rates = [
@@ -268,43 +271,9 @@ def _print_summary(summary: Summary, seconds: float, collection: Collection) -> 
     print(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
-def print_hits(hits: "list[Hit]") -> None:
-    """Print hits, best first: a table in a terminal, else a line with tabs for each."""
-    if not hits:
-        print("no hits: the collection has no such items")
-        return
-    rows = [(f"{h.score:.3f}", h.modality, printable(h.caption or ""), printable(_short(h.path))) for h in hits]
-    if not sys.stdout.isatty():
-        print("\n".join("\t".join(row) for row in rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("score", justify="right")
-    table.add_column("")
-    table.add_column("caption", ratio=3, overflow="fold")
-    table.add_column("file", ratio=4, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
-    Console().print(table)
-
-
-def _short(path: str) -> str:
-    """Name a path relative to where the user is, if it lies below."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
-
-
 def _write_page(target: Path, parts: list[QueryPart], hits: "list[Hit]", *, collection: str, space: str) -> None:
     heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
     note = f"{len(hits)} hits in {printable(str(collection))}, space {space}"
     page = render_page("Trivium search", [(heading, hits)], target=target, note=note)
     target.write_text(page, encoding="utf-8")
-    _announce(f"wrote {printable(str(target))}")
-
-
-def _counted(items: Mapping[str, int]) -> str:
-    total = sum(items.values())
-    return f"{total:,}" + (f" ({', '.join(f'{count:,} {m}' for m, count in items.items())})" if items else "")
+    announce(f"wrote {printable(str(target))}")

@@ -137,6 +137,12 @@ def open_database(folder: Path, *, any_thread: bool = False) -> sqlite3.Connecti
                 )
             row = db.execute("SELECT 1 FROM collection JOIN space ON space.id = collection.space").fetchone()
         except sqlite3.DatabaseError as error:
+            # A lock or the disk's refusal is no damage; the plain error is a table that is not there.
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise CollectionError(
+                    f"cannot read {database} ({error}): see to the disk and the folder's permissions, or wait for "
+                    "the program that is using it, then try again"
+                ) from error
             raise CollectionError(
                 f"{database} is damaged ({error}): restore it from a backup, or delete {folder} and index again; "
                 "your media are untouched"

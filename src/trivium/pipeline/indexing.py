@@ -2,9 +2,10 @@
 
 Few vectors need no file. What is newer than a file is searched exactly, until it is a tenth of it; then it is added,
 which takes no training. When another kind has become the best, a file of that kind is built in the background of the
-next write, and the old one serves until it is there.
+next write, and the old one serves until it is there; at once only if most vectors are new.
 """
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from trivium.pipeline.searching import usable_index
 from trivium.pipeline.shards import ShardSource
 from trivium.pipeline.store import INDEX, Store
 from trivium.pipeline.writer import Writer
+
+log = logging.getLogger(__name__)
 
 FEWEST = 10_000  # vectors; fewer are read from the shards in some ten milliseconds, and compared in one
 TAIL_SHARE = 0.1
@@ -60,11 +63,14 @@ class Task:
                 if self.progress is not None:
                     self.progress(done, self.tail.count)
             measurement = tune(self.base, self.queries, ground_truth(self.source, self.queries), wish=self.wish)
-            self.made = self.base, {"reason": f"{self.base.kind}: grown", **_told(measurement), "notes": []}
+            self._made_of(self.base, f"{self.base.kind}: grown", measurement)
             return
         built = build_index(self.source, wish=self.wish, queries=self.queries, progress=self.progress)
-        report = {"reason": built.choice.reason, **_told(built.measurement), "notes": list(built.notes)}
-        self.made = built.index, report
+        self._made_of(built.index, built.choice.reason, built.measurement, built.notes)
+
+    def _made_of(self, index: FaissIndex, reason: str, measurement: Measurement, notes: Sequence[str] = ()) -> None:
+        told = {name: value for name, value in asdict(measurement).items() if name != "effort"}
+        self.made = index, {"wish": asdict(self.wish), "reason": reason, **told, "notes": list(notes)}
 
 
 class Indexer:
@@ -74,6 +80,7 @@ class Indexer:
         self, writer: Writer, *, examples: Examples | None = None, progress: IndexProgress | None = None
     ) -> None:
         """Prepare; ``examples`` gives queries of modalities that the collection has few or no vectors of."""
+        self.made: list[IndexFile] = []
         self._writer = writer
         self._examples = examples
         self._progress = progress
@@ -99,10 +106,12 @@ class Indexer:
         if self._thread is not None:
             self._thread.join()
             for task in self._waiting:
-                if task.error is None:  # else it is due again, and fails in the foreground
+                if task.error is None:
                     self._name(task)
+                else:  # due again in the next run; a damaged shard is what `verify` tells in full
+                    log.warning("no better index of %s was made (%s): the old one serves", task.modality, task.error)
         for task in self.due():
-            if not task.can_wait or self._thread is None:
+            if not task.can_wait:
                 self._make(task)
 
     def rebuild(self) -> None:
@@ -140,13 +149,16 @@ class Indexer:
             if not self.wants_file(count):
                 if file is not None:
                     self._drop(modality)
-            elif file is None or index is None:
+            elif file is None or index is None or file.report.get("wish", asdict(wish)) != asdict(wish):
                 tasks.append(self._whole(modality, wish, can_wait=False))
-            elif needs_rebuild(file.kind, file.vectors, count, store.space.dim, wish) is not None:
-                tasks.append(self._whole(modality, wish, can_wait=wish.kind == AUTO))
             else:
                 tail = store.source(store.locations(modality, after=file.through))
-                if tail.count > max(FEWEST, TAIL_SHARE * file.vectors):
+                is_long = tail.count > max(FEWEST, TAIL_SHARE * file.vectors)
+                most_is_new = tail.count > max(FEWEST, file.vectors)
+                outgrown = needs_rebuild(file.kind, file.vectors, count, store.space.dim, wish) is not None
+                if outgrown and (most_is_new or not is_long):
+                    tasks.append(self._whole(modality, wish, can_wait=not most_is_new))
+                elif is_long:
                     tasks.append(self._grown(modality, wish, file, tail))
         return tasks
 
@@ -160,7 +172,7 @@ class Indexer:
 
     def _grown(self, modality: Modality, wish: Wish, file: IndexFile, tail: ShardSource) -> Task:
         store = self._writer.store
-        task = self._whole(modality, wish, can_wait=True)
+        task = self._whole(modality, wish, can_wait=False)
         path = store.folder / INDEX / file.name
         task.base = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=tail.dim, mapped=False)
         task.tail = tail
@@ -178,6 +190,7 @@ class Indexer:
             index, report = task.made
             written = _write(self._writer.store, task.modality, index, through=task.through, report=report)
             self._writer.set_index_file(written)
+            self.made.append(written)
 
     def _drop(self, modality: Modality) -> None:
         with self._writer.transaction():
@@ -220,7 +233,7 @@ def _try_all(tasks: Sequence[Task]) -> None:
     for task in tasks:
         try:
             task.run()
-        except Exception as error:  # told when it is tried again in the foreground
+        except Exception as error:  # told when the run has finished its own work
             task.error = error
 
 
@@ -233,11 +246,6 @@ def _like(source: ShardSource) -> Vectors:
         return drawn
     one, two, three = drawn[:third], drawn[third : 2 * third], drawn[2 * third : 3 * third]
     return unit_rows(one + SPREAD * (two - three))
-
-
-def _told(measurement: Measurement) -> dict[str, object]:
-    told = asdict(measurement)
-    return {name: told[name] for name in ("recall", "queries", "milliseconds")}
 
 
 def _write(

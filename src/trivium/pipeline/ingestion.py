@@ -5,9 +5,9 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -17,9 +17,12 @@ from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, V
 from trivium.encoders.files import read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.encoders.text_decoding import decode_text, first_line
+from trivium.indexes import Wish
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.records import ContentKey, ItemState, NewItem, Role, StoredItem
-from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, scan_media
+from trivium.pipeline.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
+from trivium.pipeline.metadata import Metadata, MetadataError, MetadataTable, merged, read_sidecar
+from trivium.pipeline.records import ContentKey, IndexFile, ItemState, NewItem, Role, StoredItem
+from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, fingerprint_beside, scan_media
 from trivium.pipeline.spaces import JointSpace
 from trivium.pipeline.store import ContentLookup, Store
 from trivium.pipeline.writer import Writer, writing
@@ -50,6 +53,7 @@ class Summary:
     ignored: int = 0  # files of kinds that are not indexed
     skipped: list[Problem] = field(default_factory=list)
     encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
+    indexes: list[IndexFile] = field(default_factory=list)  # made anew
     seconds: dict[str, float] = field(default_factory=dict)  # scan, text, image, audio, index
 
     @property
@@ -68,7 +72,8 @@ class LoadedFile:
     content: ContentKey
     prepared: Prepared | None  # None where the vector is known
     caption: str | None
-    caption_problem: Problem | None = None
+    sidecar: Metadata
+    problems: Sequence[Problem] = ()  # with what lies beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,9 @@ def ingest(
     media: Iterable[str | os.PathLike[str]],
     *,
     captions: bool = True,
+    table: MetadataTable | None = None,
+    positions: bool = False,
+    wish: Wish | None = None,
     progress: Progress | None = None,
     index_progress: IndexProgress | None = None,
 ) -> Summary:
@@ -97,6 +105,10 @@ def ingest(
         media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
             elsewhere stays.
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
+        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
+            said stays.
+        positions: Keep where items were made, as far as a sidecar says so.
+        wish: What to ask of the index from now on; as before if not given.
         progress: Told after each batch.
         index_progress: Told while an index file is made.
 
@@ -105,13 +117,18 @@ def ingest(
     """
     store.require(space.space)
     with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
-        indexer = Indexer(writer, examples=lambda: _examples(space), progress=index_progress)
+        if wish is not None:
+            writer.set_wish(asdict(wish))
+        indexer = Indexer(writer, examples=lambda: example_queries(space), progress=index_progress)
         indexer.start()
-        run = _Ingestion(store, writer, known, space, sandbox, captions=captions, progress=progress)
+        run = _Ingestion(
+            store, writer, known, space, sandbox, captions=captions, table=table, positions=positions, progress=progress
+        )
         summary = run.run(media)
         started = time.perf_counter()
         indexer.finish()
         summary.seconds["index"] = time.perf_counter() - started
+        summary.indexes = indexer.made
         return summary
 
 
@@ -127,6 +144,8 @@ class _Ingestion:
         sandbox: DecodeSandbox,
         *,
         captions: bool,
+        table: MetadataTable | None,
+        positions: bool,
         progress: Progress | None,
     ) -> None:
         self._store = store
@@ -134,6 +153,8 @@ class _Ingestion:
         self._space = space
         self._sandbox = sandbox
         self._captions = captions
+        self._table = table
+        self._positions = positions
         self._progress = progress
         self._summary = Summary()
         self._recorded = store.states()
@@ -150,7 +171,9 @@ class _Ingestion:
         present = {file.path for file in scan.files}
         self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
         todo = [file for file in scan.files if not self._is_unchanged(file)]
-        summary.unchanged = len(scan.files) - len(todo)
+        if self._table is not None:
+            todo = self._apply_table(self._table, scan.files, todo)
+        summary.unchanged = len(scan.files) - len(todo) - summary.changed
         for modality in MODALITIES:
             with self._timed(modality):
                 self._take_all(modality, [file for file in todo if file.modality == modality])
@@ -173,6 +196,27 @@ class _Ingestion:
             and item.beside == file.beside
             and item.embeds_caption == (item.has_caption and self._embeds_captions(file.modality))
         )
+
+    def _apply_table(
+        self, table: MetadataTable, files: Sequence[MediaFile], todo: Sequence[MediaFile]
+    ) -> list[MediaFile]:
+        """Record what the table says of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
+        recorded, taken = self._store.tabled(), {file.path for file in todo}
+        again: list[MediaFile] = []
+        metadata: dict[int, tuple[str | None, str | None]] = {}
+        for file in files:
+            row = table.json_of(file.path)
+            if file.path in taken or row == recorded.get(file.path):
+                continue
+            if file.sidecar_path is not None:
+                again.append(file)
+            else:
+                metadata[self._recorded[file.path].id] = (row, row)
+        if metadata:
+            self._writer.set_metadata(metadata)
+            self._summary.changed += len(metadata)
+        self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
+        return [*todo, *again]
 
     def _embeds_captions(self, modality: Modality) -> bool:
         return self._captions and modality != "text" and "text" in self._space.modalities
@@ -214,11 +258,12 @@ class _Ingestion:
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
             state = _lasting_fingerprint(file.path)
-            beside = _lasting_fingerprint(file.caption_path) if file.caption_path else ""
+            beside = fingerprint_beside((file.caption_path, file.sidecar_path), _lasting_fingerprint)
             data = read_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
             content = _content_key(file.modality, data)
-            caption, problem = self._load_caption(file)
+            problems: list[Problem] = []
+            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
             prepared = None
             if file.modality == "text":
                 caption = first_line(decode_text(data))
@@ -236,16 +281,19 @@ class _Ingestion:
             content=content,
             prepared=prepared,
             caption=caption,
-            caption_problem=problem,
+            sidecar=sidecar,
+            problems=problems,
         )
 
-    def _load_caption(self, file: MediaFile) -> tuple[str | None, Problem | None]:
-        if file.caption_path is None:
-            return None, None
+    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
+        if file.sidecar_path is None:
+            return {}
         try:
-            return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES))), None
-        except DecodeError as error:
-            return None, Problem(path=file.caption_path, reason=f"caption left out: {error.reason}")
+            data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
+            return read_sidecar(data, positions=self._positions)
+        except (DecodeError, MetadataError) as error:
+            problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
+            return {}
 
     def _commit(self, modality: Modality, loaded: Sequence[LoadedFile]) -> None:
         # Decoded ahead of the last commit, which may have brought the same content.
@@ -254,52 +302,63 @@ class _Ingestion:
         new_captions: dict[ContentKey, str] = {}
         items, untouched = [], {}
         for file in loaded:
-            if file.caption_problem is not None:
-                self._summary.skipped.append(file.caption_problem)
+            self._summary.skipped += file.problems
             contents: dict[Role, ContentKey] = {"content": file.content}
             if file.caption is not None and self._embeds_captions(modality):
                 contents["caption"] = _content_key("text", file.caption.encode())
                 if contents["caption"] not in self._known:
                     new_captions[contents["caption"]] = file.caption
-            before = self._store.item_at(file.file.path) if file.file.path in self._recorded else None
-            if before is not None and before.contents == contents and before.caption == file.caption:
+            item, before = self._new_item(file, contents)
+            if before is not None and _says_the_same(item, before):
                 untouched[before.id] = (file.fingerprint, file.beside)
                 self._summary.unchanged += 1
-            else:
-                items.append(self._new_item(file, contents, before))
+                continue
+            items.append(item)
+            self._summary.added += before is None
+            self._summary.renamed += item.renamed_from is not None
+            self._summary.changed += before is not None and item.renamed_from is None
         if items:
             vectors = np.concatenate([vectors, self._embed_captions(new_captions)])
             self._writer.commit(items, [*new, *new_captions], vectors)
         if untouched:
             self._writer.touch(untouched)
 
-    def _new_item(self, file: LoadedFile, contents: Mapping[Role, ContentKey], before: StoredItem | None) -> NewItem:
+    def _new_item(self, file: LoadedFile, contents: Mapping[Role, ContentKey]) -> tuple[NewItem, StoredItem | None]:
+        """Return the item of a loaded file, and the one that was there: at its path, or where it was before."""
+        before = self._store.item_at(file.file.path) if file.file.path in self._recorded else None
         renamed_from = None
-        if before is not None:
-            self._summary.changed += 1
-        else:
-            renamed_from = self._renamed_from(file.content)
-            if renamed_from is not None:
-                self._summary.renamed += 1
-            else:
-                self._summary.added += 1
-        return NewItem(
+        if before is None:
+            before = self._renamed_from(file.content)
+            renamed_from = before.id if before is not None else None
+        tabled = before.tabled if before is not None else None
+        if self._table is not None:
+            tabled = self._table.json_of(file.file.path)
+        try:
+            metadata = merged(tabled, file.sidecar)
+        except MetadataError as error:  # together they are too much
+            assert file.file.sidecar_path is not None
+            self._summary.skipped.append(Problem(path=file.file.sidecar_path, reason=f"metadata left out: {error}"))
+            metadata = tabled
+        item = NewItem(
             path=file.file.path,
             modality=file.file.modality,
             fingerprint=file.fingerprint,
             beside=file.beside,
             caption=file.caption,
+            metadata=metadata,
+            tabled=tabled,
             contents=contents,
             renamed_from=renamed_from,
         )
+        return item, before
 
-    def _renamed_from(self, content: ContentKey) -> int | None:
+    def _renamed_from(self, content: ContentKey) -> StoredItem | None:
         """Find an item with this content whose file is no longer there; each is found once."""
         for item, path in self._store.items_with(content):
             if item not in self._renamed and (path in self._gone or _is_gone(path)):
                 self._gone.pop(path, None)
                 self._renamed.add(item)
-                return item
+                return self._store.item_at(path)
         return None
 
     def _leave_out(self, failed: FailedFile) -> None:
@@ -335,7 +394,39 @@ def decode(sandbox: DecodeSandbox, modality: Modality, data: bytes) -> Any:
     return decode_text(data) if modality == "text" else sandbox.decode(modality, data)
 
 
-def _examples(space: JointSpace) -> Mapping[Modality, Vectors]:
+def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
+    if file.caption_path is None:
+        return None
+    try:
+        return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES)))
+    except DecodeError as error:
+        problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
+        return None
+
+
+def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:
+    problems = [
+        Problem(path=table.path, reason=f"line {problem.line} left out: {problem.reason}") for problem in table.problems
+    ]
+    if more := table.problem_count - len(table.problems):
+        problems.append(Problem(path=table.path, reason=f"{more:,} more lines left out"))
+    if unused := table.unused(known):
+        reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
+        problems.append(Problem(path=table.path, reason=reason))
+    return problems
+
+
+def _says_the_same(item: NewItem, before: StoredItem) -> bool:
+    """Whether nothing but fingerprints differs."""
+    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled) == (
+        before.contents,
+        before.caption,
+        before.metadata,
+        before.tabled,
+    )
+
+
+def example_queries(space: JointSpace) -> Mapping[Modality, Vectors]:
     """Texts as people search for: queries to measure recall with where a collection has no texts of its own."""
     words = space.example_texts(EXAMPLE_TEXTS) if "text" in space.modalities else []
     return {"text": space.encode("text", words)} if words else {}

@@ -10,7 +10,7 @@ import filelock
 
 from trivium.pipeline.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 
-HOLDER_SECONDS = 0.5  # the holder writes its pid right after it got the lock
+HOLDER_SECONDS = 5.0  # a holder writes its pid right after it got the lock, on a busy machine not at once
 
 
 @contextlib.contextmanager
@@ -23,14 +23,21 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """
     lock = filelock.FileLock(folder / LOCK, mode=0o600)
     holder = folder / LOCK_HOLDER
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise CollectionLockedError(
-            f"{folder} is being written by another process (pid {_holder_pid(holder)}); try again when it has finished"
-        ) from None
-    except OSError as error:
-        raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error
+    deadline = time.monotonic() + HOLDER_SECONDS
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except filelock.Timeout:
+            pid = _holder_pid(holder)
+            if pid is None and time.monotonic() < deadline:
+                time.sleep(0.01)  # it is just beginning or ending
+                continue
+            raise CollectionLockedError(
+                f"{folder} is being written by another process (pid {pid or 'unknown'}); try again when it has finished"
+            ) from None
+        except OSError as error:
+            raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
         try:
             with open(holder, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -44,11 +51,20 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _holder_pid(holder: Path) -> str:
-    deadline = time.monotonic() + HOLDER_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if pid := holder.read_text():
-                return pid
-        time.sleep(0.01)
-    return "unknown"
+def _holder_pid(holder: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):
+        pid = holder.read_text()
+        return pid if _is_alive(pid) else None  # else it was left by a writer that was killed
+    return None
+
+
+def _is_alive(pid: str) -> bool:
+    if os.name == "nt":  # where asking with signal 0 ends a process
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -6,7 +6,6 @@ with dots (``exif.model``). Where a picture was taken is private: positions are 
 
 import csv
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -48,7 +47,7 @@ class TableProblem:
 class MetadataTable:
     """Metadata of many files, by path. All rows are in memory, about twice the size of the file."""
 
-    fingerprint: str  # sha256 of the file
+    path: str
     problems: Sequence[TableProblem]
     problem_count: int  # also of those that are not listed
     rows: Mapping[str, bytes] = field(repr=False)  # absolute path -> JSON in UTF-8: smaller than objects
@@ -57,13 +56,18 @@ class MetadataTable:
         return len(self.rows)
 
     def of(self, path: str) -> Metadata | None:
-        """Return what the table has of a file.
+        """Return what the table has of a file; ``path`` as in `json_of`."""
+        row = self.json_of(path)
+        return None if row is None else decode(row)
+
+    def json_of(self, path: str) -> str | None:
+        """Return what the table has of a file, as it is stored.
 
         Args:
             path: Absolute; bytes that are not UTF-8 as surrogates, as Python's os has them.
         """
         row = self.rows.get(path)
-        return None if row is None else decode(row.decode())
+        return None if row is None else row.decode()
 
     def unused(self, paths: Iterable[str]) -> list[str]:
         """Return the paths of rows that are not among ``paths``, in order: files that were renamed, or misspelt."""
@@ -106,8 +110,6 @@ def read_table(path: Path, *, positions: bool = False) -> MetadataTable:
         if size > MAX_TABLE_BYTES:
             raise MetadataError(f"{path} has {size:,} bytes, tables of at most {MAX_TABLE_BYTES:,} are read")
         with path.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
             if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise MetadataError(f"{path} is UTF-16: save the table as CSV in UTF-8")
             file.seek(0)
@@ -121,9 +123,7 @@ def read_table(path: Path, *, positions: bool = False) -> MetadataTable:
                     _read_csv(lines, rows, path)
     except OSError as error:
         raise MetadataError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from error
-    return MetadataTable(
-        fingerprint=fingerprint, problems=rows.problems, problem_count=rows.problem_count, rows=rows.taken
-    )
+    return MetadataTable(path=str(path), problems=rows.problems, problem_count=rows.problem_count, rows=rows.taken)
 
 
 def flatten(entries: Mapping[str, object], *, positions: bool = False) -> Metadata:
@@ -142,6 +142,17 @@ def flatten(entries: Mapping[str, object], *, positions: bool = False) -> Metada
     if len(metadata) > MAX_KEYS:
         raise MetadataError(f"{len(metadata):,} keys, at most {MAX_KEYS} are read")
     return metadata
+
+
+def merged(tabled: str | None, sidecar: Metadata) -> str | None:
+    """Put together what a table says (JSON) and what a sidecar says, which comes first; None if neither says anything.
+
+    Raises:
+        MetadataError: If both together go beyond a limit.
+    """
+    if not sidecar:
+        return tabled
+    return encode(flatten({**(decode(tabled) if tabled else {}), **sidecar}, positions=True))
 
 
 def encode(metadata: Metadata) -> str:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.base import DecodeError, Modality, Prepared, Vectors
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.spaces import JointSpace
 
+BATCH_PARTS = 32  # encoded in one pass
 # "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
 WEIGHTED = re.compile(r"(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+)):(?P<rest>.*)", re.DOTALL)
 
@@ -45,21 +45,34 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
     return QueryPart(modality=modality, item=item.strip() if modality == "text" else item, weight=weight)
 
 
-def query_vector(space: JointSpace, parts: Sequence[QueryPart]) -> NDArray[np.float32]:
-    """Encode the parts and combine them to one unit vector, shape (d,).
+def query_vectors(space: JointSpace, queries: Sequence[Sequence[QueryPart]]) -> Vectors:
+    """Encode queries, many at a time, and combine the parts of each to one unit vector: shape (q, d).
 
     Raises:
-        QueryError: If there is no part, one cannot be decoded, or the parts cancel out.
+        QueryError: If a query has no part, a part cannot be decoded, or the parts of a query cancel out.
     """
-    if not parts:
+    if not all(queries):
         raise QueryError("an empty query: give a text, a picture or a sound")
-    vectors = []
-    for part in parts:
+    parts = [part for query in queries for part in query]
+    vectors = np.empty((len(parts), space.space.dim), np.float32)
+    for modality in {part.modality for part in parts}:
+        places = [place for place, part in enumerate(parts) if part.modality == modality]
+        for start in range(0, len(places), BATCH_PARTS):
+            batch = places[start : start + BATCH_PARTS]
+            prepared = [_prepared(space, parts[place]) for place in batch]
+            vectors[batch] = space.encoder(modality).embed(prepared)
+    combined, start = [], 0
+    for query in queries:
         try:
-            vectors.append(space.encode(part.modality, [part.item])[0])
-        except DecodeError as error:
-            raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error
+            combined.append(weighted_sum(vectors[start : start + len(query)], [part.weight for part in query]))
+        except ValueError as error:
+            raise QueryError(str(error)) from error
+        start += len(query)
+    return np.stack(combined) if combined else vectors
+
+
+def _prepared(space: JointSpace, part: QueryPart) -> Prepared:
     try:
-        return weighted_sum(np.stack(vectors), [part.weight for part in parts])
-    except ValueError as error:
-        raise QueryError(str(error)) from error
+        return space.encoder(part.modality).prepare(part.item)
+    except DecodeError as error:
+        raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from trivium.encoders.base import Modality
 
@@ -83,4 +83,4 @@ class IndexFile:
     effort: int | None
     through: int  # it holds every vector of its modality whose content's id is at most this
     vectors: int
-    report: Mapping[str, object]
+    report: Mapping[str, Any]  # why this kind, and what was measured

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
 from trivium.indexes import IdSet
+from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import Metadata, decode
 from trivium.pipeline.query import QueryError
@@ -109,9 +110,18 @@ class Retrieval:
                         score=min(max(score, -1.0), 1.0),
                         caption=match.caption,
                         matched=match.role,
-                        metadata=decode(match.metadata) if match.metadata else {},
+                        metadata=self._metadata(match),
                     )
         return sorted(best.values(), key=lambda hit: (-hit.score, hit.path))
+
+    def _metadata(self, match: Match) -> Metadata:
+        try:
+            return decode(match.metadata) if match.metadata else {}
+        except (ValueError, TypeError) as error:
+            raise CollectionError(
+                f"{self._store.folder / DATABASE} is damaged: what it says of {match.path} is no metadata ({error}). "
+                "`trivium verify --read-data` tells more"
+            ) from error
 
     def _allow(self, filter: Filter) -> Allowed:
         if filter in self._allowed:

@@ -1,8 +1,8 @@
-"""Finding the media: walks files and folders, and pairs each file with the caption beside it. Reads no content."""
+"""Finding the media: walks files and folders, pairs each file with its caption and sidecar. Reads no content."""
 
 import os
 import stat
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from trivium.encoders.base import Modality
@@ -14,6 +14,7 @@ SUFFIXES: dict[str, Modality] = {
     **dict.fromkeys((".txt", ".md"), "text"),
 }
 CAPTION_SUFFIX = ".txt"
+SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class MediaFile:
     modality: Modality
     fingerprint: str
     caption_path: str | None = None
-    beside: str = ""  # fingerprint of the caption's file
+    sidecar_path: str | None = None
+    beside: str = ""  # fingerprints of the caption's and the sidecar's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,11 @@ def fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
+def fingerprint_beside(paths: Sequence[str | None], fingerprint_at: Callable[[str], str]) -> str:
+    """Tell one state of a file's caption and sidecar from another; empty if there is neither."""
+    return "+".join(fingerprint_at(path) if path else "" for path in paths) if any(paths) else ""
+
+
 def is_below(path: str, folders: Set[str]) -> bool:
     """Whether an absolute path is one of ``folders`` or lies below one; as fast for many of them as for one."""
     while path not in folders:
@@ -112,6 +119,7 @@ def _walk(root: str, scan: Scan, seen: set[str]) -> None:
             for entry in entries.values()
             if _modality(entry.name) in ("image", "audio") and not entry.is_symlink() and not entry.name.startswith(".")
         }
+        sidecars, others = set(), []
         for entry in entries.values():
             if entry.name.startswith("."):
                 continue
@@ -121,13 +129,13 @@ def _walk(root: str, scan: Scan, seen: set[str]) -> None:
             elif entry.is_dir():
                 folders.append(entry.path)
             elif _modality(entry.name) is None:
-                scan.ignored += 1
+                others.append(entry.name)
             elif not (_is_caption_name(entry.name) and _stem(entry.name) in with_captions):
-                caption = next(
-                    (_stem(entry.name) + s for s in _CAPTION_SPELLINGS if _stem(entry.name) + s in entries),
-                    None,
-                )
-                _take(entry.path, os.path.join(folder, caption) if caption else None, scan, seen)
+                found = _beside(entry.name, entries)
+                sidecars.add(found[1])
+                caption, sidecar = (os.path.join(folder, name) if name else None for name in found)
+                _take(entry.path, caption, sidecar, scan, seen)
+        scan.ignored += sum(name not in sidecars for name in others)
 
 
 def _take_one(path: str, scan: Scan, seen: set[str]) -> None:
@@ -145,11 +153,25 @@ def _take_one(path: str, scan: Scan, seen: set[str]) -> None:
                     Problem(path=path, reason=f"the caption of {_stem(name) + suffix}: name that file")
                 )
                 return
-    caption = next((stem + suffix for suffix in _CAPTION_SPELLINGS if os.path.lexists(stem + suffix)), None)
-    _take(path, caption, scan, seen)
+    _take(path, *_beside(path, _Present()), scan, seen)
 
 
-def _take(path: str, caption_path: str | None, scan: Scan, seen: set[str]) -> None:
+class _Present:
+    """All paths that there are."""
+
+    def __contains__(self, path: object) -> bool:
+        return os.path.lexists(str(path))
+
+
+def _beside(name: str, present: Container[str]) -> tuple[str | None, str | None]:
+    """Names of a file's caption and sidecar, where there are such."""
+    stem = _stem(name)
+    caption = next((stem + suffix for suffix in _CAPTION_SPELLINGS if stem + suffix in present), None)
+    sidecar = next((base + SIDECAR_SUFFIX for base in (name, stem) if base + SIDECAR_SUFFIX in present), None)
+    return (None if _modality(name) == "text" else caption), sidecar
+
+
+def _take(path: str, caption_path: str | None, sidecar_path: str | None, scan: Scan, seen: set[str]) -> None:
     if path in seen:
         return
     seen.add(path)
@@ -165,14 +187,14 @@ def _take(path: str, caption_path: str | None, scan: Scan, seen: set[str]) -> No
     if not stat.S_ISREG(status.st_mode):
         scan.problems.append(Problem(path=path, reason="not a regular file"))
         return
-    caption_path = None if modality == "text" else caption_path
     scan.files.append(
         MediaFile(
             path=path,
             modality=modality,
             fingerprint=fingerprint(status),
             caption_path=caption_path,
-            beside=_fingerprint_at(caption_path) if caption_path else "",
+            sidecar_path=sidecar_path,
+            beside=fingerprint_beside((caption_path, sidecar_path), _fingerprint_at),
         )
     )
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Vectors
 from trivium.indexes import Ids
 from trivium.pipeline.database import CollectionError
-from trivium.pipeline.durable import WrittenFile, write_durably
+from trivium.pipeline.durable import WrittenFile, file_sha256, write_durably
 
 FOLDER = "vectors"
 CHUNK_ROWS = 65_536
 OPEN_SHARDS = 64
 # A unit vector's cosines move by less than 3e-4 in half precision, and most by a tenth of that.
 StoredVectors: TypeAlias = NDArray[np.float16]
+_REMEDY = "restore it from a backup, or delete the collection and index again; your media are untouched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,21 @@ def open_shard(folder: Path, shard: Shard, *, dim: int) -> StoredVectors:
         ) from error
 
 
+def check_shard(folder: Path, shard: Shard) -> None:
+    """Read a shard and compare its hash, before its vectors go where the manifest's hash no longer vouches for them.
+
+    Raises:
+        CollectionError: If it is missing or not what was written.
+    """
+    path = folder / FOLDER / shard.name
+    try:
+        is_sound = file_sha256(path) == shard.sha256
+    except OSError as error:
+        raise CollectionError(f"{path} is missing or cannot be read ({error}): {_REMEDY}") from error
+    if not is_sound:
+        raise CollectionError(f"{path} is damaged: its bytes are not those that were written. {_REMEDY.capitalize()}")
+
+
 class ShardSource:
     """The vectors at some locations, as the indexes take them: chunk by chunk, never all in memory."""
 
@@ -136,10 +152,15 @@ class ShardSource:
             if number not in opened:
                 if len(opened) >= OPEN_SHARDS:
                     opened.clear()
+                if number not in self._shards:
+                    raise CollectionError(
+                        f"{self._folder} is damaged: vectors lie in shard {number}, which is not recorded. Restore the "
+                        "collection from a backup, or index again"
+                    )
                 opened[number] = open_shard(self._folder, self._shards[number], dim=self.dim)
             rows = part.rows[start:stop]
             shard = opened[number]
-            if len(rows) and (rows[0] < 0 or rows.max() >= len(shard)):
+            if len(rows) and (rows.min() < 0 or rows.max() >= len(shard)):
                 raise CollectionError(
                     f"{self._folder} is damaged: row {int(rows.max())} of {self._shards[number].name} is named, it has "
                     f"{len(shard)}. Restore the collection from a backup, or index again"

@@ -116,6 +116,9 @@ class Store:
 
         Files that the generation names are there as long as this lasts: a writer removes files only after a commit, and
         a commit waits for readers.
+
+        Raises:
+            CollectionError: If the disk fails, or a writer keeps the collection to itself for too long.
         """
         if self.db.in_transaction:
             yield
@@ -123,8 +126,11 @@ class Store:
         self.db.execute("BEGIN")
         try:
             yield
+        except sqlite3.OperationalError as error:
+            raise CollectionError(f"cannot read {self.folder} ({error}): see to the disk, then try again") from error
         finally:
-            self.db.execute("ROLLBACK")
+            if self.db.in_transaction:  # SQLite itself ends one that has failed
+                self.db.execute("ROLLBACK")
 
     # The collection
 
@@ -180,6 +186,16 @@ class Store:
             )
             for path, id_, fingerprint, beside, has_caption, embeds_caption in rows
         }
+
+    def tabled(self) -> dict[str, str]:
+        """Return what a table of metadata said of items, JSON by path."""
+        rows = self.db.execute("SELECT path, tabled FROM item WHERE tabled IS NOT NULL")
+        return {os.fsdecode(path): tabled for path, tabled in rows}
+
+    def metadata_keys(self) -> frozenset[str]:
+        """Return the keys of all items' metadata."""
+        rows = self.db.execute("SELECT DISTINCT j.key FROM item, json_each(item.metadata) j")
+        return frozenset(row[0] for row in rows)
 
     def items(self) -> Iterator[StoredItem]:
         """All items, in the order of their ids."""
@@ -307,7 +323,7 @@ class Store:
                 effort=row[6],
                 through=row[7],
                 vectors=row[8],
-                report=json.loads(row[9]),
+                report=_report(row[9], self.folder),
             )
             for row in rows
         }
@@ -343,6 +359,15 @@ class ContentLookup:
             self._db.close()
 
 
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files of a collection, also while a writer adds and removes some."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
 _ITEM_COLUMNS = "id, path, modality, fingerprint, beside, caption, metadata, tabled"
 
 
@@ -359,6 +384,16 @@ def _stored_item(row: Sequence[Any], contents: dict[str, ContentKey]) -> StoredI
         tabled=tabled,
         contents=contents,
     )
+
+
+def _report(text: Any, folder: Path) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise CollectionError(
+            f"{folder / DATABASE} is damaged: what it says of an index file is no JSON ({error}). `trivium verify "
+            "--read-data` tells more"
+        ) from error
 
 
 def _marks(values: Sequence[Any]) -> str:

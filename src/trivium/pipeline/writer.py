@@ -13,7 +13,7 @@ from trivium.encoders.base import Modality, Space, Vectors
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.checksum import write_checksum
 from trivium.pipeline.database import CollectionError
-from trivium.pipeline.durable import WrittenFile
+from trivium.pipeline.durable import WrittenFile, sync_folder
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.shards import FOLDER as VECTORS
@@ -232,6 +232,9 @@ class Writer:
             folder.mkdir(mode=0o700, exist_ok=True)  # the index folder may be deleted by anyone
             with os.scandir(folder) as entries:
                 unnamed = [entry.path for entry in entries if entry.name not in named]
+            if unnamed:
+                # A commit whose last sync failed may be undone by a power cut; then these are named again.
+                sync_folder(self.store.folder)
             for path in unnamed:
                 os.unlink(path)
 

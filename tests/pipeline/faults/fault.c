@@ -1,8 +1,9 @@
 /* An LD_PRELOAD shim: the Nth call that changes something below one folder fails, or is the process's last.
  *
  * Counted are the calls by which Python and SQLite change files: open for writing, write, sync, rename, unlink, truncate
- * and mkdir. `fault_arm` (from ctypes, in a forked child) or the FAULT_* environment starts it. What is hit, and with
- * `trace` every counted call, is written to the descriptor `report`: "HIT 12\tpwrite\tc/collection.db\t\n".
+ * and mkdir. `fault_arm` (from ctypes, in a forked child) starts it; `fault_only`, called before it, restricts the count
+ * to calls and paths that match two patterns. What is hit, and with `trace` every counted call, is written to the descriptor
+ * `report`: "HIT 12\tpwrite\tc/collection.db\t\n".
  *
  * cc -shared -fPIC -O1 -o fault.so fault.c -ldl -lpthread
  */
@@ -10,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -34,6 +36,7 @@ static char root[NAME];
 static size_t root_length;
 static long nth, window, counted;
 static int mode = OFF, error_number = EIO, report = -1, trace;
+static char only_call[32], only_path[NAME]; /* empty: all */
 static char *opened[FDS]; /* path below the root, of descriptors opened there */
 
 static void say(const char *what, long number, const char *call, const char *path, const char *path2)
@@ -66,15 +69,10 @@ int fault_arm(const char *folder, int how, long from, long calls, int error, int
     return 0;
 }
 
-long fault_counted(void) { return counted; }
-
-__attribute__((constructor)) static void from_environment(void)
+void fault_only(const char *call, const char *pattern)
 {
-    const char *folder = getenv("FAULT_ROOT"), *how = getenv("FAULT_MODE"), *value;
-    if (folder && how)
-        fault_arm(folder, atoi(how), (value = getenv("FAULT_NTH")) ? atol(value) : 1,
-                  (value = getenv("FAULT_CALLS")) ? atol(value) : 1, (value = getenv("FAULT_ERRNO")) ? atoi(value) : EIO,
-                  (value = getenv("FAULT_REPORT")) ? atoi(value) : -1, getenv("FAULT_TRACE") != NULL);
+    snprintf(only_call, sizeof only_call, "%s", call);
+    snprintf(only_path, sizeof only_path, "%s", pattern);
 }
 
 /* The path below the root, "." for the root itself, NULL for what lies elsewhere. */
@@ -109,6 +107,8 @@ static enum mode decide(const char *call, const char *path, const char *path2, i
     enum mode answer = OFF;
     int saved = errno;
     if (mode == OFF && !trace)
+        return OFF;
+    if (*only_call && (fnmatch(only_call, call, 0) || fnmatch(only_path, path, 0)))
         return OFF;
     pthread_mutex_lock(&mutex);
     long number = ++counted;

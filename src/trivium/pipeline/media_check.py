@@ -1,0 +1,86 @@
+"""Are the indexed files as they were? Told from bytes, where the file system says that nobody has touched them."""
+
+import contextlib
+import os
+import sqlite3
+
+from trivium.pipeline.database import DATABASE
+from trivium.pipeline.database_check import connect, tell_unreadable
+from trivium.pipeline.findings import Report, open_regular, other_bytes, reason
+from trivium.pipeline.scanning import fingerprint
+
+ITEMS_AT_ONCE = 1000
+
+
+def media_bytes(report: Report) -> int:
+    """How much there is to be hashed, as far as recorded sizes tell."""
+    try:
+        with contextlib.closing(connect(report.folder, writable=False)) as db:
+            (size,) = db.execute(f"SELECT coalesce(sum({_SIZE}), 0) FROM item").fetchone()
+    except sqlite3.Error:  # told when the items are read
+        return 0
+    return int(size)
+
+
+def check_media(report: Report) -> None:
+    """Hash the indexed files.
+
+    Raises:
+        CollectionLockedError: If another program keeps the database to itself.
+    """
+    try:
+        with contextlib.closing(connect(report.folder, writable=False)) as db:
+            last = -(2**63)
+            # Page by page: where writers are not kept out, a statement that stays open would hold them up.
+            while rows := db.execute(
+                f"SELECT i.id, i.path, i.fingerprint, lower(hex(c.sha256)), {_SIZE} FROM item i "
+                "LEFT JOIN embedding e ON e.item = i.id AND e.role = 'content' LEFT JOIN content c ON c.id = e.content "
+                f"WHERE i.id > ? ORDER BY i.id LIMIT {ITEMS_AT_ONCE}",
+                (last,),
+            ).fetchall():
+                last = rows[-1][0]
+                for id_, path, recorded, sha256, size in rows:
+                    read = report.bytes_read
+                    if isinstance(path, bytes) and b"\0" not in path:
+                        _check_file(report, os.fsdecode(path), recorded=str(recorded), sha256=sha256)
+                    else:
+                        report.damage(report.folder / DATABASE, f"the path of its item {id_} makes no sense: {path!r}")
+                    if report.bytes_read == read:
+                        report.pass_over(size)
+    except sqlite3.Error as error:
+        tell_unreadable(report, error, writable=False)
+
+
+# A fingerprint begins with the size; the cast takes the digits up to the first other character.
+_SIZE = "max(0, CAST(fingerprint AS INTEGER))"
+
+
+def _check_file(report: Report, path: str, *, recorded: str, sha256: str) -> None:
+    # A file that changed shortly before it was read, or was read elsewhere, has no fingerprint but a word.
+    has_fingerprint = recorded[:1].isdigit()
+    try:
+        before = fingerprint(os.lstat(path))
+        report.files += 1
+        if has_fingerprint and before != recorded:
+            report.note(path, "it was changed or touched since it was indexed", "index it again")
+            return
+        with open_regular(path, extra_flags=getattr(os, "O_NOFOLLOW", 0)) as file:
+            found = report.sha256(file)
+        was_changed = fingerprint(os.lstat(path)) != before
+    except (FileNotFoundError, NotADirectoryError):
+        report.note(path, "it is missing", "if it was moved or deleted, index its folder again")
+    except PermissionError as error:
+        report.note(path, f"it cannot be read ({reason(error)})", "see to its permissions")
+    except OSError as error:
+        report.damage(path, f"it cannot be read ({reason(error)})", "see to the disk, restore the file from a backup")
+    else:
+        if found == sha256:
+            return
+        if has_fingerprint and not was_changed:
+            report.damage(
+                path,
+                f"the disk has changed its bytes: {other_bytes(found, sha256)}, and its times are as they were",
+                "restore the file from a backup; if it is as it should be, touch it and index it again",
+            )
+        else:
+            report.note(path, f"it was changed since it was indexed: {other_bytes(found, sha256)}", "index it again")

@@ -1,0 +1,109 @@
+"""Options that several commands share: how they are written, and what they mean."""
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from trivium.encoders.base import MODALITIES
+from trivium.pipeline.filters import Filter
+
+if TYPE_CHECKING:
+    from trivium.indexes import Wish
+
+SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
+BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class UsageError(Exception):
+    """Options that cannot be followed."""
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Let the user say where the networks run."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """Return the device as torch names it.
+
+    Raises:
+        UsageError: If this machine has no such device.
+    """
+    import torch
+
+    wanted: str = options.device
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
+    return wanted
+
+
+def add_wish(parser: argparse.ArgumentParser) -> None:
+    """Let the user say what the index should be like."""
+    group = parser.add_argument_group("index", "What to ask of the index from now on, all of it anew if any is given.")
+    group.add_argument(
+        "--index", metavar="KIND", help="auto (default), flat, hnsw, ivf-sq8, ...; a wrong one lists all"
+    )
+    group.add_argument("--recall", type=float, help="share of the 10 nearest that must be found (default 0.95)")
+    group.add_argument("--memory", type=size_bytes, metavar="SIZE", help="the most the index may take, such as 2GB")
+    group.add_argument("--latency", type=float, metavar="MS", help="milliseconds that a search of it may take")
+
+
+def wish_of(options: argparse.Namespace) -> "Wish | None":
+    """Return what is asked of the index; None if nothing was said.
+
+    Raises:
+        UsageError: If there is no such kind, or a number is out of range.
+    """
+    from trivium.indexes import Wish  # imports FAISS, which parsing need not wait for
+
+    if options.index is options.recall is options.memory is options.latency is None:
+        return None
+    try:
+        return Wish(
+            kind=options.index or Wish().kind,
+            recall=Wish().recall if options.recall is None else options.recall,
+            memory_bytes=options.memory,
+            latency_ms=options.latency,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Let the user restrict which items are meant."""
+    parser.add_argument("--only", choices=MODALITIES, help="items of one modality")
+    parser.add_argument(
+        "--path",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="items that a pattern matches: 'holiday/*', '*.jpg', or a folder; several are alternatives",
+    )
+    parser.add_argument(
+        "--where", metavar="EXPR", help="items by captions and metadata: 'year >= 2020 and caption contains dog'"
+    )
+
+
+def filter_of(options: argparse.Namespace) -> Filter:
+    """Return which items are meant.
+
+    Raises:
+        FilterError: If a part cannot be understood.
+    """
+    return Filter(only=options.only, paths=tuple(options.path), where=options.where)
+
+
+def size_bytes(written: str) -> int:
+    """Read a size: 500MB, 2 GB, 1.5GiB, or bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    match = SIZE.fullmatch(written.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{written}' is no size: write 500MB, 2GB, 1.5GiB or a number of bytes")
+    return int(float(match["number"]) * BYTES[match["unit"] or ""])

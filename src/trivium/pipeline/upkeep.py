@@ -1,0 +1,142 @@
+"""What the commands do that look after a collection: verify, rebuild, compact, export, import, migrate."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trivium.pipeline.cli import EXIT_FAILED
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.options import device_of, filter_of, wish_of
+from trivium.pipeline.page import printable
+from trivium.pipeline.terminal import announce, index_bars, progress_bars
+from trivium.pipeline.verification import verify as verify_folder
+
+PROBLEMS_SHOWN = 50  # in the terminal; --json has all of them
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Look for damage."""
+    with progress_bars() as show:
+        found = verify_folder(
+            Path(options.collection),
+            read_data=options.read_data,
+            media=options.media,
+            progress=lambda done, total: show("MB", done // 10**6, total // 10**6),
+        )
+    if options.json:
+        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read}
+        print(json.dumps({**told, "findings": [asdict(finding) for finding in found.findings]}))
+    else:
+        for finding in found.findings:
+            kind = "damage" if finding.is_damage else "note"
+            print(f"{kind}: {printable(finding.path)}: {printable(finding.what)}\n    {printable(finding.remedy)}")
+        looked = f"{found.files:,} files looked at, {found.bytes_read / 1e6:,.1f} MB read"
+        print(f"{printable(options.collection)} is {'sound' if found.is_sound else 'damaged'} ({looked})")
+    return 0 if found.is_sound else EXIT_FAILED
+
+
+def rebuild(options: argparse.Namespace) -> int:
+    """Make the index anew."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        collection.rebuild(index=wish_of(options), progress=index_bars(show))
+        files = collection.info().indexes
+    for file in files.values():
+        print(f"{file.modality}: {file.vectors:,} vectors; {file.report['reason']}")
+    if not files:
+        print("the collection is so small that all vectors are compared; it needs no index files")
+    return 0
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Really delete what was removed."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        done = collection.compact(progress=lambda moved, total: show("vectors", moved, total))
+    print(
+        f"{done.vectors_removed:,} vectors deleted; {done.shards_before:,} files of vectors are now "
+        f"{done.shards_after:,}; {done.bytes_before / 1e6:,.1f} MB are now {done.bytes_after / 1e6:,.1f}"
+    )
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write vectors to a file."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        count = collection.export(
+            options.file,
+            filter=filter_of(options),
+            overwrite=options.overwrite,
+            progress=lambda done, total: show("vectors", done, total),
+        )
+    print(f"{count:,} vectors written to {printable(options.file)}")
+    return 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Take in vectors made elsewhere."""
+    with (
+        Collection.open(options.collection, space=options.space, announce=announce) as collection,
+        progress_bars() as show,
+    ):
+        done = collection.import_vectors(
+            options.file,
+            assume_space=options.assume_space,
+            positions=options.positions,
+            progress=lambda rows, total: show("vectors", rows, total),
+        )
+    if options.json:
+        print(json.dumps(asdict(done)))
+        return 0
+    print(
+        f"{done.rows:,} rows read: {done.added:,} items new, {done.updated:,} updated; {done.vectors:,} new vectors, "
+        f"{done.problem_count:,} rows left out"
+    )
+    for problem in done.problems[:PROBLEMS_SHOWN]:
+        print(f"  row {problem.row:,}: {printable(problem.reason)}")
+    if done.problem_count > PROBLEMS_SHOWN:
+        print(f"  and {done.problem_count - PROBLEMS_SHOWN:,} more")
+    return 0
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Move to another space."""
+    with (
+        Collection.open(options.collection, device=device_of(options), announce=announce) as collection,
+        progress_bars() as show,
+    ):
+        done = collection.migrate(
+            options.space,
+            drop_missing=options.drop_missing,
+            progress=show,
+            index_progress=index_bars(show),
+        )
+    told: dict[str, Any] = asdict(done)
+    if options.json:
+        print(json.dumps(told))
+    else:
+        for problem in done.problems[:PROBLEMS_SHOWN]:
+            print(f"  {printable(problem.path)}: {printable(problem.reason)}")
+        if len(done.problems) > PROBLEMS_SHOWN:
+            print(f"  and {len(done.problems) - PROBLEMS_SHOWN:,} more (--json lists all)")
+        print(f"{done.encoded:,} vectors made in the new space, {done.dropped:,} items dropped")
+    if not done.is_done:
+        print(
+            "trivium: the old space is still the one that is searched: put the files back and run again to go on, or "
+            "give up these items with --drop-missing",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    return 0
+
+
+UPKEEP: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "verify": verify,
+    "rebuild": rebuild,
+    "compact": compact,
+    "export": export,
+    "import": import_,
+    "migrate": migrate,
+}

@@ -254,6 +254,17 @@ def test_progress_ends_when_all_is_read(folder: Path) -> None:
     assert calls[-1] == calls[0][1:] * 2
 
 
+def test_verification_leaves_the_locks_of_searches_in_the_same_process(folder: Path) -> None:
+    store = Store(folder)
+    with store.reading():
+        store.counts()
+        verify(folder, read_data=True, media=True)
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+        child = subprocess.run([sys.executable, "-c", code, str(folder / DATABASE)], capture_output=True, text=True)
+    assert "database is locked" in child.stderr
+    store.close()
+
+
 # What is no collection, or not to be looked at just now
 
 

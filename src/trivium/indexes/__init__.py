@@ -14,7 +14,6 @@ from trivium.indexes.building import Built, build_index
 from trivium.indexes.choice import Choice, Wish, alternatives, choose, needs_rebuild
 from trivium.indexes.exact import exact_search
 from trivium.indexes.faiss_index import FaissIndex
-from trivium.indexes.flat import FlatIndex
 from trivium.indexes.idset import IdSet
 from trivium.indexes.kinds import KINDS, Kind, kind_named
 from trivium.indexes.ranking import merge_hits
@@ -26,7 +25,6 @@ __all__ = [
     "CHUNK_ROWS",
     "Choice",
     "FaissIndex",
-    "FlatIndex",
     "Hits",
     "IdSet",
     "Ids",

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +83,22 @@ def read_checksum(folder: Path) -> Checksum | None:
         raise ValueError(f"{folder / CHECKSUM} is damaged") from error
 
 
-def _database_sha256(folder: Path) -> str:
-    descriptor, digest, offset = _kept_open(folder / DATABASE), hashlib.sha256(), 0
+def database_pieces(folder: Path) -> Iterator[bytes]:
+    """Yield the database's bytes, without dropping the locks that this process has on it.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    descriptor, offset = _kept_open(folder / DATABASE), 0
     while data := os.pread(descriptor, CHUNK_BYTES, offset):
-        digest.update(data)
+        yield data
         offset += len(data)
+
+
+def _database_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for piece in database_pieces(folder):
+        digest.update(piece)
     return digest.hexdigest()
 
 

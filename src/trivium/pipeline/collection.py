@@ -297,7 +297,12 @@ class Collection:
         if self._store is None:
             self._store = Store.create(self.folder, self.space.space, source=self._source)
         return import_vectors(
-            self._store, Path(source), assume_space=assume_space, positions=positions, progress=progress
+            self._store,
+            Path(source),
+            assume_space=assume_space,
+            positions=positions,
+            examples=self._examples,
+            progress=progress,
         )
 
     def compact(self, *, progress: RowProgress | None = None) -> Compaction:

@@ -1,11 +1,12 @@
 """Is a collection's database whole? Its structure, its tables, and its bytes by the checksum beside it."""
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from pathlib import Path
 
-from trivium.pipeline.checksum import CHECKSUM, Checksum, change_counter, read_checksum
+from trivium.pipeline.checksum import CHECKSUM, Checksum, change_counter, database_pieces, read_checksum
 from trivium.pipeline.consistency import Manifest, read_manifest
 from trivium.pipeline.database import (
     APPLICATION_ID,
@@ -15,7 +16,7 @@ from trivium.pipeline.database import (
     CollectionError,
     CollectionLockedError,
 )
-from trivium.pipeline.findings import Report, open_regular, other_bytes, reason
+from trivium.pipeline.findings import Report, other_bytes, reason
 
 
 def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
@@ -58,7 +59,6 @@ def check_database(report: Report, *, writable: bool) -> Manifest | None:
         return None
     report.files += 1
     try:
-        # Closed before the file is hashed: closing any other handle of it would drop SQLite's locks.
         with contextlib.closing(connect(report.folder, writable=writable)) as db:
             manifest = _read(db, report)
     except sqlite3.Error as error:
@@ -121,11 +121,14 @@ def check_checksum(report: Report, *, read_data: bool) -> None:
         if recorded is None or not is_due:
             report.pass_over(database.stat().st_size)
             return
-        with open_regular(database) as file:
-            found = report.sha256(file)
+        digest = hashlib.sha256()
+        for piece in database_pieces(report.folder):
+            report.count(piece)
+            digest.update(piece)
     except OSError as error:
         report.damage(database, f"it cannot be read ({reason(error)})")
         return
+    found = digest.hexdigest()
     if found != recorded.sha256:
         report.damage(
             database,

@@ -60,10 +60,14 @@ class Report:
         """Yield a file's bytes in pieces of these sizes; the last may be shorter."""
         size = first
         while piece := file.read(size):
-            self.bytes_read += len(piece)
-            self.pass_over(len(piece))
+            self.count(piece)
             yield piece
             size = others
+
+    def count(self, piece: bytes) -> None:
+        """Count bytes as read."""
+        self.bytes_read += len(piece)
+        self.pass_over(len(piece))
 
     def sha256(self, file: BinaryIO) -> str:
         """Hash what is left of a file."""

@@ -22,7 +22,7 @@ from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.files import read_file
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.exporting import RowProgress
-from trivium.pipeline.indexing import Indexer
+from trivium.pipeline.indexing import Examples, Indexer
 from trivium.pipeline.ingestion import MAX_FILE_BYTES
 from trivium.pipeline.records import ContentKey, NewItem, Role, StoredItem
 from trivium.pipeline.store import Store
@@ -62,6 +62,7 @@ def import_vectors(
     *,
     assume_space: bool = False,
     positions: bool = False,
+    examples: Examples | None = None,
     progress: RowProgress | None = None,
 ) -> Imported:
     """Add the items of a file with their vectors, batch by batch; what is there already is not doubled.
@@ -75,6 +76,7 @@ def import_vectors(
             Relative paths are relative to its folder.
         assume_space: The file names no space, and its vectors are of the collection's: they are scaled to length 1.
         positions: Keep where items were made, if metadata that are not an export's say so.
+        examples: Gives queries of modalities that the collection has few vectors of, to measure a new index with.
         progress: Called as ``progress(rows_done, rows_to_do)``.
 
     Returns:
@@ -98,7 +100,7 @@ def import_vectors(
                 run.take(rows, vectors)
                 if progress is not None:
                     progress(run.done.rows, file.count)
-            Indexer(writer).finish()
+            Indexer(writer, examples=examples).finish()
     return run.done
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import index_flat
 import index_peers
 import numpy as np
-from index_process import DIM, Data, told
+from index_process import DIM, Data, spread, told
 from machine import describe
 
 COLLECTIONS = (10_000, 100_000, 1_000_000)
@@ -61,18 +61,23 @@ def collections(counts: tuple[int, ...]) -> None:
         for modality, taken in one["query"].items():
             print(f"  one {modality} query: p50 {taken['p50']:.2f} ms, p99 {taken['p99']:.2f} ms")
         for name, layer in one["layers"].items():
-            print(f"    {name}: {layer['ms']:.3f} ms, {layer['share']:+.1%} of the bare call")
+            print(f"    {name}: {layer['ms']:.3f} ms, {spread(layer['shares'])} of the bare call")
         full = {what: fill[what] + build[what] for what in ("wall", "cpu")}
         print(
             f"  adding 1 % and finding it: {add['wall']:.2f} s, {add['wall'] / full['wall']:.2%} of all; "
             f"CPU {add['cpu']:.2f} s, {add['cpu'] / full['cpu']:.2%}"
         )
-    print(f"\nGrowth from {counts[0]:,} to {counts[-1]:,}: exponents of n")
-    print(f"  filling: {_exponent(figures, lambda one: one['fill']['cpu']):.2f} (CPU s)")
-    print(f"  building: {_exponent(figures, lambda one: one['build']['cpu']):.2f} (CPU s)")
+    _growth("filling, CPU s", figures, [one["fill"]["cpu"] for one in figures])
+    with_lists = [one for one in figures if one["effort"] is not None]  # what is compared with all has nothing to build
+    _growth("building, CPU s", with_lists, [one["build"]["cpu"] for one in with_lists])
     for modality in figures[0]["query"]:
-        exponent = _exponent(figures, lambda one, modality=modality: one["query"][modality]["p50"])
-        print(f"  one {modality} query: {exponent:.2f} (p50)")
+        _growth(f"one {modality} query, p50", figures, [one["query"][modality]["p50"] for one in figures])
+
+
+def _growth(name: str, figures: list[dict[str, Any]], costs: list[float]) -> None:
+    counts = [one["count"] for one in figures]
+    exponent = np.polyfit(np.log(counts), np.log(costs), 1)[0]
+    print(f"exponent of n from {counts[0]:,} to {counts[-1]:,}, {name}: {exponent:.2f}")
 
 
 def _measured(count: int) -> dict[str, Any]:
@@ -80,11 +85,6 @@ def _measured(count: int) -> dict[str, Any]:
     done = subprocess.run([sys.executable, str(script), str(count)], check=True, capture_output=True, text=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
-
-
-def _exponent(figures: list[dict[str, Any]], cost: Any) -> float:
-    counts, costs = [one["count"] for one in figures], [cost(one) for one in figures]
-    return float(np.polyfit(np.log(counts), np.log(costs), 1)[0])
 
 
 if __name__ == "__main__":

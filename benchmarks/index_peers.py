@@ -12,7 +12,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from index_process import CACHE, DIM, PEERS, Data, Worker, spread, told
+from index_process import DIM, PEERS, Data, Worker, spread, told
+from vectors import CACHE
 
 WANTED = 0.95
 ROUNDS = 7
@@ -46,18 +47,18 @@ def against(ours: str, peer: str, data: Data, *, builds: int) -> None:
             memory.append(worker.do("memory")["mib"] - before)
         for what in ("wall", "cpu"):
             ratios = [theirs[what] / own[what] for own, theirs in zip(*costs, strict=True)]
-            own, theirs = (spread([one[what] for one in cost], ".1f") for cost in costs)
-            print(f"  build, {what} s: {own} against {theirs}, ratio {spread(ratios)}")
+            shown = [spread([one[what] for one in cost], ".1f") for cost in costs]
+            print(f"  build, {what} s: {' against '.join(shown)}, ratio {spread(ratios)}")
         ours_ms, theirs_ms, walls, cpus = [], [], [], []
         for number in range(ROUNDS):
-            own, other = (
+            asked, other = (
                 worker.do("ask", queries=data.queries["mixed"], first=number * QUERIES, count=QUERIES)
                 for worker in (first, second)
             )
-            ours_ms.append(statistics.median(own["ms"]))
+            ours_ms.append(statistics.median(asked["ms"]))
             theirs_ms.append(statistics.median(other["ms"]))
             walls.append(theirs_ms[-1] / ours_ms[-1])
-            cpus.append(other["cpu_ms"] / own["cpu_ms"])
+            cpus.append(other["cpu_ms"] / asked["cpu_ms"])
         print(f"  query, ms: {spread(ours_ms, '.3f')} against {spread(theirs_ms, '.3f')}, ratio {spread(walls)}")
         print(f"  query, CPU ms: ratio {spread(cpus)}")
     sizes = [cost[-1]["size"] / data.count for cost in costs]

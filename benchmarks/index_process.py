@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from vectors import CACHE, exact, image_queries, image_vectors, recall, text_queries
+from vectors import CACHE, exact, image_queries, image_vectors, image_vectors_path, recall, text_queries
 
 DIM = 512
 K = 10
@@ -45,7 +45,7 @@ class Data:
             truth[name] = np.load(true, allow_pickle=False)
         mixed = np.stack([np.load(path) for path in queries.values()], axis=1).reshape(-1, DIM)  # in turn
         queries["mixed"] = _kept("queries-mixed", partial(np.array, mixed))
-        return cls(count, Path(rows.filename), queries, others, truth)
+        return cls(count, image_vectors_path(count, DIM), queries, others, truth)
 
 
 def _kept(name: str, make: Callable[[], NDArray[Any]]) -> Path:

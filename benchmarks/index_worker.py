@@ -51,13 +51,16 @@ class Trivium:
 
     latency_ms: float | None = None
 
-    def build(self, vectors: Path, file: Path, queries: dict[str, Queries]) -> str:
-        from trivium.indexes import ArraySource, Wish, build_index
+    def __init__(self) -> None:
+        import trivium.indexes
 
+        self._trivium = trivium.indexes
+
+    def build(self, vectors: Path, file: Path, queries: dict[str, Queries]) -> str:
         rows = np.load(vectors, mmap_mode="r")
-        built = build_index(
-            ArraySource(np.arange(len(rows)), rows), wish=Wish(latency_ms=self.latency_ms), queries=queries
-        )
+        source = self._trivium.ArraySource(np.arange(len(rows)), rows)
+        wish = self._trivium.Wish(latency_ms=self.latency_ms)
+        built = self._trivium.build_index(source, wish=wish, queries=queries)
         with file.open("wb") as out:
             built.index.write(out.write)
         told = {"kind": built.index.kind, "effort": built.index.effort}
@@ -65,9 +68,7 @@ class Trivium:
         return f"{built.index.kind}, effort {built.index.effort}"
 
     def open(self, file: Path, dim: int) -> None:
-        from trivium.indexes import FaissIndex
-
-        self._index = FaissIndex.read(file, dim=dim, **json.loads(file.with_suffix(".json").read_text()))
+        self._index = self._trivium.FaissIndex.read(file, dim=dim, **json.loads(file.with_suffix(".json").read_text()))
 
     def set_effort(self, effort: int) -> None:
         self._index.effort = effort
@@ -85,12 +86,16 @@ class QuickTrivium(Trivium):
 class Autofaiss:
     """What it chooses by itself on this machine; it tunes for 10 ms a query."""
 
-    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
-        from autofaiss import build_index
+    def __init__(self) -> None:
+        import autofaiss
+        import faiss
 
+        self._autofaiss, self._faiss = autofaiss, faiss
+
+    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "0.npy").symlink_to(vectors)
-            _, infos = build_index(
+            _, infos = self._autofaiss.build_index(
                 embeddings=folder,
                 index_path=str(file),
                 index_infos_path=str(file.with_suffix(".json")),
@@ -103,12 +108,10 @@ class Autofaiss:
         return f"{infos['index_key']}, {infos['index_param']}"
 
     def open(self, file: Path, _dim: int) -> None:
-        import faiss
-
-        self._index = faiss.read_index(str(file))
+        self._index = self._faiss.read_index(str(file))
         # What autofaiss found is not in the file.
         tuned = json.loads(file.with_suffix(".json").read_text())["index_param"]
-        faiss.ParameterSpace().set_index_parameters(self._index, tuned)
+        self._faiss.ParameterSpace().set_index_parameters(self._index, tuned)
 
     def set_effort(self, effort: int) -> None:
         raise NotImplementedError("autofaiss tunes by itself")
@@ -121,11 +124,14 @@ class Autofaiss:
 class Hnswlib:
     """With the parameters of its README."""
 
-    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
+    def __init__(self) -> None:
         import hnswlib
 
+        self._hnswlib = hnswlib
+
+    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
         rows = np.load(vectors, mmap_mode="r")
-        index = hnswlib.Index(space="ip", dim=rows.shape[1])
+        index = self._hnswlib.Index(space="ip", dim=rows.shape[1])
         index.init_index(max_elements=len(rows), M=16, ef_construction=200, random_seed=1)
         index.set_num_threads(THREADS)
         for start in range(0, len(rows), CHUNK):
@@ -135,9 +141,7 @@ class Hnswlib:
         return "M 16, ef_construction 200"
 
     def open(self, file: Path, dim: int) -> None:
-        import hnswlib
-
-        self._index = hnswlib.Index(space="ip", dim=dim)
+        self._index = self._hnswlib.Index(space="ip", dim=dim)
         self._index.load_index(str(file))
         self._index.set_num_threads(1)
 
@@ -151,11 +155,14 @@ class Hnswlib:
 class Usearch:
     """With its defaults, the number type included."""
 
-    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
-        from usearch.index import Index
+    def __init__(self) -> None:
+        import usearch.index
 
+        self._usearch = usearch.index
+
+    def build(self, vectors: Path, file: Path, _queries: dict[str, Queries]) -> str:
         rows = np.load(vectors, mmap_mode="r")
-        index = Index(ndim=rows.shape[1], metric="ip")
+        index = self._usearch.Index(ndim=rows.shape[1], metric="ip")
         for start in range(0, len(rows), CHUNK):
             part = np.ascontiguousarray(rows[start : start + CHUNK])
             index.add(np.arange(start, start + len(part)), part, threads=THREADS)
@@ -163,9 +170,7 @@ class Usearch:
         return f"{index.dtype.name}, connectivity {index.connectivity}"
 
     def open(self, file: Path, _dim: int) -> None:
-        from usearch.index import Index
-
-        self._index = Index.restore(str(file))
+        self._index = self._usearch.Index.restore(str(file))
 
     def set_effort(self, effort: int) -> None:
         self._index.expansion_search = effort
@@ -244,12 +249,12 @@ def ask(engine: Engine, *, queries: str, first: int, count: int) -> dict[str, An
     some = some[np.arange(first, first + count) % len(some)]
     engine.search(some[:1])
     seconds = []
-    cpu = cpu_seconds()
+    cpu = time.process_time()  # finer than `cpu_seconds`
     for number in range(len(some)):
         started = time.perf_counter()
         engine.search(some[number : number + 1])
         seconds.append(time.perf_counter() - started)
-    return {"ms": [1e3 * one for one in seconds], "cpu_ms": 1e3 * (cpu_seconds() - cpu) / len(some)}
+    return {"ms": [1e3 * one for one in seconds], "cpu_ms": 1e3 * (time.process_time() - cpu) / len(some)}
 
 
 def memory(_engine: Engine) -> dict[str, Any]:

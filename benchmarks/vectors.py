@@ -40,7 +40,7 @@ LIFT_SEED, QUERY_SEED = 384, 1_000_003  # the queries' seed is none that a calle
 
 def image_vectors(n: int, dim: int = 512, seed: int = 0) -> Vectors:
     """Return n vectors to index, shape (n, dim): a read-only memory map, made on the first call."""
-    path = CACHE / f"images-v{VERSION}-{n}x{dim}-s{seed}.npy"
+    path = image_vectors_path(n, dim, seed)
     if not path.exists():
         real = lifted(np.concatenate([_photos("train"), _products()]), dim)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -52,6 +52,11 @@ def image_vectors(n: int, dim: int = 512, seed: int = 0) -> Vectors:
         os.replace(partial, path)
     vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     return vectors
+
+
+def image_vectors_path(n: int, dim: int = 512, seed: int = 0) -> Path:
+    """Return the file that `image_vectors` makes."""
+    return CACHE / f"images-v{VERSION}-{n}x{dim}-s{seed}.npy"
 
 
 def text_queries(n: int, dim: int = 512) -> Vectors:

@@ -35,6 +35,7 @@ FLOORS = {
     "ivf-flat": 1.0,
     "ivf-fp16": 0.99,
     "ivf-sq8": 0.95,
+    "ivf-rabitq": 0.95,
     "ivf-pq": 0.95,
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -227,20 +228,27 @@ def test_deleted_ids(kind: str, count: int, data: "Data") -> None:
     assert np.isin(both.ids, data.ids[::2]).all()
 
 
-def test_scores_of_the_refine_step(data: "Data") -> None:
+@pytest.mark.parametrize("kind", ["ivf-rabitq", "ivf-pq"])
+def test_scores_of_the_refine_step(kind: str, data: "Data") -> None:
     """They come from 8 bits a number, not from 2: as near to the true ones as those of `sq8`, in the same order."""
-    index = built("ivf-pq", data)
+    index = built(kind, data)
     for k in (1, 10, 100):
         hits = index.search(data.near, k=k)
         truth = np.take_along_axis(data.near @ data.vectors.T, np.searchsorted(data.ids, hits.ids), axis=1)
         np.testing.assert_allclose(hits.scores, truth, atol=0.01)  # 8 bits over a range of about 2, 32 numbers
 
 
-def test_one_hit_is_chosen_from_as_many_candidates_as_ten(data: "Data") -> None:
-    index = built("ivf-pq", data)
+@pytest.mark.parametrize(("kind", "candidates"), [("ivf-rabitq", 160), ("ivf-pq", 320)])
+def test_one_hit_is_chosen_from_as_many_candidates_as_ten(kind: str, candidates: int, data: "Data") -> None:
+    index = built(kind, data)
     one, ten = (index.search(data.near, k=k).ids[:, :1] for k in (1, 10))
     assert one.tolist() == ten.tolist()
-    assert [k * index._candidates(k) for k in (1, 10, 20, 3000)] == [320, 320, 640, 3000]
+    assert [k * index._candidates(k) for k in (1, 10, 20, 3000)] == [
+        candidates,
+        candidates,
+        2 * candidates,
+        3000,
+    ]
     assert built("ivf-sq8", data)._candidates(1) == 1
 
 
@@ -383,7 +391,7 @@ def test_an_empty_index_in_a_file(tmp_path: Path) -> None:
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-sq8", "ivf-pq"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-sq8", "ivf-rabitq", "ivf-pq"])
 def test_searches_beside_each_other(kind: str, data: "Data") -> None:
     """Two filters and two batch sizes at the same time find what each finds alone."""
     index = built(kind, data)

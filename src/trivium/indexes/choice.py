@@ -21,12 +21,13 @@ _RECALL_AT_MOST = {
     "ivf-fp16": 0.999,
     "ivf-flat": 1.0,
     "ivf-sq8": 0.98,
+    "ivf-rabitq": 0.98,
     "ivf-pq": 0.98,
 }
 # Where comparing all takes too long: the first that fits; see docs/decisions/0005-index-kinds.md.
-_FASTEST_FIRST = ("ivf-pq", "ivf-sq8", "ivf-fp16", "ivf-flat")
+_FASTEST_FIRST = ("ivf-rabitq", "ivf-pq", "ivf-sq8", "ivf-fp16", "ivf-flat")
 # Where none that fits can be expected to reach the wanted recall: the first that fits.
-_BEST_FIRST = ("flat", "fp16", "sq8", "ivf-pq")
+_BEST_FIRST = ("flat", "fp16", "sq8", "ivf-rabitq", "ivf-pq")
 _MARGIN = 1.5  # growth beyond a limit before an index that still works is built anew
 _LISTS_MARGIN = 4.0  # growth of a collection until its lists are twice as long as they should be
 
@@ -101,7 +102,7 @@ def alternatives(kind: str, count: int, dim: int, wish: Wish) -> tuple[str, ...]
     if wish.kind != AUTO:
         return ()
     same_way = "ivf-fp16" if KINDS[kind].effort_name else "fp16"
-    better = ["ivf-sq8"] if kind == "ivf-pq" else []
+    better = ["ivf-sq8"] if KINDS[kind].candidates > 1 else []
     better += [same_way] if _RECALL_AT_MOST[same_way] > _RECALL_AT_MOST[kind] else []
     better += ["flat"] if kind != "flat" else []
     return tuple(other for other in better if _fits(other, count, dim, wish))

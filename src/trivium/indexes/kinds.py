@@ -18,7 +18,8 @@ _LINKS = 32  # HNSW's M: the notes' measured default
 _GRAPH_BYTES = 2 * _LINKS * 4 + _LINKS * 4 / (_LINKS - 1) + 12
 _GRAPH_EFFORT_AT_MOST = 2048  # beyond, comparing with all is as fast
 _TRAINING_PER_LIST = 39  # fewer training vectors per list, and FAISS warns
-_CODE_BLOCK = 32  # lists of 4-bit codes are filled up to a multiple of this
+_CODE_BLOCK = 32  # lists of product codes are filled up to a multiple of this
+_RABITQ_FACTORS = 20  # bytes beside the bits of a vector: 3 float32 for the first bit, 2 for the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +108,34 @@ def _ivf_kind(name: str, summary: str, codes: str, bytes_per_number: float) -> K
     )
 
 
-def _ivf_pq_bytes(dim: int, count: int) -> float:
+def _refined_kind(
+    name: str,
+    summary: str,
+    codes: Callable[[int], str],  # dim -> FAISS's name of what the lists hold
+    bytes_per_code: Callable[[int, int], float],  # (dim, count) -> bytes in the lists
+    candidates: int,
+) -> Kind:
+    return Kind(
+        name=name,
+        summary=summary,
+        factory=lambda count, dim: f"IVF{lists(count)},{codes(dim)},Refine(SQ8)",
+        bytes_per_vector=lambda dim, count: (
+            bytes_per_code(dim, count) + dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
+        ),
+        effort_name="nprobe",
+        is_exact=False,
+        refined_bytes=lambda dim: dim,
+        candidates=candidates,
+    )
+
+
+def _product_code_bytes(dim: int, count: int) -> float:
     code = (_parts(dim) + 1) // 2
-    padding = code * lists(count) * _CODE_BLOCK / 2 / max(count, 1)
-    return code + padding + dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
+    return code + code * lists(count) * _CODE_BLOCK / 2 / max(count, 1)
+
+
+def _rabitq_code_bytes(dim: int, _count: int) -> float:
+    return 2 * math.ceil(dim / 8) + _RABITQ_FACTORS
 
 
 _ALL = (
@@ -122,14 +147,18 @@ _ALL = (
     _ivf_kind("ivf-flat", "the nearest of many lists, float32", "Flat", 4),
     _ivf_kind("ivf-fp16", "the nearest of many lists, half precision", "SQfp16", 2),
     _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", "SQ8", 1),
-    Kind(
-        name="ivf-pq",
-        summary="the nearest of many lists, 2 bits a number, the best compared anew in 8 bits a number",
-        factory=lambda count, dim: f"IVF{lists(count)},PQ{_parts(dim)}x4fs,Refine(SQ8)",
-        bytes_per_vector=_ivf_pq_bytes,
-        effort_name="nprobe",
-        is_exact=False,
-        refined_bytes=lambda dim: dim,
+    _refined_kind(
+        "ivf-rabitq",
+        "the nearest of many lists, 2 bits a number (RaBitQ), the best compared anew in 8 bits a number",
+        lambda _dim: "RaBitQ2",
+        _rabitq_code_bytes,
+        candidates=16,
+    ),
+    _refined_kind(
+        "ivf-pq",
+        "the nearest of many lists, 2 bits a number (product codes), the best compared anew in 8 bits a number",
+        lambda dim: f"PQ{_parts(dim)}x4fs",
+        _product_code_bytes,
         candidates=32,
     ),
 )

@@ -57,9 +57,8 @@ class NewItem:
     renamed_from: int | None = None  # id of the item that had the same content at a path that is gone
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """An item that one of the searched contents belongs to."""
+class Match(NamedTuple):
+    """An item that one of the searched contents belongs to; a tuple, because every search makes some."""
 
     content: int
     item: int

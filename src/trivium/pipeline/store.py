@@ -241,17 +241,8 @@ class Store:
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,
             )
-            for content, item, path, modality, caption, metadata, role in rows:
-                match = Match(
-                    content=content,
-                    item=item,
-                    path=os.fsdecode(path),
-                    modality=modality,
-                    caption=caption,
-                    metadata=metadata,
-                    role=role,
-                )
-                found.setdefault(content, []).append(match)
+            for content, item, path, *rest in rows:
+                found.setdefault(content, []).append(Match(content, item, os.fsdecode(path), *rest))
         return found
 
     # Contents and their vectors

@@ -6,17 +6,20 @@ import shutil
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
+from trivium.pipeline import shards as shards_module
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import FORMAT, CollectionError
 from trivium.pipeline.indexing import build_index_file
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.searching import usable_index
+from trivium.pipeline.shards import ShardSource
 from trivium.pipeline.store import Store
 from trivium.pipeline.writer import writing
 
@@ -225,3 +228,28 @@ def test_two_creators_do_not_overwrite_each_other(store: Store) -> None:
     assert Store.create(store.folder, SPACE, source="s").generation == 1
     with pytest.raises(CollectionError, match="vectors of different spaces"):
         Store.create(store.folder, Space(name="other", dim=4, revision="r"), source="s")
+
+
+def test_a_search_that_failed_halfway_takes_nothing_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store, 5, kind=None)
+    retrieval, query = Retrieval(store), unit_rows(np.ones((1, SPACE.dim)))
+    retrieval.search(query, k=1)
+    fill(store, 10, start=5, kind=None)
+    monkeypatch.setattr(shards_module, "CHUNK_ROWS", 4)
+    read, calls = ShardSource._read, iter(range(100))
+
+    def fail_once(self: ShardSource, *arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise CollectionError("the disk failed")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(ShardSource, "_read", fail_once)
+    with pytest.raises(CollectionError, match="the disk failed"):
+        retrieval.search(query, k=100)
+    assert [hit.path for hit in retrieval.search(query, k=100)[0]] == [hit.path for hit in found(store)]
+    assert len(found(store)) == 15
+
+
+def test_nothing_of_no_vectors(store: Store) -> None:
+    contents, vectors = store.source(store.locations("image")).all()
+    assert (contents.shape, vectors.shape) == ((0,), (0, SPACE.dim))

@@ -55,7 +55,8 @@ def query_vectors(space: JointSpace, queries: Sequence[Sequence[QueryPart]]) -> 
         raise QueryError("an empty query: give a text, a picture or a sound")
     parts = [part for query in queries for part in query]
     vectors = np.empty((len(parts), space.space.dim), np.float32)
-    for modality in {part.modality for part in parts}:
+    asked: set[Modality] = {part.modality for part in parts}
+    for modality in asked:
         places = [place for place, part in enumerate(parts) if part.modality == modality]
         for start in range(0, len(places), BATCH_PARTS):
             batch = places[start : start + BATCH_PARTS]

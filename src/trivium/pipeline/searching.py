@@ -66,6 +66,7 @@ class _Part:
         else:
             for ids, vectors in source.chunks():
                 self.tail.add(ids, vectors.astype(np.float32))
+                self.newest = int(ids[-1])  # should the next chunk fail, this one is not added again
         self.newest = source.newest
 
     def search(self, queries: Vectors, k: int, among: IdSet | None, without: IdSet | None) -> Iterator[Hits]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -146,8 +147,8 @@ class ShardSource:
     def _read(self, part: Locations, opened: dict[int, StoredVectors]) -> StoredVectors:
         vectors = np.empty((len(part), self.dim), np.float16)
         # Neighbours mostly lie in one shard: one copy for each run of them.
-        starts = np.flatnonzero(np.diff(part.shards, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(part)], strict=True):
+        bounds = [*np.flatnonzero(np.diff(part.shards, prepend=-1)).tolist(), len(part)]
+        for start, stop in pairwise(bounds):
             number = int(part.shards[start])
             if number not in opened:
                 if len(opened) >= OPEN_SHARDS:

@@ -17,7 +17,8 @@ from vectors import CACHE, exact, image_queries, image_vectors, image_vectors_pa
 
 DIM = 512
 K = 10
-ASKED = 500  # queries of each modality that recall and times are of; as many others are for tuning
+ASKED = 500  # queries of each modality that recall and times are of
+TUNING = 200  # others, for an engine's own tuning: as many as a collection takes
 PEERS = os.environ.get("TRIVIUM_PEERS")
 WORKER = Path(__file__).with_name("index_worker.py")
 LOG = CACHE / "index-workers.log"
@@ -30,7 +31,7 @@ class Data:
     count: int
     vectors: Path
     queries: dict[str, Path]  # to ask, (ASKED, d) each
-    others: dict[str, Path]  # for an engine's own tuning
+    others: dict[str, Path]  # for an engine's own tuning, (TUNING, d) each
     truth: dict[str, NDArray[np.int64]]  # (ASKED, K)
 
     @classmethod
@@ -38,7 +39,7 @@ class Data:
         rows = image_vectors(count, DIM)
         queries, others, truth = {}, {}, {}
         for name, made in (("text", text_queries), ("image", image_queries)):
-            drawn = made(2 * ASKED, DIM)
+            drawn = made(ASKED + TUNING, DIM)
             queries[name] = _kept(f"queries-{name}", partial(np.array, drawn[:ASKED]))
             others[name] = _kept(f"tuning-{name}", partial(np.array, drawn[ASKED:]))
             true = _kept(f"truth-{name}-{count}", partial(exact, rows, drawn[:ASKED], K))

@@ -45,7 +45,7 @@ def main(count: int) -> None:
     told: dict[str, Any] = {"count": count, "fill": _filled(folder, count)}
     store = Store(folder)
     with writing(store) as writer, Watch() as watch:
-        texts = np.load(data.others["text"])[:200]
+        texts = np.load(data.others["text"])
         Indexer(writer, examples=lambda: {"text": texts}).rebuild()
     told["build"] = watch.told()
     file = store.index_files()["image"]

@@ -93,14 +93,14 @@ def test_any_wish_gets_a_kind_that_fits_if_one_does(
 def test_an_impossible_budget_gets_the_smallest_and_the_numbers() -> None:
     choice = choose(1_000_000, 512, Wish(memory_bytes=10**8))
     assert size(choice.kind, 10**6, 512) == min(size(kind, 10**6, 512) for kind in KINDS)
-    assert choice.reason == "ivf-pq: the smallest for 1,000,000 x 512, but 152 MB do not fit the budget of 100 MB"
+    assert choice.reason == "ivf-pq: the smallest for 1,000,000 x 512, but 151 MB do not fit the budget of 100 MB"
 
 
 def test_a_budget_too_small_for_8_bits_in_memory() -> None:
     """200 MB hold the product codes of a million vectors, and not half of their 8-bit codes; both sizes are told."""
     choice = choose(1_000_000, 512, Wish(memory_bytes=200 * 10**6))
     assert choice.kind == "ivf-rabitq"
-    assert "680 MB, of which 168 MB in memory fits the budget of 200 MB" in choice.reason
+    assert "679 MB, of which 167 MB in memory fits the budget of 200 MB" in choice.reason
 
 
 def test_a_high_recall_keeps_more_of_each_number() -> None:

@@ -113,6 +113,24 @@ def test_threads_are_set_and_restored(threads: int, small: "Data") -> None:
     assert set(seen) == {threads}
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_wide_vectors(threads: int) -> None:
+    """Their centres are found another way: still the same for a seed, and lists that find what is near."""
+    vectors = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
+    source = ArraySource(np.arange(3000), vectors)
+
+    def content(seed: int) -> bytes:
+        pieces: list[bytes] = []
+        FaissIndex.build("ivf-flat", source, seed=seed, threads=threads).write(pieces.append)
+        return b"".join(pieces)
+
+    assert content(1) == content(1)
+    assert content(1) != content(2)
+    index = FaissIndex.build("ivf-flat", source, threads=threads)
+    index.effort = 1
+    assert (index.search(vectors, k=1).ids[:, 0] == np.arange(3000)).mean() > 0.9
+
+
 def test_codes_are_trained_on_one_thread(small: "Data", monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists' centres on all threads, if there is enough to do; the many tiny k-means of the codes on one."""
     seen: list[tuple[str, int]] = []

@@ -6,8 +6,9 @@ the worst one counts.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,10 @@ from trivium.indexes.choice import Wish
 from trivium.indexes.exact import exact_search
 from trivium.indexes.faiss_index import FaissIndex
 
+Shares: TypeAlias = NDArray[np.float64]  # (q,), from 0 to 1
+
 DEPTH = 10  # recall is of the 10 nearest
+_SURER_STEPS = 4  # of effort, which double it: the most that is spent on being surer of the recall
 _TRUTH_DEPTH = 40  # deep enough to see which others score as much as the 10th
 _TIMED_QUERIES = 64
 
@@ -66,6 +70,20 @@ def recall_at_10(found: Hits, truth: Hits) -> float:
     Returns:
         From 0 to 1; 1 if there was nothing to find.
     """
+    return _mean(_shares(found, truth))
+
+
+def _mean(shares: Shares) -> float:
+    return float(shares.mean()) if len(shares) else 1.0
+
+
+def _at_least(shares: Shares) -> float:
+    """Return the mean less its standard error: other queries of the kind will find that, five times in six."""
+    return _mean(shares) - float(shares.std() / np.sqrt(max(len(shares), 1))) if len(shares) else 1.0
+
+
+def _shares(found: Hits, truth: Hits) -> Shares:
+    """Return the share of the 10 nearest that was found, of each query that has something to find."""
     shares = []
     for query in range(len(truth.counts)):
         true_ids, true_scores = truth.of(query)
@@ -78,11 +96,14 @@ def recall_at_10(found: Hits, truth: Hits) -> float:
         if as_good.all() and len(true_ids) == _TRUTH_DEPTH:
             good |= scores >= true_scores[-1]  # so many are equal that the truth does not list them all
         shares.append(min(int(good.sum()), wanted) / wanted)
-    return float(np.mean(shares)) if shares else 1.0
+    return np.array(shares)
 
 
 def tune(index: FaissIndex, queries: Mapping[str, Vectors], truth: Mapping[str, Hits], *, wish: Wish) -> Measurement:
     """Set the least effort with which every modality reaches the wanted recall; the most there is if none does.
+
+    The queries are a sample, and the least effort with which they reach it would miss it for every other sample. So
+    the effort is raised by a few steps, if that makes it likely that others reach it too.
 
     Args:
         index: Its `effort` is set.
@@ -96,40 +117,40 @@ def tune(index: FaissIndex, queries: Mapping[str, Vectors], truth: Mapping[str, 
     queries = {modality: vectors for modality, vectors in queries.items() if len(vectors)}
     efforts = index.efforts
     if not efforts:
-        return _measured(index, queries, _recalls(index, queries, truth))
-    known: dict[int, dict[str, float]] = {}
+        return _measured(index, queries, _found(index, queries, truth))
+    known: dict[int, dict[str, Shares]] = {}
 
-    def suffices(step: int) -> bool:
-        index.effort = efforts[step]
-        known[step] = _recalls(index, queries, truth)
-        return bool(queries) and min(known[step].values()) >= wish.recall
+    def suffices(step: int, recall: Callable[[Shares], float] = _mean) -> bool:
+        if step not in known:
+            index.effort = efforts[step]
+            known[step] = _found(index, queries, truth)
+        return bool(queries) and min(map(recall, known[step].values())) >= wish.recall
 
-    # From the cheap end in strides of 4 steps (4 times the effort), then the steps between by halves: the dear end,
+    # From the cheap end in strides of 8 steps (4 times the effort), then the steps between by halves: the dear end,
     # where a search looks at everything, is not measured unless it is needed.
     low, high = -1, 0
     while high < len(efforts) - 1 and not suffices(high):
-        low, high = high, min(high + 4, len(efforts) - 1)
+        low, high = high, min(high + 8, len(efforts) - 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)
-    if high not in known:
-        suffices(high)
+    if suffices(high):
+        surer = range(high, min(high + _SURER_STEPS + 1, len(efforts)))
+        high = next((step for step in surer if suffices(step, _at_least)), high)
     index.effort = efforts[high]
     return _measured(index, queries, known[high])
 
 
-def _recalls(index: FaissIndex, queries: Mapping[str, Vectors], truth: Mapping[str, Hits]) -> dict[str, float]:
+def _found(index: FaissIndex, queries: Mapping[str, Vectors], truth: Mapping[str, Hits]) -> dict[str, Shares]:
     if index.is_exact:
-        return dict.fromkeys(queries, 1.0)
-    return {
-        modality: recall_at_10(index.search(vectors, k=DEPTH), truth[modality]) for modality, vectors in queries.items()
-    }
+        return {modality: np.ones(len(vectors)) for modality, vectors in queries.items()}
+    return {modality: _shares(index.search(vectors, k=DEPTH), truth[modality]) for modality, vectors in queries.items()}
 
 
-def _measured(index: FaissIndex, queries: Mapping[str, Vectors], recall: dict[str, float]) -> Measurement:
+def _measured(index: FaissIndex, queries: Mapping[str, Vectors], found: Mapping[str, Shares]) -> Measurement:
     return Measurement(
         effort=index.effort,
-        recall=recall,
+        recall={modality: _mean(shares) for modality, shares in found.items()},
         milliseconds=_median_ms(index, queries),
         queries={modality: len(vectors) for modality, vectors in queries.items()},
     )

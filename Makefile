@@ -21,7 +21,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-# Faults, kills and mutants by the thousand: under an hour on two cores.
+# Faults, kills and mutants by the thousand: half an hour on two cores.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow -s
 

@@ -36,8 +36,7 @@ def main() -> None:
     print("\n### Against the peers")
     for count, builds in ((20_000, 3), (100_000, 2), *([(MILLION, 0)] if options.million else [])):
         data = Data.of(count)
-        if count == 20_000:  # where `auto` compares with all, unless it is in a hurry
-            index_peers.against("trivium", "autofaiss", data, builds=builds)
+        index_peers.against("trivium", "autofaiss", data, builds=builds)
         for peer in ("autofaiss", "hnswlib", "usearch"):
             index_peers.against("trivium-quick", peer, data, builds=builds)
     print("\n### A collection of made-up items with real vectors")

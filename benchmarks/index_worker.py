@@ -78,7 +78,7 @@ class Trivium:
 
 
 class QuickTrivium(Trivium):
-    """The same with a wish for 0.3 ms a query."""
+    """What `auto` makes of a wish for 0.3 ms a query."""
 
     latency_ms = 0.3
 

@@ -297,6 +297,14 @@ def test_limit_is_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_image(encoded(Image.new("RGB", (7, 1)), "PNG"))
 
 
+def test_webp_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_decoding, "MAX_WEBP_PIXELS", 6)
+    assert decode_image(encoded(Image.new("RGB", (3, 2)), "WEBP")).size == (3, 2)
+    assert decode_image(encoded(Image.new("RGB", (7, 1)), "PNG")).size == (7, 1)
+    with pytest.raises(DecodeError, match="too many pixels: 7 x 1, the limit is 6"):
+        decode_image(encoded(Image.new("RGB", (7, 1)), "WEBP"))
+
+
 # Damage
 
 

@@ -47,7 +47,7 @@ def test_a_large_collection(data: "Data") -> None:
 def test_the_next_kind_when_the_recall_is_missed(data: "Data", monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 8 bits were thought to suffice for any recall."""
     monkeypatch.setitem(choosing._RECALL_AT_MOST, "ivf-sq8", 0.996)
-    monkeypatch.setattr(choosing, "_FASTEST_FIRST", ("ivf-sq8",))
+    monkeypatch.setattr(choosing, "_MAPPED_FIRST", ("ivf-sq8",))
     built = build_index(data.source, wish=Wish(recall=0.995), queries={"image": data.near}, threads=1)
     assert built.index.kind == "ivf-fp16"
     assert built.measurement.reaches(0.995)
@@ -77,7 +77,7 @@ def test_at_most_two_rebuilds_and_the_best_is_kept(data: "Data", monkeypatch: py
     monkeypatch.setattr(FaissIndex, "build", watched)
     monkeypatch.setattr("trivium.indexes.building.alternatives", lambda *_: ("hnsw-sq8", "sq8", "flat"))
     monkeypatch.setattr(choosing, "_RECALL_AT_MOST", dict.fromkeys(choosing._RECALL_AT_MOST, 1.0))
-    monkeypatch.setattr(choosing, "_FASTEST_FIRST", ("ivf-sq8",))
+    monkeypatch.setattr(choosing, "_MAPPED_FIRST", ("ivf-sq8",))
     built = build_index(data.source, wish=Wish(recall=1.0), queries={"image": data.near}, threads=1)
     assert made == ["ivf-sq8", "hnsw-sq8", "sq8"]
     assert [note.split()[0] for note in built.notes] == ["ivf-sq8", "hnsw-sq8", "sq8", "recall"]

@@ -114,6 +114,12 @@ def test_latency_decides_how_long_all_are_compared() -> None:
     assert KINDS[choose(10_000, 512, Wish(latency_ms=0.1)).kind].effort_name
 
 
+def test_who_sets_a_latency_gets_the_fastest_lists_and_others_those_that_are_mapped() -> None:
+    assert choose(1_000_000, 512, Wish()).kind == "ivf-rabitq"
+    assert choose(1_000_000, 512, Wish(latency_ms=1)).kind == "ivf-pq"
+    assert choose(1_000_000, 512, Wish(latency_ms=1, recall=0.99)).kind == "ivf-fp16"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_alternatives_keep_more(kind: str) -> None:
     others = alternatives(kind, 100_000, 512, Wish())

@@ -17,6 +17,8 @@ warnings.filterwarnings("ignore", module=r"PIL\b")
 
 # 100 megapixels are 300 MB as RGB; the largest consumer sensors have 50 to 200, delivered at 12 to 50.
 MAX_PIXELS = 100_000_000
+# WebP's decoder takes 14 bytes a pixel, and 328 bytes of a file can claim any size: 100 megapixels took 1.3 GiB and 9 s.
+MAX_WEBP_PIXELS = 64_000_000
 # Pixels that are converted at a time: what lies between a picture's own mode and RGB takes up to 32 bytes a pixel.
 STRIP_PIXELS = 1 << 21
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
@@ -72,8 +74,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
     width, height = image.size
     if not width * height:
         raise DecodeError(f"the picture has no pixels: {width} x {height}")
-    if width * height > MAX_PIXELS:
-        raise DecodeError(f"too many pixels: {width} x {height}, the limit is {MAX_PIXELS:,}")
+    limit = min(MAX_PIXELS, MAX_WEBP_PIXELS) if image.format == "WEBP" else MAX_PIXELS
+    if width * height > limit:
+        raise DecodeError(f"too many pixels: {width} x {height}, the limit is {limit:,}")
     try:
         image.load()
         return to_rgb(_upright(image))

@@ -24,8 +24,10 @@ _RECALL_AT_MOST = {
     "ivf-rabitq": 0.98,
     "ivf-pq": 0.98,
 }
-# Where comparing all takes too long: the first that fits; see docs/decisions/0005-index-kinds.md.
-_FASTEST_FIRST = ("ivf-rabitq", "ivf-pq", "ivf-sq8", "ivf-fp16", "ivf-flat")
+# Where comparing all takes too long: the first that fits; see docs/decisions/0005-index-kinds.md. Who sets no latency
+# gets an index that is opened in constant time, who does gets the fastest.
+_MAPPED_FIRST = ("ivf-rabitq", "ivf-pq", "ivf-sq8", "ivf-fp16", "ivf-flat")
+_FASTEST_FIRST = ("ivf-pq", "ivf-rabitq", "ivf-sq8", "ivf-fp16", "ivf-flat")
 # Where none that fits can be expected to reach the wanted recall: the first that fits.
 _BEST_FIRST = ("flat", "fp16", "sq8", "ivf-rabitq", "ivf-pq")
 _MARGIN = 1.5  # growth beyond a limit before an index that still works is built anew
@@ -78,7 +80,7 @@ def choose(count: int, dim: int, wish: Wish) -> Choice:
         if kind in candidates and _milliseconds(kind, count, dim) <= patience:
             took = f"{shape} takes about {_milliseconds(kind, count, dim):.2g} ms a query"
             return Choice(kind=kind, reason=f"{kind}: {took}{_and(count, dim, kind, budget)}")
-    for kind in _FASTEST_FIRST:
+    for kind in _MAPPED_FIRST if wish.latency_ms is None else _FASTEST_FIRST:
         if kind in candidates:
             took = f"{shape} would take about {flat_ms:.2g} ms a query flat"
             return Choice(kind=kind, reason=f"{kind}: {took}{_and(count, dim, kind, budget)}")

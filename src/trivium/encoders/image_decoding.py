@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", module=r"PIL\b")
 
 # 100 megapixels are 300 MB as RGB; the largest consumer sensors have 50 to 200, delivered at 12 to 50.
 MAX_PIXELS = 100_000_000
-# WebP's decoder takes 14 bytes a pixel, and 328 bytes of a file can claim any size: 100 megapixels took 1.3 GiB and 9 s.
+# WebP takes 14 bytes a pixel, and a file of 328 bytes can claim any size: 100 megapixels took 1.3 GiB and 9 s.
 MAX_WEBP_PIXELS = 64_000_000
 # Pixels that are converted at a time: what lies between a picture's own mode and RGB takes up to 32 bytes a pixel.
 STRIP_PIXELS = 1 << 21

@@ -6,8 +6,10 @@ baseline with convolutional neural networks", arXiv:1808.00773.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 512)
@@ -65,13 +67,20 @@ class AiSFXNet(nn.Module):
             }
         )
 
-    def forward(self, log_mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Map blocks (n, t, mel) to embeddings (n, 512) and logits {head: (n, classes)}."""
+    def forward(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+        """Map blocks (n, t, mel) to embeddings (n, 512) and logits (n, classes), in the order of `HEADS`."""
         x = log_mel.unsqueeze(1)  # (n, 1, t, mel)
         for block in self.blocks:
             x = block(x)
         embedding = x.mean(dim=3).amax(dim=2)  # mean over mel, maximum over time: (n, 512)
-        return embedding, {name: head(embedding) for name, head in self.heads.items()}
+        return embedding, *(head(embedding) for head in self.heads.values())
+
+
+def build_aisfx(folder: Path) -> nn.Module:
+    """Load the network from ``folder`` (model.safetensors)."""
+    net = AiSFXNet()
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    return net.eval()
 
 
 def from_checkpoint_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

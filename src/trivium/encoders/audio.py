@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trivium.encoders.aisfx import HEADS, AiSFXNet
+from trivium.encoders.aisfx import HEADS
 from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, decode_audio
 from trivium.encoders.base import DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
+from trivium.encoders.networks import Network
 
 # The paper's front end (Ma & Lerch 2022, section 3; computed there with Essentia).
 RATE_HZ = 44_100
@@ -23,7 +23,7 @@ LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the train
 # scaled to a peak of 1 have 0.26, to 0.3 0.19, to 0.1 0.14 (docs/models.md, "The level of a sound").
 PEAK = 0.2
 BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
-BLOCKS_PER_PASS = 32
+BLOCKS_PER_PASS = {"cpu": 8, "gpu": 512}
 FRAMES_PER_PASS = 2048  # of the front end, 48 s
 
 
@@ -33,14 +33,9 @@ class AiSFX:
     modality: Modality = "audio"
     dim = 512
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
-        """Load from ``folder`` (model.safetensors)."""
-        from safetensors.torch import load_file
-
-        self._device = torch.device(device)
-        net = AiSFXNet()
-        net.load_state_dict(load_file(folder / "model.safetensors"))
-        self._net = net.eval().to(self._device)
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._blocks_per_pass = BLOCKS_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
 
     @cached_property
     def _front_end(self) -> torch.nn.Module:
@@ -73,29 +68,25 @@ class AiSFX:
         waveform, rate_hz = _checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
         return self._blocks(waveform, rate_hz)
 
-    @torch.inference_mode()
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return embeddings (n, 512) and logits {head: (n, classes)}, each the mean over a clip's blocks."""
-        if not batch:
-            return Features(
-                pooled=np.empty((0, self.dim), np.float32),
-                logits={head: np.empty((0, classes), np.float32) for head, classes in HEADS.items()},
-            )
-        clip = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(blocks) for blocks in batch]))
-        blocks = torch.from_numpy(np.concatenate(batch))  # (blocks of all clips, t, mel)
-        pooled = torch.zeros(len(batch), self.dim)
-        logits = {head: torch.zeros(len(batch), classes) for head, classes in HEADS.items()}
-        for start in range(0, len(blocks), BLOCKS_PER_PASS):
-            rows = clip[start : start + BLOCKS_PER_PASS]
-            embedding, scores = self._net(blocks[start : start + BLOCKS_PER_PASS].to(self._device))
-            pooled.index_add_(0, rows, embedding.cpu())
-            for head, total in logits.items():
-                total.index_add_(0, rows, scores[head].cpu())
-        counts = torch.bincount(clip, minlength=len(batch)).unsqueeze(1)
-        return Features(
-            pooled=(pooled / counts).numpy(),
-            logits={head: (total / counts).numpy() for head, total in logits.items()},
+        ends = np.cumsum([len(blocks) for blocks in batch], dtype=np.intp)
+        return self.block_features(batch).means(
+            [(int(end) - len(blocks), int(end)) for end, blocks in zip(ends, batch, strict=True)]
         )
+
+    def block_features(self, batch: Sequence[Prepared], /) -> Features:
+        """Return embeddings (m, 512) and logits {head: (m, classes)} of all clips' blocks, m in all, in order."""
+        count = sum(len(blocks) for blocks in batch)
+        pooled = np.empty((count, self.dim), np.float32)
+        logits = {head: np.empty((count, classes), np.float32) for head, classes in HEADS.items()}
+        blocks = np.concatenate(batch) if count else np.empty((0, BLOCK_FRAMES, MELS), np.float32)
+        for start in range(0, count, self._blocks_per_pass):  # blocks of many files in one pass
+            rows = slice(start, start + self._blocks_per_pass)
+            pooled[rows], *scores = self._network(blocks[rows])
+            for head, found in zip(logits.values(), scores, strict=True):
+                head[rows] = found
+        return Features(pooled=pooled, logits=logits)
 
     @torch.inference_mode()
     def _blocks(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:

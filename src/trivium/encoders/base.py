@@ -47,6 +47,12 @@ class Features:
     pooled: NDArray[np.float32]  # (n, d)
     logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # classifier head -> (n, c)
 
+    def means(self, segments: Sequence[tuple[int, int]]) -> "Features":
+        """Return one row for each segment (start, stop) of rows: their mean. No segment is empty."""
+        arrays = {"": self.pooled, **self.logits}
+        pooled, *logits = (_segment_means(rows, segments) for rows in arrays.values())
+        return Features(pooled=pooled, logits=dict(zip(self.logits, logits, strict=True)))
+
 
 class Backbone(Protocol):
     """A frozen pretrained network for one modality."""
@@ -100,3 +106,10 @@ def unit_rows(matrix: NDArray[np.floating[Any]]) -> Vectors:
     """Scale each row of ``matrix`` (n, d) to length 1; a zero row stays zero."""
     norms = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(matrix / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+
+
+def _segment_means(rows: NDArray[np.float32], segments: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    means = np.empty((len(segments), rows.shape[1]), np.float32)
+    for place, (start, stop) in enumerate(segments):
+        means[place] = rows[start:stop].mean(axis=0)
+    return means

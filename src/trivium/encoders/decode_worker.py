@@ -3,7 +3,7 @@
 Started by `DecodeSandbox` only. A message in either direction is the length of a JSON object (`LENGTH`), the object,
 and then the raw bytes that it announces:
 
-- To the worker: ``{"modality", "size", "cpu_seconds", "seconds"}`` and the file's bytes.
+- To the worker: ``{"modality", "size", "side", "cpu_seconds", "seconds"}`` and the file's bytes.
 - From the worker: ``{"ready": true}`` once; then for each file ``{"shape": [h, w, 3]}`` and uint8 pixels,
   ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``.
 
@@ -58,7 +58,7 @@ def main(memory_bytes: int) -> None:
             while length := reader.read(LENGTH.size):
                 request = json.loads(reader.read(LENGTH.unpack(length)[0]))
                 _set_time(request["cpu_seconds"], request["seconds"])
-                _answer(link, request["modality"], reader.read(request["size"]))
+                _answer(link, request["modality"], reader.read(request["size"]), request["side"])
                 signal.setitimer(signal.ITIMER_REAL, 0)
     except MemoryError:  # half an answer may be under way
         os._exit(OUT_OF_MEMORY)
@@ -97,10 +97,10 @@ def _set_time(cpu_seconds: float, seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _answer(link: socket.socket, modality: SandboxedModality, data: bytes) -> None:
+def _answer(link: socket.socket, modality: SandboxedModality, data: bytes, side: int | None) -> None:
     try:
         if modality == "image":
-            image = decode_image(data)
+            image = decode_image(data, side=side)
             link.sendall(packed({"shape": [image.height, image.width, 3]}))
             for _, strip in strips(image):
                 link.sendall(strip.tobytes())

@@ -1,25 +1,19 @@
-"""Pictures: EfficientNet-Lite0 features (1280-d) and its 1,000 ImageNet classes, by timm and torchvision.
-
-Source: Tan & Le, "EfficientNet", ICML 2019; the Lite0 variant and its preprocessing are Google's.
-"""
+"""Pictures: EfficientNet-Lite0 features (1280-d) and its 1,000 ImageNet classes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import v2
 
 from trivium.encoders.base import DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
 from trivium.encoders.image_decoding import as_rgb, decode_image
+from trivium.encoders.networks import Network
 
 SIDE = 224  # pixels; what the network was trained on
-# The checkpoint expects (x - 127) / 128 on 0..255 (Google's Lite models, not the ImageNet mean and deviation).
-OFFSET, SCALE = 127.0, 128.0
-CPU_PICTURES_PER_PASS = 8  # the fastest of 1 to 32 on two cores (docs/benchmarks.md)
+PICTURES_PER_PASS = {"cpu": 8, "gpu": 512}
 
 
 class EfficientNetLite0:
@@ -27,16 +21,11 @@ class EfficientNetLite0:
 
     modality: Modality = "image"
     dim = 1280
+    side = SIDE
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
-        """Load from ``folder`` (model.safetensors with timm's names)."""
-        import timm
-        from safetensors.torch import load_file
-
-        self._device = torch.device(device)
-        model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        self._model = model.eval().to(self._device).to(memory_format=torch.channels_last)
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._pictures_per_pass = PICTURES_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode a picture to the network's input size, uint8, shape (3, 224, 224).
@@ -47,48 +36,58 @@ class EfficientNetLite0:
         Raises:
             DecodeError: See `decode_image`.
         """
-        image = _as_image(item)
-        return np.asarray(_fit(v2.functional.pil_to_tensor(image)))
+        return squeezed(rgb_pixels(item, side=self.side), self.side)
 
-    @torch.inference_mode()
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return pooled features (n, 1280) and class scores ``imagenet`` (n, 1000)."""
-        if not batch:
-            return Features(
-                pooled=np.empty((0, self.dim), np.float32),
-                logits={"imagenet": np.empty((0, 1000), np.float32)},
-            )
-        size = CPU_PICTURES_PER_PASS if self._device.type == "cpu" else len(batch)
-        parts = [self._pass(batch[start : start + size]) for start in range(0, len(batch), size)]
-        pooled, logits = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+        pooled = np.empty((len(batch), self.dim), np.float32)
+        logits = np.empty((len(batch), 1000), np.float32)
+        for start in range(0, len(batch), self._pictures_per_pass):
+            rows = slice(start, start + self._pictures_per_pass)
+            pooled[rows], logits[rows] = self._network(np.stack(batch[rows]))
         return Features(pooled=pooled, logits={"imagenet": logits})
 
-    def _pass(self, batch: Sequence[Prepared]) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels = torch.from_numpy(np.stack(batch)).to(self._device)  # (n, 3, h, w) uint8
-        x = ((pixels.float() - OFFSET) / SCALE).contiguous(memory_format=torch.channels_last)
-        pooled = self._model.forward_head(self._model.forward_features(x), pre_logits=True)  # (n, 1280)
-        return pooled, self._model.classifier(pooled)  # (n, 1000)
 
+def rgb_pixels(item: Any, *, side: int) -> NDArray[np.uint8]:
+    """Return the pixels of a path, a file's bytes, a PIL image or an array, shape (h, w, 3).
 
-def _as_image(item: Any) -> Image.Image:
-    if isinstance(item, Image.Image):
-        return as_rgb(item)
+    Args:
+        item: What to decode.
+        side: What it will be brought to: a larger JPEG may be decoded at a part of its size (`decode_image`).
+
+    Raises:
+        DecodeError: See `decode_image`.
+    """
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
             raise DecodeError(f"an array must be uint8 of shape (h, w, 3), got {item.dtype} {item.shape}")
         if not item.size:
             raise DecodeError(f"the picture has no pixels: {item.shape}")
-        return Image.fromarray(item)
-    return decode_image(item_bytes(item))
+        return item
+    image = as_rgb(item) if isinstance(item, Image.Image) else decode_image(item_bytes(item), side=side)
+    return np.asarray(image)
 
 
-def _fit(pixels: torch.Tensor) -> torch.Tensor:
-    """Bring (3, h, w) to (3, 224, 224): the whole picture, squeezed to a square.
+def squeezed(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Bring (h, w, 3) to (3, side, side): the whole picture, squeezed to a square.
 
     The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
     part of a picture").
     """
-    squeezed: torch.Tensor = v2.functional.resize(
-        pixels, [SIDE, SIDE], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-    )
-    return squeezed
+    return resized(pixels, side, side)
+
+
+def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize (h, w, 3) by antialiased bicubic interpolation to (3, height, width).
+
+    torchvision has SIMD code for uint8 whose channels lie together, as decoders give them: 7 times as fast as Pillow.
+    """
+    import torch
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    if not pixels.flags.writeable:  # torch has no read-only tensors, and warns
+        pixels = pixels.copy()
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # (1, 3, h, w) in channels-last memory
+    out = resize(tensor, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return np.ascontiguousarray(out[0].numpy())

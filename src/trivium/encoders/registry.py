@@ -3,9 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from trivium.encoders.base import Backbone, Modality
+from trivium.encoders.graphs import Architecture, Precision
+from trivium.encoders.networks import Network, load_network
 from trivium.encoders.weights import WEIGHTS, Weights, fetch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,58 +24,130 @@ class BackboneSpec:
     dim: int  # width of the pooled features
     weights: Weights
     preprocessing: str  # change it with anything that changes a prepared item
-    build: Callable[[Path, str], Backbone]  # (folder of weights, device)
+    architecture: Callable[[Path], Architecture]  # of the folder of weights
+    build: Callable[[Path, Network], Backbone]
 
     @property
     def revision(self) -> str:
-        """Changes whenever the features of some item may change."""
+        """Changes whenever the features of some item may move by more than a cosine of 0.999."""
         return f"{self.weights.name}-{self.weights.revision}-{self.preprocessing}"
 
 
-def _minilm(folder: Path, device: str) -> Backbone:
+def _minilm(folder: Path) -> Architecture:
+    def build() -> "torch.nn.Module":
+        from trivium.encoders.minilm import build_minilm
+
+        return build_minilm(folder)
+
+    axes = {0: "n", 1: "t"}
+    return Architecture(
+        name=folder.name,
+        build=build,
+        inputs={"tokens": axes, "mask": axes},
+        outputs=["pooled"],
+        examples=lambda: [
+            np.array([[101, 2003, 2023, 102], [101, 102, 0, 0]]),
+            np.array([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        ],
+    )
+
+
+def _efficientnet_lite0(folder: Path) -> Architecture:
+    def build() -> "torch.nn.Module":
+        from trivium.encoders.efficientnet import build_efficientnet_lite0
+
+        return build_efficientnet_lite0(folder)
+
+    def examples() -> list[np.ndarray]:
+        return [np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), np.uint8)]
+
+    return Architecture(
+        name=folder.name, build=build, inputs={"pixels": {0: "n"}}, outputs=["pooled", "imagenet"], examples=examples
+    )
+
+
+def _aisfx(folder: Path) -> Architecture:
+    from trivium.encoders.aisfx import HEADS, build_aisfx
+
+    return Architecture(
+        name=folder.name,
+        build=lambda: build_aisfx(folder),
+        inputs={"log_mel": {0: "n"}},
+        outputs=["embedding", *HEADS],
+        examples=lambda: [np.random.default_rng(0).random((2, 100, 96), np.float32)],
+    )
+
+
+def _text_backbone(folder: Path, network: Network) -> Backbone:
     from trivium.encoders.text import MiniLM
 
-    return MiniLM(folder, device=device)
+    return MiniLM(folder, network)
 
 
-def _efficientnet_lite0(folder: Path, device: str) -> Backbone:
+def _image_backbone(_: Path, network: Network) -> Backbone:
     from trivium.encoders.image import EfficientNetLite0
 
-    return EfficientNetLite0(folder, device=device)
+    return EfficientNetLite0(network)
 
 
-def _aisfx(folder: Path, device: str) -> Backbone:
+def _audio_backbone(_: Path, network: Network) -> Backbone:
     from trivium.encoders.audio import AiSFX
 
-    return AiSFX(folder, device=device)
+    return AiSFX(network)
 
 
 BACKBONES: dict[str, BackboneSpec] = {
     "minilm-l6": BackboneSpec(
-        modality="text", dim=384, weights=WEIGHTS["minilm-l6"], preprocessing="tokens256-1", build=_minilm
+        modality="text",
+        dim=384,
+        weights=WEIGHTS["minilm-l6"],
+        preprocessing="tokens256-1",
+        architecture=_minilm,
+        build=_text_backbone,
     ),
     "efficientnet-lite0": BackboneSpec(
         modality="image",
         dim=1280,
         weights=WEIGHTS["efficientnet-lite0"],
         preprocessing="squeeze224-1",
-        build=_efficientnet_lite0,
+        architecture=_efficientnet_lite0,
+        build=_image_backbone,
     ),
     "aisfx": BackboneSpec(
-        modality="audio", dim=512, weights=WEIGHTS["aisfx"], preprocessing="logmel96-peak0.2-1", build=_aisfx
+        modality="audio",
+        dim=512,
+        weights=WEIGHTS["aisfx"],
+        preprocessing="logmel96-peak0.2-1",
+        architecture=_aisfx,
+        build=_audio_backbone,
     ),
 }
 
 
-def build_backbone(name: str, *, device: str = "cpu", announce: Callable[[str], None] | None = None) -> Backbone:
+def build_backbone(
+    name: str,
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    announce: Callable[[str], None] | None = None,
+) -> Backbone:
     """Load a backbone, fetching its weights on first use.
+
+    Args:
+        name: One of `BACKBONES`.
+        device: See `load_network`.
+        precision: See `load_network`; networks of convolutions have nothing to gain by it, and stay in float32.
+        announce: Called with one line before a download or other work that is done once.
 
     Raises:
         ValueError: If there is no backbone of that name.
         WeightsError: If its weights cannot be had.
     """
     spec = backbone_spec(name)
-    return spec.build(fetch(spec.weights, announce=announce), device)
+    folder = fetch(spec.weights, announce=announce)
+    precision = precision if spec.modality == "text" else "float32"
+    network = load_network(spec.architecture(folder), device=device, precision=precision, announce=announce)
+    return spec.build(folder, network)
 
 
 def backbone_spec(name: str) -> BackboneSpec:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.audio_decoding import MAX_FRAMES, RATES_HZ
 from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.cores import usable_cores
 from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
 from trivium.encoders.image_decoding import MAX_PIXELS
 
@@ -103,7 +104,7 @@ class DecodeSandbox:
         Raises:
             ValueError: If ``workers`` is below 1.
         """
-        count = _cores() if workers is None else workers
+        count = usable_cores() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._limits = limits or Limits()
@@ -123,13 +124,13 @@ class DecodeSandbox:
             return sorted(worker.pid for worker in self._running)
 
     @overload
-    def decode(self, modality: Literal["image"], data: bytes) -> NDArray[np.uint8]: ...
+    def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
     @overload
-    def decode(self, modality: Literal["audio"], data: bytes) -> Sound: ...
+    def decode(self, modality: Literal["audio"], data: bytes, *, side: int | None = None) -> Sound: ...
     @overload
-    def decode(self, modality: Modality, data: bytes) -> DecodedMedia: ...
-    def decode(self, modality: Modality, data: bytes) -> DecodedMedia:
-        """Decode a file's bytes in a worker, as `decode_image` and `decode_audio` would.
+    def decode(self, modality: Modality, data: bytes, *, side: int | None = None) -> DecodedMedia: ...
+    def decode(self, modality: Modality, data: bytes, *, side: int | None = None) -> DecodedMedia:
+        """Decode a file's bytes in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
 
         Returns:
             Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
@@ -148,7 +149,7 @@ class DecodeSandbox:
             while True:
                 is_fresh = not worker.files
                 try:
-                    decoded = worker.decode(modality, data, self._limits)
+                    decoded = worker.decode(modality, data, self._limits, side)
                 except DecodeError:
                     self._give_back(worker)
                     raise
@@ -288,13 +289,16 @@ class _Worker:
             pass
         return False
 
-    def decode(self, modality: Modality, data: bytes, limits: Limits) -> DecodedMedia:
+    def decode(self, modality: Modality, data: bytes, limits: Limits, side: int | None) -> DecodedMedia:
         self.files += 1
         cpu_seconds = limits.cpu_seconds(modality, len(data))
         seconds = cpu_seconds * limits.patience
         deadline = time.monotonic() + seconds
         # The worker's own alarm rings later than ours: it is for when we are gone.
-        request = {"modality": modality, "size": len(data), "cpu_seconds": cpu_seconds, "seconds": 2 * seconds + 1}
+        request = {
+            **{"modality": modality, "size": len(data), "side": side},
+            **{"cpu_seconds": cpu_seconds, "seconds": 2 * seconds + 1},
+        }
         try:
             self._send(packed(request), deadline)
             self._send(data, deadline)
@@ -380,11 +384,6 @@ def _worker_command(memory_bytes: int) -> list[str]:
     package = str(Path(__file__).resolve().parents[2])
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     return [sys.executable, "-I", "-c", BOOTSTRAP, str(memory_bytes), package, *path]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _remaining(deadline: float) -> float:

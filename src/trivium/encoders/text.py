@@ -1,23 +1,33 @@
-"""Text: MiniLM-L6 sentence vectors, mean-pooled over tokens (384-d), by transformers.
+"""Text: MiniLM-L6 sentence vectors (384-d), tokenized in Rust; imports no torch."""
 
-Source: Wang et al., "MiniLM", NeurIPS 2020; Reimers & Gurevych, "Sentence-BERT", EMNLP 2019
-(the checkpoint sentence-transformers/all-MiniLM-L6-v2).
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from trivium.encoders.base import DecodeError, Features, Modality, Prepared
+from trivium.encoders.networks import Network
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.
 MAX_TOKENS = 256
 # Tokenizing is linear, but a text item keeps at most 256 tokens: more characters than this cannot matter.
 MAX_CHARACTERS = 64 * 1024
+# A passage is half of that, so that a hit tells where; the overlap keeps a sentence at the seam whole.
+PASSAGE_TOKENS, OVERLAP_TOKENS = 128, 16
+MAX_DOCUMENT_CHARACTERS = 4 << 20  # about 8,000 passages; what is beyond is not searched
+# Rows times the longest row: on two cores passes of 256 to 4,096 were equally fast, a GPU wants them large.
+TOKENS_PER_PASS = {"cpu": 1024, "gpu": 65_536}
+
+
+class Passage(NamedTuple):
+    """A part of a long text."""
+
+    start: int  # characters
+    stop: int
+    prepared: Prepared
 
 
 class MiniLM:
@@ -26,25 +36,13 @@ class MiniLM:
     modality: Modality = "text"
     dim = 384
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
-        """Load from ``folder`` (model.safetensors, config.json, tokenizer.json), offline."""
-        from safetensors.torch import load_file
-        from transformers import BertConfig, BertModel
-
-        self._device = torch.device(device)
+    def __init__(self, folder: Path, network: Network) -> None:
+        """Take the tokenizer from ``folder`` (tokenizer.json), offline."""
+        self._network = network
+        self._tokens_per_pass = TOKENS_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
         # The Rust tokenizer itself: transformers' wrapper sets truncation on each call, which is not thread-safe.
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._tokenizer.no_padding()
-        config = BertConfig.from_json_file(folder / "config.json")
-        model = cast(torch.nn.Module, BertModel(config, add_pooling_layer=False))
-        state = load_file(folder / "model.safetensors")
-        # The checkpoint carries BERT's unused sentence-pair pooler and a constant; all else must fit exactly.
-        for unused in ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"):
-            del state[unused]
-        model.load_state_dict(state)
-        self._model = model.to(self._device)
-        self._model.train(False)
+        self._tokenizer = _tokenizer(folder, MAX_TOKENS)
+        self._passages = _tokenizer(folder, PASSAGE_TOKENS, OVERLAP_TOKENS)
 
     def prepare(self, item: Any, /) -> Prepared:
         """Return the token ids of a text, shape (t,), t <= 256.
@@ -52,27 +50,75 @@ class MiniLM:
         Raises:
             DecodeError: If the text is empty or blank.
         """
-        if not isinstance(item, str):
-            raise TypeError(f"a text item must be a str, got {type(item).__name__}")
-        if not item.strip():
-            raise DecodeError("the text is empty")
-        # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
-        text = item[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-        return np.asarray(self._tokenizer.encode(text).ids, dtype=np.int64)
+        (ids,) = self.prepare_all([item])
+        return ids
 
-    @torch.inference_mode()
+    def prepare_all(self, items: Sequence[Any]) -> list[Prepared]:
+        """Do what `prepare` does for many texts in one call, which the tokenizer spreads over the cores."""
+        encodings = self._tokenizer.encode_batch([_checked(item)[:MAX_CHARACTERS] for item in items])
+        return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def passages(self, text: str) -> list[Passage]:
+        """Cut a text that is longer than one vector sees into overlapping passages; none if it is not.
+
+        Raises:
+            DecodeError: If the text is empty or blank.
+        """
+        text = _checked(text)[:MAX_DOCUMENT_CHARACTERS]
+        if len(text) < MAX_TOKENS - 2 or not self._tokenizer.encode(text[:MAX_CHARACTERS]).overflowing:
+            return []
+        first = self._passages.encode(text)
+        found = []
+        for encoding in (first, *first.overflowing):
+            offsets = encoding.offsets[1:-1]  # without [CLS] and [SEP]
+            if offsets:
+                found.append(Passage(offsets[0][0], offsets[-1][1], np.asarray(encoding.ids, dtype=np.int64)))
+        return found
+
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the mean of the last layer over each text's tokens, shape (n, 384)."""
-        if not batch:
-            return Features(pooled=np.empty((0, self.dim), np.float32))
-        longest = max(len(ids) for ids in batch)
-        tokens = torch.zeros((len(batch), longest), dtype=torch.int64)  # 0 is [PAD]
-        mask = torch.zeros_like(tokens)
-        for row, ids in enumerate(batch):
-            tokens[row, : len(ids)] = torch.from_numpy(ids)
-            mask[row, : len(ids)] = 1
-        tokens, mask = tokens.to(self._device), mask.to(self._device)
-        hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (n, t, d)
-        weights = mask.unsqueeze(-1).to(hidden.dtype)  # (n, t, 1)
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)  # (n, d)
-        return Features(pooled=pooled.float().cpu().numpy())
+        pooled = np.empty((len(batch), self.dim), np.float32)
+        for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
+            tokens = np.zeros((len(rows), max(len(batch[row]) for row in rows)), np.int64)  # 0 is [PAD]
+            mask = np.zeros_like(tokens)
+            for place, row in enumerate(rows):
+                tokens[place, : len(batch[row])] = batch[row]
+                mask[place, : len(batch[row])] = 1
+            (pooled[rows],) = self._network(tokens, mask)
+        return Features(pooled=pooled)
+
+
+def passes_by_length(lengths: Sequence[int], *, numbers_per_pass: int) -> Iterator[NDArray[np.intp]]:
+    """Group rows of like lengths, so that little is padded: each group times its longest row is within the budget.
+
+    Args:
+        lengths: Of n rows.
+        numbers_per_pass: At least one row is in each group, whatever its length.
+
+    Yields:
+        Positions in ``lengths``; each occurs once.
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop - start + 1) * lengths[order[stop]] <= numbers_per_pass:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _tokenizer(folder: Path, max_tokens: int, overlap: int = 0) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(max_tokens, stride=overlap)
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _checked(item: Any) -> str:
+    if not isinstance(item, str):
+        raise TypeError(f"a text item must be a str, got {type(item).__name__}")
+    if not item.strip():
+        raise DecodeError("the text is empty")
+    # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
+    return item.encode("utf-8", "replace").decode("utf-8")

@@ -16,6 +16,7 @@ import platformdirs
 import trivium
 from trivium.encoders.base import Backbone, Encoder, Modality, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
+from trivium.encoders.graphs import Precision
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
 from trivium.fusion.base import Projection
@@ -61,6 +62,7 @@ class JointSpace:
         *,
         source: str,
         device: str = "cpu",
+        precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare a space; ``source`` is what `load_space` takes, ``announce`` is told before each download."""
@@ -68,6 +70,7 @@ class JointSpace:
         self.space = config.space
         self._config = config
         self._device = device
+        self._precision: Precision = precision
         self._announce = announce
         self._encoders: dict[Modality, Encoder] = {}
         self._lock = threading.Lock()
@@ -90,7 +93,9 @@ class JointSpace:
                 if config is None:
                     known = ", ".join(self.modalities)
                     raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
-                backbone = build_backbone(config.backbone, device=self._device, announce=self._announce)
+                backbone = build_backbone(
+                    config.backbone, device=self._device, precision=self._precision, announce=self._announce
+                )
                 projection = self._projection(config)
                 self._encoders[modality] = ProjectedEncoder(modality, self.space, backbone, projection)
             return self._encoders[modality]
@@ -190,6 +195,7 @@ def load_space(
     name_or_folder: str | os.PathLike[str] = DEFAULT_SPACE,
     *,
     device: str = "cpu",
+    precision: Precision = "float32",
     announce: Callable[[str], None] | None = None,
 ) -> JointSpace:
     """Load a space that ships with Trivium, one of the user's, or any folder with a ``space.json``.
@@ -198,7 +204,8 @@ def load_space(
 
     Args:
         name_or_folder: A name that `space_folders` knows, or a path.
-        device: Where the networks run, as torch names it.
+        device: Where the networks run: see `encoders.networks.load_network`.
+        precision: ``int8`` is faster for texts on a CPU, and less exact (docs/benchmarks.md).
         announce: Called with one line before each download.
 
     Raises:
@@ -211,7 +218,7 @@ def load_space(
             f"no space '{name_or_folder}': known are {', '.join(known)}; a folder must hold a {CONFIG_FILE}"
         )
     source = str(name_or_folder) if str(name_or_folder) in known else str(folder.absolute())
-    return JointSpace(read_space_config(folder), source=source, device=device, announce=announce)
+    return JointSpace(read_space_config(folder), source=source, device=device, precision=precision, announce=announce)
 
 
 def space_folders() -> dict[str, Path]:

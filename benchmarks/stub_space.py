@@ -11,8 +11,11 @@ from trivium.pipeline.space_config import SpaceConfig
 from trivium.pipeline.spaces import JointSpace
 
 
-class StubEncoder:
+class StubEncoder(Encoder):
     """A vector drawn from a seed that the item's bytes give."""
+
+    modality: Modality = "text"
+    space = Space(name="", dim=0, revision="")
 
     def __init__(self, modality: Modality, space: Space) -> None:
         self.modality = modality

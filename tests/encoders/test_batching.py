@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.encoders import DecodeError, Modality, Space, Vectors, encode
+from trivium.encoders import DecodeError, Encoder, Modality, Space, Vectors, encode
 from trivium.encoders.base import Prepared
 
 
-class Counter:
+class Counter(Encoder):
     """Encodes the number i as the row (i, 1), and remembers its batches."""
 
     modality: Modality = "text"

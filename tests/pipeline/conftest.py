@@ -22,8 +22,11 @@ from trivium.pipeline.spaces import JointSpace
 DIM = 16
 
 
-class StubEncoder:
+class StubEncoder(Encoder):
     """Real decoding; the vector is drawn from a seed that the decoded content gives."""
+
+    modality: Modality = "text"
+    space = Space(name="", dim=0, revision="")
 
     def __init__(self, modality: Modality, space: Space, calls: list[str]) -> None:
         self.modality = modality

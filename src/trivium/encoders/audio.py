@@ -1,6 +1,6 @@
 """Sounds: aiSFX embeddings (512-d) and category scores, pooled over a clip's two-second blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from trivium.encoders.aisfx import HEADS
 from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, decode_audio
-from trivium.encoders.base import DecodeError, Features, Modality, Prepared
+from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
 from trivium.encoders.networks import Network
+from trivium.encoders.sandbox import Sound, SoundStream
 
 # The paper's front end (Ma & Lerch 2022, section 3; computed there with Essentia).
 RATE_HZ = 44_100
@@ -27,7 +28,7 @@ BLOCKS_PER_PASS = {"cpu": 8, "gpu": 512}
 FRAMES_PER_PASS = 2048  # of the front end, 48 s
 
 
-class AiSFX:
+class AiSFX(Backbone):
     """The sound-effects network on clips of any length."""
 
     modality: Modality = "audio"
@@ -88,13 +89,59 @@ class AiSFX:
                 head[rows] = found
         return Features(pooled=pooled, logits=logits)
 
+    def blocks(self, sound: Sound | SoundStream) -> Iterator[Prepared]:
+        """Cut a sound into blocks as its samples are taken, arrays of shape (b_i, 100, 96).
+
+        A stream's level is set from its peak before resampling, which moves it by a few per cent.
+        """
+        if not isinstance(sound, SoundStream):
+            yield self._blocks(*sound)
+            return
+        held = np.empty((0, MELS), np.float32)
+        for frames in self._stream_frames(sound):
+            held = np.concatenate([held, frames])
+            count = max(0, (len(held) - BLOCK_FRAMES) // BLOCK_HOP_FRAMES + 1)
+            if count:
+                yield _cut(torch.from_numpy(held[: (count - 1) * BLOCK_HOP_FRAMES + BLOCK_FRAMES]))
+                held = held[count * BLOCK_HOP_FRAMES :]
+
+    def windows(self, count: int, seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+        """Say which of a sound's blocks, ``count`` in all, belong to windows (start, stop) in seconds: at least one."""
+        centres = (np.arange(count) * BLOCK_HOP_FRAMES + BLOCK_FRAMES / 2) * HOP_SAMPLES / RATE_HZ
+        found = []
+        for start, stop in seconds:
+            first, last = (int(place) for place in np.searchsorted(centres, (start, stop)))
+            if first == last:  # a window shorter than a block's hop, or the end that fills no block
+                first = min(first, count - 1)
+                last = first + 1
+            found.append((first, last))
+        return found
+
+    @torch.inference_mode()
+    def _stream_frames(self, stream: SoundStream) -> Iterator[NDArray[np.float32]]:
+        """Yield the log-mel frames of a stream, (t_i, mel), as its samples are taken."""
+        gain = PEAK / max(stream.peak, 1e-9)
+        held = torch.zeros(FFT_SAMPLES // 2)
+        for chunk in _resampled(stream.chunks, stream.rate_hz):
+            held = torch.cat([held, chunk * gain])
+            frames = max(0, (len(held) - FFT_SAMPLES) // HOP_SAMPLES + 1)
+            if frames:
+                yield self._log_mel(held[: (frames - 1) * HOP_SAMPLES + FFT_SAMPLES]).numpy()
+                held = held[frames * HOP_SAMPLES :]
+        held = torch.cat([held, torch.zeros(FFT_SAMPLES // 2)])
+        if len(held) >= FFT_SAMPLES:
+            yield self._log_mel(held).numpy()
+
+    def _log_mel(self, sound: torch.Tensor) -> torch.Tensor:
+        """Return the frames of samples (s,), none of them centred, (t, mel)."""
+        return torch.log10(LOG_GAIN * self._front_end(sound).T + 1) / LOG_FULL_SCALE
+
     @torch.inference_mode()
     def _blocks(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
         from torchaudio.functional import resample
 
         sound = _scaled(torch.from_numpy(waveform), 1.0)  # before resampling, which may overflow on huge samples
-        # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
-        ratio = Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
+        ratio = _ratio(rate_hz)
         if ratio != 1:
             sound = resample(sound, ratio.denominator, ratio.numerator)
         sound = _scaled(sound, PEAK)
@@ -104,13 +151,46 @@ class AiSFX:
         parts = []
         for start in range(0, frames, FRAMES_PER_PASS):  # the spectrum of half an hour at once would take 1 GB
             stop = min(start + FRAMES_PER_PASS, frames)
-            power = self._front_end(sound[start * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + FFT_SAMPLES])  # (mel, t)
-            parts.append(torch.log10(LOG_GAIN * power.T + 1) / LOG_FULL_SCALE)
+            parts.append(self._log_mel(sound[start * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + FFT_SAMPLES]))
         log_mel = torch.cat(parts)  # (t, mel)
         if len(log_mel) < BLOCK_FRAMES:
             log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, BLOCK_FRAMES - len(log_mel)))
         # A last part that does not fill a block is left out, as in the paper.
-        return log_mel.unfold(0, BLOCK_FRAMES, BLOCK_HOP_FRAMES).transpose(1, 2).contiguous().numpy()
+        return _cut(log_mel)
+
+
+def _cut(log_mel: torch.Tensor) -> Prepared:
+    """Cut frames (t, mel) into overlapping blocks (b, 100, mel)."""
+    return log_mel.unfold(0, BLOCK_FRAMES, BLOCK_HOP_FRAMES).transpose(1, 2).contiguous().numpy()
+
+
+def _ratio(rate_hz: int) -> Fraction:
+    # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
+    return Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
+
+
+def _resampled(chunks: Iterable[NDArray[np.float32]], rate_hz: int) -> Iterator[torch.Tensor]:
+    """Resample chunk by chunk, as if it were done in one piece: each chunk is resampled with its neighbours' edges."""
+    from torchaudio.functional import resample
+
+    ratio = _ratio(rate_hz)
+    if ratio == 1:
+        yield from map(torch.from_numpy, chunks)
+        return
+    up, down = ratio.numerator, ratio.denominator
+    # The kernel reaches over 6 periods of the lower rate; whole periods of both rates, so that the samples fall alike.
+    edge = down * -(-7 * max(1, -(-down // up)) // down)
+    piece = down * -(-(1 << 19) // down)
+    held, before = torch.empty(0), 0  # ``before``: samples at the start of ``held`` that are done
+    for chunk in chunks:
+        held = torch.cat([held, torch.from_numpy(chunk)])
+        while len(held) >= before + piece + edge:
+            done = resample(held[: before + piece + edge], down, up)
+            yield done[before * up // down : (before + piece) * up // down]
+            held = held[before + piece - edge :]
+            before = edge
+    if len(held) > before:
+        yield resample(held, down, up)[before * up // down :]
 
 
 def _scaled(sound: torch.Tensor, peak: float) -> torch.Tensor:

@@ -1,6 +1,9 @@
 """Sound files to a mono waveform: any rate and channel count, bounded before allocation, damage noticed."""
 
 import io
+import mmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +14,10 @@ from trivium.encoders.base import DecodeError
 
 MAX_SECONDS = 1800.0
 # Half an hour at 48 kHz: what high rates, in which silence compresses to nothing, may come to.
-MAX_FRAMES = 1800 * 48_000
+USUAL_RATE_HZ = 48_000
+MAX_FRAMES = int(MAX_SECONDS * USUAL_RATE_HZ)
+# Longer sounds are streamed (`sandbox`), a day at most.
+MAX_STREAM_SECONDS = 86_400.0
 UNKNOWN_FRAMES = 1 << 48  # libsndfile's word for a length that the header leaves open is far above
 MAX_CHANNELS = 64
 RATES_HZ = (1_000, 768_000)
@@ -26,6 +32,16 @@ BLOCK_FRAMES = 1 << 18
 MAX_WAVE_CHUNKS = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class ScannedAudio:
+    """A sound that was decoded once from end to end, and found sound."""
+
+    frames: int
+    rate_hz: int
+    peak: float  # largest distance from 0 of the one channel that it is brought to
+    chunks: Callable[[], Iterator[NDArray[np.float32]]]  # all of it, (s_i,); to be called once
+
+
 def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
     """Decode a sound file's bytes to one channel, the mean of all.
 
@@ -35,22 +51,44 @@ def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
     Raises:
         DecodeError: If the content is no known sound, damaged, truncated, empty, not finite, or over a limit.
     """
+    return whole(scan_audio(data, max_seconds=MAX_SECONDS, keep_frames=MAX_FRAMES))
+
+
+def whole(sound: ScannedAudio) -> tuple[NDArray[np.float32], int]:
+    """Return a scanned sound in one piece, shape (s,), and its rate in Hz."""
+    waveform = np.empty(sound.frames, np.float32)
+    start = 0
+    for chunk in sound.chunks():
+        waveform[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return waveform, sound.rate_hz
+
+
+def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int) -> ScannedAudio:
+    """Decode a sound from end to end to see whether it is whole, and how loud.
+
+    Args:
+        data: The file.
+        max_seconds: Longer ones are refused.
+        keep_frames: Up to as many are kept in memory; else ``chunks`` decodes again.
+
+    Raises:
+        DecodeError: As `decode_audio` does.
+    """
     _check_complete(data)
+    kept: list[NDArray[np.float32]] | None = []
+    frames, peak = 0, 0.0
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
-            _check_header(sound)
-            blocks = []
-            frames = 0
-            # read() and not blocks(): that pads a short read with whatever lay in memory.
-            while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                mono = _mean(block)
-                # Both are NaN where there is one.
-                if not (mono.min() >= -FLOAT32_MAX and mono.max() <= FLOAT32_MAX):
-                    raise DecodeError("the sound holds NaN or infinity")
-                blocks.append(mono.astype(np.float32))
-                frames += len(block)
-                _check_length(frames, sound.samplerate)
-            expected, rate = sound.frames, sound.samplerate
+        with soundfile.SoundFile(_file(data)) as sound:
+            _check_header(sound, max_seconds)
+            expected, rate_hz = sound.frames, sound.samplerate
+            for mono in _chunks(sound):
+                frames += len(mono)
+                _check_length(frames, rate_hz, max_seconds)
+                peak = max(peak, float(mono.max()), -float(mono.min()))
+                if kept is not None:
+                    kept.append(mono)
+                    kept = kept if frames <= keep_frames else None
     except DecodeError:
         raise
     except soundfile.LibsndfileError as error:
@@ -60,8 +98,37 @@ def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
     if not frames:
         raise DecodeError("the sound holds no samples")
     if frames < expected and _length_is_exact(data, expected):
-        raise DecodeError(f"truncated: the header says {expected / rate:.2f} s, {frames / rate:.2f} s are there")
-    return _joined(blocks, frames), rate
+        raise DecodeError(f"truncated: the header says {expected / rate_hz:.2f} s, {frames / rate_hz:.2f} s are there")
+    return ScannedAudio(frames, rate_hz, peak, lambda: _again(data) if kept is None else _given_back(kept))
+
+
+def _again(data: bytes | mmap.mmap) -> Iterator[NDArray[np.float32]]:
+    with soundfile.SoundFile(_file(data)) as sound:
+        yield from _chunks(sound)
+
+
+def _given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Yield each chunk and forget it: joined, the sound takes its memory once."""
+    chunks.reverse()
+    while chunks:
+        yield chunks.pop()
+
+
+def _file(data: bytes | mmap.mmap) -> io.BytesIO | mmap.mmap:
+    if isinstance(data, bytes):
+        return io.BytesIO(data)
+    data.seek(0)
+    return data
+
+
+def _chunks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+    # read() and not blocks(): that pads a short read with whatever lay in memory.
+    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        mono = _mean(block)
+        # Both are NaN where there is one.
+        if not (mono.min() >= -FLOAT32_MAX and mono.max() <= FLOAT32_MAX):
+            raise DecodeError("the sound holds NaN or infinity")
+        yield mono.astype(np.float32)
 
 
 def _mean(block: Any) -> NDArray[np.float64]:
@@ -78,17 +145,7 @@ def _mean(block: Any) -> NDArray[np.float64]:
     return total
 
 
-def _joined(blocks: list[NDArray[np.float32]], frames: int) -> NDArray[np.float32]:
-    """Concatenate blocks (s_i,) to one waveform (s,), giving each back as soon as it is copied: half the memory."""
-    waveform = np.empty(frames, np.float32)
-    while blocks:
-        block = blocks.pop()
-        waveform[frames - len(block) : frames] = block
-        frames -= len(block)
-    return waveform
-
-
-def _check_header(sound: soundfile.SoundFile) -> None:
+def _check_header(sound: soundfile.SoundFile, max_seconds: float) -> None:
     if sound.format not in FORMATS or sound.subtype not in SUBTYPES:
         raise DecodeError(f"a kind of sound that is not read: {sound.format} with {sound.subtype}")
     if not 1 <= sound.channels <= MAX_CHANNELS:
@@ -96,26 +153,27 @@ def _check_header(sound: soundfile.SoundFile) -> None:
     if not RATES_HZ[0] <= sound.samplerate <= RATES_HZ[1]:
         raise DecodeError(f"a sample rate of {sound.samplerate} Hz, known are {RATES_HZ[0]} to {RATES_HZ[1]}")
     if sound.frames < UNKNOWN_FRAMES:
-        _check_length(sound.frames, sound.samplerate)
+        _check_length(sound.frames, sound.samplerate, max_seconds)
 
 
-def _check_length(frames: int, rate_hz: int) -> None:
-    if frames > MAX_FRAMES or frames / rate_hz > MAX_SECONDS:
+def _check_length(frames: int, rate_hz: int, max_seconds: float) -> None:
+    max_frames = int(max_seconds * USUAL_RATE_HZ)
+    if frames > max_frames or frames / rate_hz > max_seconds:
         raise DecodeError(
-            f"too long: {frames / rate_hz:,.0f} s ({frames:,} samples a channel), the limit is {MAX_SECONDS:,.0f} s "
-            f"and {MAX_FRAMES:,}; cut it into parts"
+            f"too long: {frames / rate_hz:,.0f} s ({frames:,} samples a channel), the limit is {max_seconds:,.0f} s "
+            f"and {max_frames:,}; cut it into parts"
         )
 
 
-def _length_is_exact(data: bytes, frames: int) -> bool:
+def _length_is_exact(data: bytes | mmap.mmap, frames: int) -> bool:
     """Whether the header states the length; an MP3 without a Xing or Info header, or a piped FLAC, does not."""
     if frames >= UNKNOWN_FRAMES:
         return False
-    is_mpeg = not data.startswith((b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS"))
+    is_mpeg = data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS")
     return not is_mpeg or any(tag in data[: 1 << 18] for tag in (b"Xing", b"Info"))
 
 
-def _check_complete(data: bytes) -> None:
+def _check_complete(data: bytes | mmap.mmap) -> None:
     """Notice a cut-off file where libsndfile would quietly return what is left."""
     if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
         _check_wave(data, "big" if data[:4] == b"RIFX" else "little")
@@ -130,7 +188,7 @@ def _check_complete(data: bytes) -> None:
             raise DecodeError("truncated: the last Ogg page is cut off")
 
 
-def _check_wave(data: bytes, order: Literal["little", "big"]) -> None:
+def _check_wave(data: bytes | mmap.mmap, order: Literal["little", "big"]) -> None:
     position, long_size = 12, 0
     for _ in range(MAX_WAVE_CHUNKS):
         if position + 8 > len(data):

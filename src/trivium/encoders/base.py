@@ -5,9 +5,9 @@ features into a `Space` whose vectors may be compared. Nothing here imports torc
 which only handles vectors stays light.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,12 @@ class Features:
     pooled: NDArray[np.float32]  # (n, d)
     logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # classifier head -> (n, c)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Features]") -> "Features":
+        """Return the rows of several, one after the other; there is at least one."""
+        logits = {head: np.concatenate([part.logits[head] for part in parts]) for head in parts[0].logits}
+        return cls(pooled=np.concatenate([part.pooled for part in parts]), logits=logits)
+
     def means(self, segments: Sequence[tuple[int, int]]) -> "Features":
         """Return one row for each segment (start, stop) of rows: their mean. No segment is empty."""
         arrays = {"": self.pooled, **self.logits}
@@ -54,8 +60,16 @@ class Features:
         return Features(pooled=pooled, logits=dict(zip(self.logits, logits, strict=True)))
 
 
+class Passage(NamedTuple):
+    """A part of a long text, ready to be embedded."""
+
+    start: int  # characters
+    stop: int
+    prepared: Prepared
+
+
 class Backbone(Protocol):
-    """A frozen pretrained network for one modality."""
+    """A frozen pretrained network for one modality. What has a body here is for those that can do more to override."""
 
     @property
     def modality(self) -> Modality:
@@ -76,12 +90,38 @@ class Backbone(Protocol):
         ...
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Run one forward pass on the device; row i belongs to ``batch[i]``; no gradient."""
+        """Run the batch through the network, in passes of the best size; row i belongs to ``batch[i]``."""
         ...
+
+    @property
+    def side(self) -> int | None:
+        """What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`)."""
+        return None
+
+    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
+        """Prepare many items; the same as one by one, and faster where they can share work."""
+        return [self.prepare(item) for item in items]
+
+    def passages(self, text: str, /) -> Sequence[Passage]:
+        """Cut a text that is longer than one vector sees into passages; none if it is not."""
+        del text
+        return ()
+
+    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
+        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
+        raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
+
+    def block_features(self, batch: Sequence[Prepared], /) -> Features:
+        """Return one row for each block of all sounds, in order."""
+        raise TypeError(f"{type(self).__name__} has no blocks in {len(batch)} items")
+
+    def windows(self, count: int, seconds: Sequence[tuple[float, float]], /) -> list[tuple[int, int]]:
+        """Say which of ``count`` blocks belong to windows (start, stop) in seconds."""
+        raise TypeError(f"{type(self).__name__} has no windows: {count} blocks, {len(seconds)} windows")
 
 
 class Encoder(Protocol):
-    """One modality's way into a space."""
+    """One modality's way into a space. What has a body here is for encoders that can do more to override."""
 
     @property
     def modality(self) -> Modality:
@@ -100,6 +140,28 @@ class Encoder(Protocol):
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d), in order."""
         ...
+
+    @property
+    def side(self) -> int | None:
+        """What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`)."""
+        return None
+
+    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
+        """Prepare many items; the same as one by one, and faster where they can share work."""
+        return [self.prepare(item) for item in items]
+
+    def passages(self, text: str, /) -> Sequence[Passage]:
+        """Cut a text that is longer than one vector sees into passages; none if it is not."""
+        del text
+        return ()
+
+    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
+        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
+        raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
+
+    def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
+        """Return the vector of a whole sound and one for each window (start, stop), shape (1 + windows, d)."""
+        raise TypeError(f"{type(self).__name__} has no windows: {blocks!r}, {len(seconds)} windows")
 
 
 def unit_rows(matrix: NDArray[np.floating[Any]]) -> Vectors:

@@ -3,9 +3,11 @@
 Started by `DecodeSandbox` only. A message in either direction is the length of a JSON object (`LENGTH`), the object,
 and then the raw bytes that it announces:
 
-- To the worker: ``{"modality", "size", "side", "cpu_seconds", "seconds"}`` and the file's bytes.
+- To the worker: ``{"modality", "size", "side", "streams", "cpu_seconds", "seconds"}`` and the file's bytes, or with a
+  size of null one byte that carries the file's descriptor.
 - From the worker: ``{"ready": true}`` once; then for each file ``{"shape": [h, w, 3]}`` and uint8 pixels,
-  ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``.
+  ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has a ``peak``
+  too if ``streams``; its samples are decoded as they are taken.
 
 Importing this module does nothing; `main` locks the process down for good.
 """
@@ -14,6 +16,7 @@ import contextlib
 import ctypes
 import json
 import math
+import mmap
 import os
 import resource
 import signal
@@ -21,21 +24,21 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from trivium.encoders.audio_decoding import decode_audio
+from trivium.encoders.audio_decoding import MAX_STREAM_SECONDS, decode_audio, scan_audio, whole
 from trivium.encoders.base import DecodeError
 from trivium.encoders.image_decoding import decode_image, strips
 
+STREAM_FRAMES = 600 * 48_000  # ten minutes: longer sounds are streamed where that is asked for
 LENGTH = struct.Struct("<I")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_REASON_CHARACTERS = 4000  # of up to 12 bytes each in JSON
+CHANGED = 78  # the exit status when a file gave other samples the second time
 OUT_OF_MEMORY = 77  # the exit status that says so
 OUT_OF_MEMORY_WORDS = ("out of memory error", "malloc () failed")  # Pillow's codecs, libsndfile
 MAX_OPEN_FILES = 64
-
-SandboxedModality: TypeAlias = Literal["image", "audio"]
 
 
 def packed(header: Mapping[str, Any]) -> bytes:
@@ -53,13 +56,13 @@ def main(memory_bytes: int) -> None:
     os.close(null)
     _lock_down(memory_bytes)
     try:
-        with link.makefile("rb") as reader:
-            link.sendall(packed({"ready": True}))
-            while length := reader.read(LENGTH.size):
-                request = json.loads(reader.read(LENGTH.unpack(length)[0]))
-                _set_time(request["cpu_seconds"], request["seconds"])
-                _answer(link, request["modality"], reader.read(request["size"]), request["side"])
-                signal.setitimer(signal.ITIMER_REAL, 0)
+        link.sendall(packed({"ready": True}))
+        while length := _received(link, LENGTH.size):
+            request = json.loads(_received(link, LENGTH.unpack(length)[0]))
+            _set_time(request["cpu_seconds"], request["seconds"])
+            with _file(link, request["size"]) as data:
+                _answer(link, request, data)
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except MemoryError:  # half an answer may be under way
         os._exit(OUT_OF_MEMORY)
     except ConnectionError:  # the parent is gone
@@ -97,15 +100,52 @@ def _set_time(cpu_seconds: float, seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _answer(link: socket.socket, modality: SandboxedModality, data: bytes, side: int | None) -> None:
+def _received(link: socket.socket, size: int) -> bytes:
+    """Read so many bytes; none if the parent is gone. Not buffered: a descriptor comes with its own byte."""
+    parts = bytearray(size)
+    view = memoryview(parts)
+    while view:
+        if not (count := link.recv_into(view)):
+            return b""
+        view = view[count:]
+    return bytes(parts)
+
+
+@contextlib.contextmanager
+def _file(link: socket.socket, size: int | None) -> Iterator[bytes | mmap.mmap]:
+    """Take a file as its bytes, or map the one whose descriptor comes."""
+    if size is not None:
+        yield _received(link, size)
+        return
+    _, (descriptor,), _, _ = socket.recv_fds(link, 1, 1)
     try:
-        if modality == "image":
-            image = decode_image(data, side=side)
+        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
+    finally:
+        os.close(descriptor)
+
+
+def _answer(link: socket.socket, request: Mapping[str, Any], data: bytes | mmap.mmap) -> None:
+    try:
+        if request["modality"] == "image":
+            image = decode_image(bytes(data), side=request["side"])
             link.sendall(packed({"shape": [image.height, image.width, 3]}))
             for _, strip in strips(image):
                 link.sendall(strip.tobytes())
+            return
+        sound = (
+            scan_audio(data, max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES) if request["streams"] else None
+        )
+        if sound is not None and sound.frames > STREAM_FRAMES:
+            link.sendall(packed({"shape": [sound.frames], "rate_hz": sound.rate_hz, "peak": sound.peak}))
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the parent takes it when it likes
+            try:
+                for chunk in sound.chunks():
+                    link.sendall(chunk.data.cast("B"))
+            except DecodeError:  # it was sound the first time: the file has changed, and samples are announced
+                os._exit(CHANGED)
         else:
-            waveform, rate_hz = decode_audio(data)
+            waveform, rate_hz = decode_audio(bytes(data)) if sound is None else whole(sound)
             link.sendall(packed({"shape": list(waveform.shape), "rate_hz": rate_hz}))
             link.sendall(waveform.data.cast("B"))
     except (ConnectionError, MemoryError):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trivium.encoders.base import DecodeError, Features, Modality, Prepared
+from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
 from trivium.encoders.image_decoding import as_rgb, decode_image
 from trivium.encoders.networks import Network
@@ -16,7 +16,7 @@ SIDE = 224  # pixels; what the network was trained on
 PICTURES_PER_PASS = {"cpu": 8, "gpu": 512}
 
 
-class EfficientNetLite0:
+class EfficientNetLite0(Backbone):
     """The ImageNet classifier, cut open: pooled features and class scores."""
 
     modality: Modality = "image"

@@ -16,16 +16,16 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.audio_decoding import MAX_FRAMES, RATES_HZ
+from trivium.encoders.audio_decoding import MAX_FRAMES, MAX_STREAM_SECONDS, RATES_HZ, USUAL_RATE_HZ
 from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
@@ -33,7 +33,10 @@ from trivium.encoders.image_decoding import MAX_PIXELS
 
 Sound: TypeAlias = tuple[NDArray[np.float32], int]  # (s,), rate in Hz
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+T = TypeVar("T")
 
+STREAM_CHUNK_FRAMES = 1 << 20
+STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
 START_SECONDS = 60.0  # 0.3 on an idle machine
 END_SECONDS = 1.0  # from a closed socket to the exit status
 MAX_FILES = 1000  # of one worker, in case that a library leaks; a new one costs as much as 0.3 ms a file
@@ -79,10 +82,14 @@ class Limits:
     # Address space. 100 megapixels of WebP with alpha take 1.85 GiB, 0.12 of them for Python and the libraries.
     memory_bytes: int = 2 << 30
 
-    def cpu_seconds(self, modality: Modality, size_bytes: int) -> float:
+    # A day of MP3 takes 134 s: it is decoded twice.
+    most_stream_seconds: float = 600.0
+
+    def cpu_seconds(self, modality: Modality, size_bytes: int, *, streams: bool = False) -> float:
         """Processor time for a file of this size."""
         seconds = self.audio_seconds if modality == "audio" else self.image_seconds
-        return min(seconds + size_bytes / self.bytes_per_second, self.most_seconds)
+        most = self.most_stream_seconds if streams else self.most_seconds
+        return min(seconds + size_bytes / self.bytes_per_second, most)
 
 
 class DecodeSandbox:
@@ -142,6 +149,46 @@ class DecodeSandbox:
         """
         if modality not in ("image", "audio"):
             raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
+        request = _Request(modality, data, self._limits, side=side)
+        if modality == "image":
+            return self._ask(request, _Worker.picture)
+        return self._ask(request, _Worker.sound)
+
+    def sound(self, source: bytes | int) -> "Sound | SoundStream":
+        """Decode a sound of up to a day: whole, or as a stream if it is longer than `STREAM_FRAMES`.
+
+        Args:
+            source: A file's bytes, or the descriptor of a file that is open for reading and does not change; it must
+                stay open until a stream is at its end.
+
+        Raises:
+            DecodeError: As `decode` does. The whole file has been decoded once when this returns.
+            SandboxError: As `decode` does.
+        """
+        return self._ask(_Request("audio", source, self._limits, streams=True), self._sound_or_stream)
+
+    def _sound_or_stream(self, worker: "_Worker", answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
+        if "peak" not in answer:
+            return worker.sound(answer, deadline)
+        return SoundStream(*_stream_shape(answer), chunks=self._streamed(worker, answer["shape"][0]))
+
+    def _streamed(self, worker: "_Worker", frames: int) -> Generator[NDArray[np.float32]]:
+        """Yield what a worker sends as it is asked for; the worker is of this stream alone until then."""
+        try:
+            while frames:
+                chunk = worker.samples(min(frames, STREAM_CHUNK_FRAMES), time.monotonic() + STREAM_SECONDS)
+                frames -= len(chunk)
+                yield chunk
+        except _WorkerFailed as failure:
+            raise DecodeError(failure.reason) from None
+        finally:
+            if frames:
+                self._end(worker)
+            else:
+                self._give_back(worker)
+
+    def _ask(self, request: "_Request", take: "Callable[[_Worker, dict[str, Any], float], T]") -> T:
+        """Have a worker decode a file, and take its answer."""
         if os.getpid() != self._process:
             raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
         with self._slots:
@@ -149,7 +196,7 @@ class DecodeSandbox:
             while True:
                 is_fresh = not worker.files
                 try:
-                    decoded = worker.decode(modality, data, self._limits, side)
+                    taken = worker.ask(request, take)
                 except DecodeError:
                     self._give_back(worker)
                     raise
@@ -164,8 +211,9 @@ class DecodeSandbox:
                     self._end(worker)  # an answer may be under way
                     raise
                 else:
-                    self._give_back(worker)
-                    return decoded
+                    if not isinstance(taken, SoundStream):
+                        self._give_back(worker)
+                    return taken
 
     def close(self) -> None:
         """End all workers; a `decode` in another thread ends with a ValueError."""
@@ -229,6 +277,34 @@ class DecodeSandbox:
             raise ValueError("the sandbox is closed")
 
 
+@dataclass(frozen=True, slots=True)
+class SoundStream:
+    """A long sound: what is known of it, and its samples as they are taken."""
+
+    frames: int
+    rate_hz: int
+    peak: float  # largest distance from 0
+    chunks: Generator[NDArray[np.float32]]  # (s_i,), in all ``frames``; closing it early ends its worker
+
+
+class _Request:
+    """What a worker is asked."""
+
+    def __init__(
+        self, modality: Modality, source: bytes | int, limits: Limits, *, side: int | None = None, streams: bool = False
+    ) -> None:
+        self.source = source
+        self.limits = limits
+        size = os.fstat(source).st_size if isinstance(source, int) else len(source)
+        self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
+        self.seconds = self.cpu_seconds * limits.patience
+        self.header = {
+            **{"modality": modality, "size": None if isinstance(source, int) else size, "side": side},
+            # The worker's own alarm rings later than ours: it is for when we are gone.
+            **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
+        }
+
+
 class _WorkerFailed(Exception):
     """A worker that gave no usable answer; ``is_final`` if another would not either."""
 
@@ -289,38 +365,51 @@ class _Worker:
             pass
         return False
 
-    def decode(self, modality: Modality, data: bytes, limits: Limits, side: int | None) -> DecodedMedia:
+    def ask(self, request: "_Request", take: "Callable[[_Worker, dict[str, Any], float], T]") -> T:
         self.files += 1
-        cpu_seconds = limits.cpu_seconds(modality, len(data))
-        seconds = cpu_seconds * limits.patience
-        deadline = time.monotonic() + seconds
-        # The worker's own alarm rings later than ours: it is for when we are gone.
-        request = {
-            **{"modality": modality, "size": len(data), "side": side},
-            **{"cpu_seconds": cpu_seconds, "seconds": 2 * seconds + 1},
-        }
+        deadline = time.monotonic() + request.seconds
         try:
-            self._send(packed(request), deadline)
-            self._send(data, deadline)
+            self._send(packed(request.header), deadline)
+            if isinstance(request.source, int):
+                self._link.settimeout(_remaining(deadline))
+                socket.send_fds(self._link, [b"f"], [request.source])
+            else:
+                self._send(request.source, deadline)
             answer = self._header(deadline)
             if isinstance(reason := answer.get("refused"), str) and reason:
                 raise DecodeError(reason)
-            if modality == "image":
-                pixels = np.empty(_picture_shape(answer), np.uint8)
-                self._fill(pixels.data.cast("B"), deadline)
-                return pixels
-            frames, rate_hz = _sound_shape(answer)
-            waveform = np.empty(frames, np.float32)
-            self._fill(waveform.data.cast("B"), deadline)
+            return take(self, answer, deadline)
         except TimeoutError:
-            raise _WorkerFailed(f"took longer than {seconds:.3g} s to decode", is_final=True) from None
+            raise _WorkerFailed(f"took longer than {request.seconds:.3g} s to decode", is_final=True) from None
         except (OSError, EOFError):
-            raise self._death(limits, cpu_seconds) from None
+            raise self._death(request.limits, request.cpu_seconds) from None
+
+    def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:
+        pixels = np.empty(_picture_shape(answer), np.uint8)
+        self._fill(pixels.data.cast("B"), deadline)
+        return pixels
+
+    def sound(self, answer: dict[str, Any], deadline: float) -> Sound:
+        frames, rate_hz = _sound_shape(answer)
+        return self._samples(frames, deadline), rate_hz
+
+    def samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
+        """Take the next part of a stream."""
+        try:
+            return self._samples(frames, deadline)
+        except TimeoutError:
+            raise _WorkerFailed("took too long to decode") from None
+        except (OSError, EOFError):
+            raise _WorkerFailed(f"the decoder crashed on it ({_fate(self._exit_status())})") from None
+
+    def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
+        waveform = np.empty(frames, np.float32)
+        self._fill(waveform.data.cast("B"), deadline)
         with np.errstate(invalid="ignore"):
             total = waveform.sum(dtype=np.float64)  # cannot overflow, and needs no memory
         if not math.isfinite(total):
             raise _nonsense()
-        return waveform, rate_hz
+        return waveform
 
     def kill(self) -> None:
         self._process.kill()
@@ -417,6 +506,15 @@ def _sound_shape(answer: dict[str, Any]) -> tuple[int, int]:
         case [int(frames)], int(rate_hz) if type(frames) is type(rate_hz) is int:  # not bool
             if 0 < frames <= MAX_FRAMES and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
                 return frames, rate_hz
+    raise _nonsense()
+
+
+def _stream_shape(answer: dict[str, Any]) -> tuple[int, int, float]:
+    match answer.get("shape"), answer.get("rate_hz"), answer.get("peak"):
+        case [int(frames)], int(rate_hz), float(peak) if type(frames) is type(rate_hz) is int:  # not bool
+            is_possible = 0 < frames <= MAX_STREAM_SECONDS * USUAL_RATE_HZ and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]
+            if is_possible and math.isfinite(peak) and peak >= 0:
+                return frames, rate_hz, peak
     raise _nonsense()
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import DecodeError, Features, Modality, Prepared
+from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
 from trivium.encoders.networks import Network
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.
@@ -22,15 +22,7 @@ MAX_DOCUMENT_CHARACTERS = 4 << 20  # about 8,000 passages; what is beyond is not
 TOKENS_PER_PASS = {"cpu": 1024, "gpu": 65_536}
 
 
-class Passage(NamedTuple):
-    """A part of a long text."""
-
-    start: int  # characters
-    stop: int
-    prepared: Prepared
-
-
-class MiniLM:
+class MiniLM(Backbone):
     """The all-MiniLM-L6-v2 sentence encoder."""
 
     modality: Modality = "text"

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,17 @@ import numpy as np
 import platformdirs
 
 import trivium
-from trivium.encoders.base import Backbone, Encoder, Modality, Prepared, Space, Vectors, unit_rows
+from trivium.encoders.base import (
+    Backbone,
+    Encoder,
+    Features,
+    Modality,
+    Passage,
+    Prepared,
+    Space,
+    Vectors,
+    unit_rows,
+)
 from trivium.encoders.batching import encode
 from trivium.encoders.graphs import Precision
 from trivium.encoders.registry import backbone_spec, build_backbone
@@ -51,6 +61,29 @@ class ProjectedEncoder:
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d)."""
         return self.projection(self.backbone.features(batch))
+
+    @property
+    def side(self) -> int | None:
+        """What pictures are brought to, in pixels."""
+        return self.backbone.side
+
+    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
+        """Prepare many items in one call."""
+        return self.backbone.prepare_all(items)
+
+    def passages(self, text: str, /) -> Sequence[Passage]:
+        """Cut a long text into passages."""
+        return self.backbone.passages(text)
+
+    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
+        """Cut a sound into blocks."""
+        return self.backbone.blocks(sound)
+
+    def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
+        """Return the vector of a whole sound and of each window, shape (1 + windows, d)."""
+        features = Features.joined([self.backbone.block_features([part]) for part in blocks])
+        count = len(features.pooled)
+        return self.projection(features.means([(0, count), *self.backbone.windows(count, seconds)]))
 
 
 class JointSpace:

@@ -1,0 +1,162 @@
+"""The hot path: jobs are loaded in threads, encoded in batches by the devices, and come back in order.
+
+    jobs -> load (threads: read, decode, prepare) -> batches -> encode (a thread for each device) -> caller
+
+Each stage works while the others do; what waits between them is bounded, so memory stays flat however many jobs there
+are. The caller is a stage too: while it writes what it was given, the next batches are loaded and encoded.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+J = TypeVar("J")
+L = TypeVar("L")
+R = TypeVar("R")
+BATCHES_AHEAD = 2  # loaded, or being loaded, beside those that are being encoded
+
+
+@dataclass(slots=True)
+class StageStats:
+    """What one stage has done so far."""
+
+    name: str
+    workers: int
+    items: int = 0
+    busy_seconds: float = 0.0  # of all workers together
+    queued: int = 0  # items that wait for it now
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def working(self, items: int = 1) -> Iterator[None]:
+        """Count the time that the block takes, and these items as done."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(time.perf_counter() - started, items)
+
+    def add(self, seconds: float, items: int = 1) -> None:
+        """Count work that was timed elsewhere."""
+        with self._lock:
+            self.busy_seconds += seconds
+            self.items += items
+
+    def busy_share(self, seconds: float) -> float:
+        """Share of its workers' time that it was busy, 0 to 1, of this many seconds by the clock."""
+        return min(self.busy_seconds / max(seconds * self.workers, 1e-9), 1.0)
+
+
+class Stats:
+    """Counters of a run, for each stage; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.stages: list[StageStats] = []
+        self.started = time.perf_counter()
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, by the clock."""
+        return time.perf_counter() - self.started
+
+    def stage(self, name: str, *, workers: int = 1) -> StageStats:
+        """Return the stage of this name; the first call makes it."""
+        with self._lock:
+            for stage in self.stages:
+                if stage.name == name:
+                    return stage
+            self.stages.append(StageStats(name, workers))
+            return self.stages[-1]
+
+    def limiting(self) -> StageStats | None:
+        """Return the stage whose workers are busiest: more of its resource would make the run faster."""
+        seconds = self.seconds
+        return max(self.stages, key=lambda stage: stage.busy_share(seconds), default=None)
+
+
+def run(
+    jobs: Iterable[J],
+    *,
+    load: Callable[[J], L],
+    encode: Sequence[Callable[[list[L]], R]],
+    batch_items: int,
+    loaders: int,
+    cost: Callable[[J], float] = lambda _: 0.0,
+    batch_cost: float = float("inf"),
+    stats: Stats | None = None,
+) -> Iterator[tuple[list[L], R]]:
+    """Load and encode jobs; yield each batch as it was loaded with what encoding it gave, in the order of the jobs.
+
+    When the caller stops early, by an error or Ctrl-C, what has not begun is dropped and what runs is waited for.
+
+    Args:
+        jobs: Taken as they are needed.
+        load: Runs in several threads at once. What it raises is raised here; a bad item that should cost no more than
+            itself is for it to return as a value.
+        encode: One for each device; each is called by one thread at a time.
+        batch_items: Most jobs in a batch, at least 1.
+        loaders: Threads that load.
+        cost: What a job will take in memory, in any unit.
+        batch_cost: Most of that in a batch, unless a single job takes more.
+        stats: Where to count.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+    if min(batch_items, loaders, len(encode)) < 1:
+        raise ValueError(
+            f"batch_items, loaders and encoders must be at least 1, got {batch_items, loaders, len(encode)}"
+        )
+    counted = (stats or Stats()).stage("encode", workers=len(encode))
+    free = deque(encode)  # thread-safe; as many threads as entries, so none finds it empty
+
+    def encode_batch(batch: list[L]) -> R:
+        device = free.popleft()
+        try:
+            with counted.working(len(batch)):
+                return device(batch)
+        finally:
+            free.append(device)
+
+    loading = ThreadPoolExecutor(loaders, thread_name_prefix="load")
+    encoding = ThreadPoolExecutor(len(encode), thread_name_prefix="encode")
+    ahead: deque[list[Future[L]]] = deque()
+    encoded: deque[tuple[list[L], Future[R]]] = deque()
+    batches = _batches(jobs, batch_items, cost, batch_cost)
+    try:
+        while True:
+            while len(ahead) < BATCHES_AHEAD and (batch := next(batches, None)):
+                ahead.append([loading.submit(load, job) for job in batch])
+            if ahead and len(encoded) <= len(encode):
+                loaded = [future.result() for future in ahead.popleft()]
+                encoded.append((loaded, encoding.submit(encode_batch, loaded)))
+                counted.queued = sum(len(waiting) for waiting, _ in encoded)
+            elif encoded:
+                loaded, future = encoded.popleft()
+                yield loaded, future.result()
+                counted.queued = sum(len(waiting) for waiting, _ in encoded)
+            else:
+                return
+    finally:
+        loading.shutdown(cancel_futures=True)
+        encoding.shutdown(cancel_futures=True)
+
+
+def _batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], batch_cost: float) -> Iterator[list[J]]:
+    batch: list[J] = []
+    total = 0.0
+    for job in jobs:
+        price = cost(job)
+        if batch and (len(batch) == batch_items or total + price > batch_cost):
+            yield batch
+            batch, total = [], 0.0
+        batch.append(job)
+        total += price
+    if batch:
+        yield batch

@@ -63,7 +63,7 @@ class StubSpace(JointSpace):
     def modalities(self) -> tuple[Modality, ...]:
         return self._modalities
 
-    def encoder(self, modality: Modality) -> Encoder:
+    def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
         return StubEncoder(modality, self.space, self.calls)
 
 

@@ -455,7 +455,6 @@ def test_batches_of_any_size_give_the_same_collection(
     results = []
     for size in (1, 2, 100):
         monkeypatch.setattr(ingestion, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
-        monkeypatch.setattr(ingestion, "EMBED_ITEMS", size)
         collection = Collection.open(tmp_path / f"c{size}", space=make_space())  # type: ignore[arg-type]
         collection.add(media)
         results.append([(hit.path, round(hit.score, 6)) for hit in collection.search(text="x", k=20)])

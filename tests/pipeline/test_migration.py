@@ -46,8 +46,8 @@ def newer(make_space: MakeSpace) -> Any:
 def turned(space: Any) -> Any:
     encoder = space.encoder
 
-    def turned_encoder(modality: Modality) -> Any:
-        made = encoder(modality)
+    def turned_encoder(modality: Modality, replica: int = 0) -> Any:
+        made = encoder(modality, replica)
         embed = made.embed
         made.embed = lambda batch: np.roll(embed(batch), 1, axis=1)
         return made
@@ -227,7 +227,7 @@ def test_what_the_new_space_cannot_decode_is_told(store: Store, newer: Any) -> N
     encoder = newer.encoder
 
     def refusing(modality: Modality) -> Any:
-        made = encoder(modality)
+        made = encoder(modality, replica)
         if modality == "image":
 
             def refuse(item: Any) -> Any:
@@ -274,7 +274,7 @@ def test_bad_vectors_are_refused_with_numbers(store: Store, newer: Any, vectors:
     encoder = newer.encoder
 
     def broken(modality: Modality) -> Any:
-        made = encoder(modality)
+        made = encoder(modality, replica)
         made.embed = lambda batch: vectors
         return made
 

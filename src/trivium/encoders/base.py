@@ -40,6 +40,10 @@ class DecodeError(Exception):
         self.reason = reason
 
 
+class UnreadableError(DecodeError):
+    """An item whose bytes cannot be had just now: nothing is known of their content."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """What a frozen backbone says about n items."""

@@ -9,7 +9,7 @@ are. The caller is a stage too: while it writes what it was given, the next batc
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ def run(
     cost: Callable[[J], float] = lambda _: 0.0,
     batch_cost: float = float("inf"),
     stats: Stats | None = None,
-) -> Iterator[tuple[list[L], R]]:
+) -> Generator[tuple[list[L], R]]:
     """Load and encode jobs; yield each batch as it was loaded with what encoding it gave, in the order of the jobs.
 
     When the caller stops early, by an error or Ctrl-C, what has not begun is dropped and what runs is waited for.

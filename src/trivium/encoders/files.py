@@ -1,22 +1,93 @@
 """Reading a media file safely: regular files only, bounded, and the bytes that are hashed are the bytes decoded."""
 
+import hashlib
 import os
 import stat
+from io import BufferedReader
+from typing import Self
 
-from trivium.encoders.base import DecodeError
+from trivium.encoders.base import DecodeError, UnreadableError
 
 # A 100-megapixel camera raw-to-TIFF export has 600 MB; nothing that we decode in one piece is larger.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
 
 
-def read_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Read one regular file whole.
+class OpenedFile:
+    """A regular file that is open, and was looked at: read whole, or hashed and read piece by piece by others."""
+
+    def __init__(self, file: BufferedReader, status: os.stat_result) -> None:
+        self._file = file
+        self._status = status
+
+    @property
+    def size(self) -> int:
+        """Bytes, when it was opened."""
+        return self._status.st_size
+
+    @property
+    def descriptor(self) -> int:
+        """For whoever reads it piece by piece; valid until `close`."""
+        return self._file.fileno()
+
+    def read(self) -> bytes:
+        """Return all of it.
+
+        Raises:
+            DecodeError: If it cannot be read, is empty, or changes meanwhile.
+        """
+        try:
+            data = self._file.read(self.size + 1)
+        except OSError as error:
+            raise UnreadableError(f"cannot be read: {error.strerror}") from None
+        self.require_unchanged(len(data))
+        if not data:
+            raise UnreadableError("the file is empty")
+        return data
+
+    def sha256(self) -> bytes:
+        """Hash all of it in little memory.
+
+        Raises:
+            DecodeError: As `read` does.
+        """
+        try:
+            digest = hashlib.file_digest(self._file, "sha256").digest()
+        except OSError as error:
+            raise UnreadableError(f"cannot be read: {error.strerror}") from None
+        self.require_unchanged(self._file.tell())
+        return digest
+
+    def require_unchanged(self, size: int | None = None) -> None:
+        """Refuse a file that is no longer as it was when it was opened, or of which another number of bytes was read.
+
+        Raises:
+            DecodeError: If so.
+        """
+        now = os.fstat(self._file.fileno())
+        if now.st_mtime_ns != self._status.st_mtime_ns or now.st_size != (self.size if size is None else size):
+            raise UnreadableError("changed while it was being read; run again when it is finished")
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> OpenedFile:
+    """Open one regular file for reading.
 
     The file is opened without following a link in its last component and without blocking (a FIFO cannot
     hang us), then checked again on the open descriptor, so that it cannot be swapped in between.
 
     Raises:
-        DecodeError: If it is no regular file, unreadable, empty, over ``max_bytes``, gone, or changing.
+        DecodeError: If it is no regular file, unreadable, over ``max_bytes``, or gone.
     """
     # Windows has neither flag; there O_BINARY matters and links need special rights.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -32,23 +103,24 @@ def read_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE
         raise DecodeError(f"cannot be opened: {error.strerror}") from None
     except ValueError as error:  # a NUL character in the name
         raise DecodeError(f"not a file name: {error}") from None
-    before = os.fstat(descriptor)
-    if not stat.S_ISREG(before.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise DecodeError("not a regular file")
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            if before.st_size > max_bytes:
-                raise DecodeError(f"too large: {before.st_size:,} bytes, the limit is {max_bytes:,}")
-            data = file.read(max_bytes + 1)
-            after = os.fstat(file.fileno())
-    except OSError as error:
-        raise DecodeError(f"cannot be read: {error.strerror}") from None
-    if len(data) != after.st_size or before.st_mtime_ns != after.st_mtime_ns:
-        raise DecodeError("changed while it was being read; run again when it is finished")
-    if not data:
-        raise DecodeError("the file is empty")
-    return data
+    if status.st_size > max_bytes:
+        os.close(descriptor)
+        raise DecodeError(f"too large: {status.st_size:,} bytes, the limit is {max_bytes:,}")
+    return OpenedFile(os.fdopen(descriptor, "rb"), status)
+
+
+def read_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Read one regular file whole; see `open_file`.
+
+    Raises:
+        DecodeError: If it is no regular file, unreadable, empty, over ``max_bytes``, gone, or changing.
+    """
+    with open_file(path, max_bytes=max_bytes) as file:
+        return file.read()
 
 
 def item_bytes(item: str | os.PathLike[str] | bytes) -> bytes:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -170,22 +170,8 @@ class DecodeSandbox:
     def _sound_or_stream(self, worker: "_Worker", answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
         if "peak" not in answer:
             return worker.sound(answer, deadline)
-        return SoundStream(*_stream_shape(answer), chunks=self._streamed(worker, answer["shape"][0]))
-
-    def _streamed(self, worker: "_Worker", frames: int) -> Generator[NDArray[np.float32]]:
-        """Yield what a worker sends as it is asked for; the worker is of this stream alone until then."""
-        try:
-            while frames:
-                chunk = worker.samples(min(frames, STREAM_CHUNK_FRAMES), time.monotonic() + STREAM_SECONDS)
-                frames -= len(chunk)
-                yield chunk
-        except _WorkerFailed as failure:
-            raise DecodeError(failure.reason) from None
-        finally:
-            if frames:
-                self._end(worker)
-            else:
-                self._give_back(worker)
+        frames, rate_hz, peak = _stream_shape(answer)
+        return SoundStream(frames, rate_hz, peak, _StreamedSamples(self, worker, frames))
 
     def _ask(self, request: "_Request", take: "Callable[[_Worker, dict[str, Any], float], T]") -> T:
         """Have a worker decode a file, and take its answer."""
@@ -198,21 +184,21 @@ class DecodeSandbox:
                 try:
                     taken = worker.ask(request, take)
                 except DecodeError:
-                    self._give_back(worker)
+                    self.give_back(worker)
                     raise
                 except _WorkerFailed as failure:
-                    self._end(worker)
+                    self.end(worker)
                     if is_fresh or failure.is_final:
                         self._check_open()
                         raise DecodeError(failure.reason) from None
                     # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
                     worker = self._start()
                 except BaseException:
-                    self._end(worker)  # an answer may be under way
+                    self.end(worker)  # an answer may be under way
                     raise
                 else:
                     if not isinstance(taken, SoundStream):
-                        self._give_back(worker)
+                        self.give_back(worker)
                     return taken
 
     def close(self) -> None:
@@ -224,7 +210,7 @@ class DecodeSandbox:
         for worker in running:
             worker.kill()
         for worker in idle:  # the thread that has a busy one cleans up after it
-            self._end(worker)
+            self.end(worker)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -245,7 +231,7 @@ class DecodeSandbox:
                 return self._start()
             if worker.is_well():
                 return worker
-            self._end(worker)
+            self.end(worker)
 
     def _start(self) -> "_Worker":
         self._check_open()
@@ -256,18 +242,20 @@ class DecodeSandbox:
             worker.wait_until_ready()
             self._check_open()
         except BaseException:
-            self._end(worker)
+            self.end(worker)
             raise
         return worker
 
-    def _give_back(self, worker: "_Worker") -> None:
+    def give_back(self, worker: "_Worker") -> None:
+        """Take a worker back that has answered."""
         with self._lock:
             if not self._closed and worker.files < MAX_FILES:
                 self._idle.append(worker)
                 return
-        self._end(worker)
+        self.end(worker)
 
-    def _end(self, worker: "_Worker") -> None:
+    def end(self, worker: "_Worker") -> None:
+        """End a worker, whatever it does."""
         worker.end()
         with self._lock:
             self._running.discard(worker)
@@ -284,7 +272,53 @@ class SoundStream:
     frames: int
     rate_hz: int
     peak: float  # largest distance from 0
-    chunks: Generator[NDArray[np.float32]]  # (s_i,), in all ``frames``; closing it early ends its worker
+    chunks: Iterable[NDArray[np.float32]]  # (s_i,), in all ``frames``; once
+
+    def close(self) -> None:
+        """Give up what was not taken."""
+        if isinstance(self.chunks, _StreamedSamples):
+            self.chunks.close()
+
+
+class _StreamedSamples:
+    """What a worker sends as it is asked for; the worker is of this stream alone until then."""
+
+    def __init__(self, sandbox: DecodeSandbox, worker: "_Worker", frames: int) -> None:
+        self._sandbox = sandbox
+        self._worker: _Worker | None = worker
+        self._left = frames
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> NDArray[np.float32]:
+        """Wait for the next part.
+
+        Raises:
+            DecodeError: If the worker crashes, or takes too long.
+        """
+        if self._worker is None:
+            raise StopIteration
+        try:
+            chunk = self._worker.samples(min(self._left, STREAM_CHUNK_FRAMES), time.monotonic() + STREAM_SECONDS)
+        except _WorkerFailed as failure:
+            self.close()
+            raise DecodeError(failure.reason) from None
+        except BaseException:
+            self.close()
+            raise
+        self._left -= len(chunk)
+        if not self._left:
+            self._sandbox.give_back(self._worker)
+            self._worker = None
+        return chunk
+
+    def close(self) -> None:
+        """End the worker, if it is still at work."""
+        if self._worker is not None:
+            self._sandbox.end(self._worker)
+            self._worker = None
 
 
 class _Request:

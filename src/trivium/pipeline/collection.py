@@ -18,7 +18,7 @@ from trivium.pipeline.ingestion import Progress, Summary, example_queries, inges
 from trivium.pipeline.metadata import read_table
 from trivium.pipeline.migration import Migration, migrate
 from trivium.pipeline.query import QueryError, QueryPart, query_vectors
-from trivium.pipeline.records import IndexFile
+from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store, size_bytes
@@ -34,7 +34,7 @@ class CollectionInfo:
 
     folder: str
     space: Space
-    items: dict[Modality, int]
+    items: dict[ItemKind, int]
     vectors: int
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
@@ -104,6 +104,7 @@ class Collection:
         captions: bool = True,
         metadata: str | os.PathLike[str] | None = None,
         positions: bool = False,
+        windows: float | None = None,
         index: Wish | None = None,
         progress: Progress | None = None,
         index_progress: IndexProgress | None = None,
@@ -116,8 +117,10 @@ class Collection:
             metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
                 next to the media.
             positions: Keep where the media were made, if metadata say so; they are private, and left out otherwise.
+            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none; as
+                before if not given.
             index: What to ask of the index from now on; as before if not given.
-            progress: Called as ``progress(modality, files_done, files_to_do)``.
+            progress: Called as ``progress(kind, files_done, files_to_do)``.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
 
         Returns:
@@ -126,6 +129,7 @@ class Collection:
         Raises:
             CollectionError: If the collection belongs to another space or is being written by another process.
             MetadataError: If the table cannot be read.
+            ValueError: If ``windows`` is below 0.1 and not 0.
             WeightsError: If the weights cannot be fetched.
         """
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
@@ -139,6 +143,7 @@ class Collection:
             captions=captions,
             table=table,
             positions=positions,
+            windows=windows,
             wish=index,
             progress=progress,
             index_progress=index_progress,

@@ -13,18 +13,17 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.base import DecodeError
 from trivium.encoders.files import read_file
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.exporting import RowProgress
 from trivium.pipeline.indexing import Examples, Indexer
 from trivium.pipeline.ingestion import MAX_FILE_BYTES
-from trivium.pipeline.records import ContentKey, NewItem, Role, StoredItem
+from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Role, StoredItem
 from trivium.pipeline.store import Store
 from trivium.pipeline.vector_files import AnyVectors, VectorFile, VectorRow, open_vectors
 from trivium.pipeline.vector_rows import CheckedRow, RowError, checked_row, unit_vectors
@@ -145,7 +144,7 @@ class _Draft:
     """An item as it is going to be."""
 
     before: StoredItem | None
-    modality: Modality
+    modality: ItemKind
     contents: dict[Role, ContentKey]
     caption: str | None
     metadata: str | None
@@ -247,7 +246,7 @@ class _Import:
             if row.role == "caption":
                 raise RowError(f"is of a caption, and no row before it has the content of {row.path}")
             return _Draft(None, row.modality, {}, None, None, begun_earlier=False)
-        contents: dict[Role, ContentKey] = {cast(Role, role): key for role, key in before.contents.items()}
+        contents = dict(before.contents)
         earlier = self._seen.has(path, "content") or self._seen.has(path, "caption")
         return _Draft(before, before.modality, contents, before.caption, before.metadata, begun_earlier=earlier)
 

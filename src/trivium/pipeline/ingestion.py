@@ -1,44 +1,54 @@
 """Files to vectors to collection: what is new or changed is read, encoded and committed, batch by batch."""
 
 import contextlib
-import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
-from trivium.encoders.files import read_file
+from trivium.encoders import engine
+from trivium.encoders.base import DecodeError, Modality, UnreadableError, Vectors
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
+from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.indexes import Wish
 from trivium.pipeline.indexing import Indexer, IndexProgress
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents
 from trivium.pipeline.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
 from trivium.pipeline.metadata import Metadata, MetadataError, MetadataTable, merged, read_sidecar
-from trivium.pipeline.records import ContentKey, IndexFile, ItemState, NewItem, Role, StoredItem
+from trivium.pipeline.records import (
+    ITEM_KINDS,
+    ContentKey,
+    IndexFile,
+    ItemKind,
+    ItemState,
+    NewItem,
+    StoredItem,
+)
 from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, fingerprint_beside, scan_media
 from trivium.pipeline.spaces import JointSpace
 from trivium.pipeline.store import ContentLookup, Store
 from trivium.pipeline.writer import Writer, writing
 
-# Files read, encoded and committed together. A picture is 150 kB when prepared, a half-hour sound 60 MB.
-BATCH_FILES: Mapping[Modality, int] = {"text": 128, "image": 64, "audio": 16}
-EMBED_ITEMS = 32  # per forward pass
+# Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB.
+BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 4}
+BATCH_BYTES: Mapping[ItemKind, float] = {"text": 64 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 EXAMPLE_TEXTS = 200
-# A text is read whole for its first 256 tokens; the largest scans and lossless half hours have some hundred MB.
-MAX_FILE_BYTES: Mapping[Modality, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 1 << 30}
+# A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
+MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
+MIN_WINDOW_SECONDS = 0.1
 MAX_CAPTION_FILE_BYTES = 1 << 20
 # A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
 FRESH_NS = 2_000_000_000
 FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
-Progress = Callable[[Modality, int, int], None]  # (modality, files done, files to do)
+Progress = Callable[[ItemKind, int, int], None]  # (kind of file, files done, files to do)
 
 
 @dataclass(slots=True)
@@ -54,7 +64,8 @@ class Summary:
     skipped: list[Problem] = field(default_factory=list)
     encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
     indexes: list[IndexFile] = field(default_factory=list)  # made anew
-    seconds: dict[str, float] = field(default_factory=dict)  # scan, text, image, audio, index
+    seconds: dict[str, float] = field(default_factory=dict)  # scan, each kind of file, index
+    stats: dict[ItemKind, Stats] = field(default_factory=dict)  # what each stage did, for each kind of file
 
     @property
     def indexed(self) -> int:
@@ -69,8 +80,7 @@ class LoadedFile:
     file: MediaFile
     fingerprint: str
     beside: str
-    content: ContentKey
-    prepared: Prepared | None  # None where the vector is known
+    contents: LoadedContents
     caption: str | None
     sidecar: Metadata
     problems: Sequence[Problem] = ()  # with what lies beside it
@@ -93,6 +103,7 @@ def ingest(
     captions: bool = True,
     table: MetadataTable | None = None,
     positions: bool = False,
+    windows: float | None = None,
     wish: Wish | None = None,
     progress: Progress | None = None,
     index_progress: IndexProgress | None = None,
@@ -108,13 +119,17 @@ def ingest(
         table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
             said stays.
         positions: Keep where items were made, as far as a sidecar says so.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
         wish: What to ask of the index from now on; as before if not given.
         progress: Told after each batch.
         index_progress: Told while an index file is made.
 
     Raises:
         CollectionError: If the collection belongs to another space, or another process is writing to it.
+        ValueError: If ``windows`` is below 0.1 and not 0.
     """
+    if windows and not MIN_WINDOW_SECONDS <= windows < float("inf"):
+        raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {windows}")
     store.require(space.space)
     with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
         if wish is not None:
@@ -122,7 +137,16 @@ def ingest(
         indexer = Indexer(writer, examples=lambda: example_queries(space), progress=index_progress)
         indexer.start()
         run = _Ingestion(
-            store, writer, known, space, sandbox, captions=captions, table=table, positions=positions, progress=progress
+            store,
+            writer,
+            known,
+            space,
+            sandbox,
+            captions=captions,
+            table=table,
+            positions=positions,
+            windows=windows,
+            progress=progress,
         )
         summary = run.run(media)
         started = time.perf_counter()
@@ -146,6 +170,7 @@ class _Ingestion:
         captions: bool,
         table: MetadataTable | None,
         positions: bool,
+        windows: float | None,
         progress: Progress | None,
     ) -> None:
         self._store = store
@@ -155,6 +180,9 @@ class _Ingestion:
         self._captions = captions
         self._table = table
         self._positions = positions
+        before = store.windows
+        self._windows = before if windows is None else windows or None
+        self._other_windows = self._windows != before
         self._progress = progress
         self._summary = Summary()
         self._recorded = store.states()
@@ -174,9 +202,11 @@ class _Ingestion:
         if self._table is not None:
             todo = self._apply_table(self._table, scan.files, todo)
         summary.unchanged = len(scan.files) - len(todo) - summary.changed
-        for modality in MODALITIES:
-            with self._timed(modality):
-                self._take_all(modality, [file for file in todo if file.modality == modality])
+        for kind in ITEM_KINDS:
+            with self._timed(kind):
+                self._take_all(kind, [file for file in todo if file.modality == kind])
+        if self._other_windows:  # only now: a run that was stopped has not given them to all
+            self._writer.set_windows(self._windows)
         if self._gone:
             self._writer.remove(item.id for item in self._gone.values())
             summary.removed += len(self._gone)
@@ -195,6 +225,7 @@ class _Ingestion:
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
             and item.embeds_caption == (item.has_caption and self._embeds_captions(file.modality))
+            and not (self._other_windows and file.modality in ("audio", "video"))
         )
 
     def _apply_table(
@@ -218,58 +249,64 @@ class _Ingestion:
         self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
         return [*todo, *again]
 
-    def _embeds_captions(self, modality: Modality) -> bool:
-        return self._captions and modality != "text" and "text" in self._space.modalities
+    def _embeds_captions(self, kind: ItemKind) -> bool:
+        return self._captions and kind != "text" and "text" in self._space.modalities
 
-    def _take_all(self, modality: Modality, files: Sequence[MediaFile]) -> None:
-        if files and modality not in self._space.modalities:
-            reason = f"space {self._space.space} has no encoder for {modality}"
+    def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
+        needed = _needed(kind)
+        if files and not needed & set(self._space.modalities):
+            reason = f"space {self._space.space} has no encoder for {' or '.join(sorted(needed))}"
             self._summary.skipped += [Problem(path=file.path, reason=reason) for file in files]
             return
+        if not files:
+            return
+        stats = self._summary.stats[kind] = Stats()
+        workers = usable_cores()
+        writing = stats.stage("write")
         done = 0
-        for batch in self._load_ahead(files, batch_files=BATCH_FILES[modality]):
-            loaded = [result for result in batch if isinstance(result, LoadedFile)]
-            self._commit(modality, loaded)
-            for result in batch:
-                if isinstance(result, FailedFile):
-                    self._leave_out(result)
-            done += len(batch)
-            if self._progress is not None:
-                self._progress(modality, done, len(files))
+        remaining = files
+        while remaining:
+            # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
+            waiting: list[MediaFile] = []
+            claims = Claims(self._known)
+            loader = Loader(self._space, self._sandbox, claims, stats=stats, workers=workers)
+            batches = engine.run(
+                remaining,
+                load=lambda file, loader=loader: self._load(file, loader),  # type: ignore[misc]
+                encode=[_encoding(self._space, replica) for replica in range(self._space.replicas)],
+                batch_items=BATCH_FILES[kind],
+                batch_cost=BATCH_BYTES[kind],
+                cost=lambda file: file.size_bytes,
+                loaders=workers,
+                stats=stats,
+            )
+            with contextlib.closing(batches):
+                for batch, (vectors, failures) in batches:
+                    with writing.working(len(batch)):
+                        postponed = self._commit(batch, vectors, failures)
+                    waiting += postponed
+                    done += len(batch) - len(postponed)
+                    if self._progress is not None:
+                        self._progress(kind, done, len(files))
+            remaining = waiting
 
-    def _load_ahead(self, files: Sequence[MediaFile], *, batch_files: int) -> Iterator[list[LoadedFile | FailedFile]]:
-        """Yield loaded batches in order; the next one is read and decoded while the caller encodes this one."""
-        remaining = iter(files)
-        workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="decode")
-        try:
-            ahead: list[Future[LoadedFile | FailedFile]] = []
-            while True:
-                current = ahead
-                ahead = [workers.submit(self._load, file) for file in islice(remaining, batch_files)]
-                if current:
-                    yield [future.result() for future in current]
-                if not ahead:
-                    return
-        finally:
-            workers.shutdown(cancel_futures=True)
-
-    def _load(self, file: MediaFile) -> LoadedFile | FailedFile:
+    def _load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
         was_read = False
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
             state = _lasting_fingerprint(file.path)
             beside = fingerprint_beside((file.caption_path, file.sidecar_path), _lasting_fingerprint)
-            data = read_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
+            opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
-            content = _content_key(file.modality, data)
+            contents = loader.contents(file.modality, opened, windows=self._windows)
             problems: list[Problem] = []
             caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
-            prepared = None
             if file.modality == "text":
-                caption = first_line(decode_text(data))
-            if content not in self._known:
-                item = decode(self._sandbox, file.modality, data)
-                prepared = self._space.encoder(file.modality).prepare(item)
+                caption = contents.first_line
+            elif caption is not None and self._embeds_captions(file.modality):
+                loader.caption(caption, contents)
+        except UnreadableError as error:
+            return FailedFile(file=file, reason=error.reason, was_read=False)
         except DecodeError as error:
             return FailedFile(file=file, reason=error.reason, was_read=was_read)
         except MemoryError:
@@ -278,8 +315,7 @@ class _Ingestion:
             file=file,
             fingerprint=state,
             beside=beside,
-            content=content,
-            prepared=prepared,
+            contents=contents,
             caption=caption,
             sidecar=sidecar,
             problems=problems,
@@ -295,20 +331,28 @@ class _Ingestion:
             problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
             return {}
 
-    def _commit(self, modality: Modality, loaded: Sequence[LoadedFile]) -> None:
-        # Decoded ahead of the last commit, which may have brought the same content.
-        new = {f.content: f.prepared for f in loaded if f.prepared is not None and f.content not in self._known}
-        vectors = self._embed(modality, new)
-        new_captions: dict[ContentKey, str] = {}
+    def _commit(
+        self,
+        batch: Sequence[LoadedFile | FailedFile],
+        vectors: Mapping[ContentKey, Vectors],
+        failures: Mapping[ContentKey, str],
+    ) -> list[MediaFile]:
+        """Take a batch in; return the files that wait for vectors which another batch is to bring."""
+        postponed: list[MediaFile] = []
         items, untouched = [], {}
-        for file in loaded:
+        for file in batch:
+            if isinstance(file, FailedFile):
+                self._leave_out(file)
+                continue
+            keys = file.contents.roles.values()
+            if failed := [failures[key] for key in keys if key in failures]:
+                self._leave_out(FailedFile(file=file.file, reason=failed[0], was_read=True))
+                continue
+            if not all(key in vectors or key in self._known for key in keys):
+                postponed.append(file.file)
+                continue
             self._summary.skipped += file.problems
-            contents: dict[Role, ContentKey] = {"content": file.content}
-            if file.caption is not None and self._embeds_captions(modality):
-                contents["caption"] = _content_key("text", file.caption.encode())
-                if contents["caption"] not in self._known:
-                    new_captions[contents["caption"]] = file.caption
-            item, before = self._new_item(file, contents)
+            item, before = self._new_item(file)
             if before is not None and _says_the_same(item, before):
                 untouched[before.id] = (file.fingerprint, file.beside)
                 self._summary.unchanged += 1
@@ -317,18 +361,20 @@ class _Ingestion:
             self._summary.added += before is None
             self._summary.renamed += item.renamed_from is not None
             self._summary.changed += before is not None and item.renamed_from is None
-        if items:
-            vectors = np.concatenate([vectors, self._embed_captions(new_captions)])
-            self._writer.commit(items, [*new, *new_captions], vectors)
+        self._summary.encoded.update(key.modality for key in vectors)
+        if items or vectors:
+            rows = np.array(list(vectors.values()), np.float32).reshape(len(vectors), self._space.space.dim)
+            self._writer.commit(items, list(vectors), rows)
         if untouched:
             self._writer.touch(untouched)
+        return postponed
 
-    def _new_item(self, file: LoadedFile, contents: Mapping[Role, ContentKey]) -> tuple[NewItem, StoredItem | None]:
+    def _new_item(self, file: LoadedFile) -> tuple[NewItem, StoredItem | None]:
         """Return the item of a loaded file, and the one that was there: at its path, or where it was before."""
         before = self._store.item_at(file.file.path) if file.file.path in self._recorded else None
         renamed_from = None
         if before is None:
-            before = self._renamed_from(file.content)
+            before = self._renamed_from(file.contents.roles["content"])
             renamed_from = before.id if before is not None else None
         tabled = before.tabled if before is not None else None
         if self._table is not None:
@@ -347,7 +393,7 @@ class _Ingestion:
             caption=file.caption,
             metadata=metadata,
             tabled=tabled,
-            contents=contents,
+            contents=file.contents.roles,
             renamed_from=renamed_from,
         )
         return item, before
@@ -370,28 +416,20 @@ class _Ingestion:
             self._writer.remove([before.id])
             self._summary.removed += 1
 
-    def _embed_captions(self, captions: Mapping[ContentKey, str]) -> Vectors:
-        if not captions:
-            return np.empty((0, self._space.space.dim), np.float32)
-        encoder = self._space.encoder("text")
-        return self._embed("text", {content: encoder.prepare(caption) for content, caption in captions.items()})
 
-    def _embed(self, modality: Modality, prepared: Mapping[ContentKey, Prepared]) -> Vectors:
-        batches = [np.empty((0, self._space.space.dim), np.float32)]
-        items = iter(prepared.values())
-        while batch := list(islice(items, EMBED_ITEMS)):
-            batches.append(self._space.encoder(modality).embed(batch))
-        self._summary.encoded[modality] += len(prepared)
-        return np.concatenate(batches)
+def _needed(kind: ItemKind) -> set[Modality]:
+    """Modalities of which an encoder is needed, at least one of them."""
+    return {"image", "audio"} if kind == "video" else {kind}
 
 
-def decode(sandbox: DecodeSandbox, modality: Modality, data: bytes) -> Any:
-    """Decode a file's bytes to what encoders take: pictures and sounds outside of this process.
+def _encoding(space: JointSpace, replica: int) -> Callable[[list[LoadedFile | FailedFile]], Any]:
+    """Return what makes a batch's vectors on one device."""
 
-    Raises:
-        DecodeError: If it cannot be decoded, or the decoder crashed, hung or wanted too much memory.
-    """
-    return decode_text(data) if modality == "text" else sandbox.decode(modality, data)
+    def encode(batch: list[LoadedFile | FailedFile]) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
+        loaded = [file.contents for file in batch if isinstance(file, LoadedFile)]
+        return encode_contents(loaded, lambda modality: space.encoder(modality, replica))
+
+    return encode
 
 
 def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
@@ -430,10 +468,6 @@ def example_queries(space: JointSpace) -> Mapping[Modality, Vectors]:
     """Texts as people search for: queries to measure recall with where a collection has no texts of its own."""
     words = space.example_texts(EXAMPLE_TEXTS) if "text" in space.modalities else []
     return {"text": space.encode("text", words)} if words else {}
-
-
-def _content_key(modality: Modality, data: bytes) -> ContentKey:
-    return ContentKey(modality, hashlib.sha256(data).digest())
 
 
 def _lasting_fingerprint(path: str) -> str:

@@ -1,20 +1,22 @@
 """Moving a collection to another space: all is encoded anew, and the old vectors serve until the last is there."""
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import numpy as np
 
-from trivium.encoders.base import MODALITIES, DecodeError, Modality, Prepared, Vectors
-from trivium.encoders.files import read_file
+from trivium.encoders import engine
+from trivium.encoders.base import DecodeError, Vectors
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
+from trivium.encoders.files import open_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.ingestion import BATCH_FILES, EMBED_ITEMS, MAX_FILE_BYTES, Progress, decode, example_queries
+from trivium.pipeline.ingestion import BATCH_FILES, MAX_FILE_BYTES, Progress, example_queries
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, parts_of
+from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.scanning import Problem
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import JointSpace
@@ -102,99 +104,103 @@ def _encode_missing(
 ) -> tuple[Migration, set[int]]:
     """Encode what has no vector in the new space; return also the items for which that cannot be done."""
     store = writer.store
-    done, given_up = Migration(), set[int]()
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="decode") as workers:
-        for modality in MODALITIES:
-            total, seen = _count_missing(store, target, modality), 0
-            for batch in _missing(store, target, modality):
-                ready = workers.map(lambda needed: _prepared(needed, space, sandbox), batch)
-                prepared: dict[int, Prepared] = {}
-                for needed, (item, problems) in zip(batch, ready, strict=True):
-                    if item is None:
-                        done.problems += problems
-                        given_up |= {place.item for place in needed.places}
-                    else:
-                        prepared[needed.content] = item
-                if prepared:
-                    vectors = _embed(space, modality, list(prepared.values()))
-                    writer.commit_vectors(target, modality, list(prepared), vectors)
-                    done.encoded += len(prepared)
-                seen += len(batch)
-                if progress is not None:
-                    progress(modality, seen, total)
+    done = Migration()
+    reasons: dict[int, str] = {}
+    workers = usable_cores()
+    for kind in ITEM_KINDS:
+        missing = _items_missing(store, target, kind)
+        if not missing:
+            continue
+        stats = Stats()
+        with contextlib.closing(store.lookup(space=target)) as known:
+            loader = Loader(space, sandbox, Claims(known), stats=stats, workers=workers)
+            batches = engine.run(
+                (item for id_ in missing if (item := store.item(id_)) is not None),
+                load=lambda item, loader=loader: _load(item, loader),  # type: ignore[misc]
+                encode=[_encoding(space, replica) for replica in range(space.replicas)],
+                batch_items=BATCH_FILES[kind],
+                loaders=workers,
+                stats=stats,
+            )
+            seen = 0
+            with contextlib.closing(batches):
+                for batch, (vectors, failures) in batches:
+                    for modality in {key.modality for key in vectors}:
+                        keys = [key for key in vectors if key.modality == modality]
+                        rows = checked_vectors(
+                            np.stack([vectors[key] for key in keys]),
+                            dim=space.space.dim,
+                            name=f"the {modality} encoder's vectors",
+                        )
+                        writer.commit_vectors(target, modality, store.content_ids(keys), rows)
+                    done.encoded += len(vectors)
+                    for loaded in batch:
+                        if isinstance(loaded, _Failed):
+                            reasons[loaded.item] = loaded.reason
+                        else:
+                            failed = [failures[key] for key in loaded.contents.roles.values() if key in failures]
+                            reasons |= dict.fromkeys([loaded.item] if failed else [], failed[0] if failed else "")
+                    seen += len(batch)
+                    if progress is not None:
+                        progress(kind, seen, len(missing))
+    given_up = {id_ for kind in ITEM_KINDS for id_ in _items_missing(store, target, kind)}
+    # A copy elsewhere may have brought what one file could not.
+    for id_ in sorted(given_up):
+        item = store.item(id_)
+        assert item is not None
+        done.problems.append(Problem(path=item.path, reason=reasons.get(id_, "a copy of it could not be encoded")))
     return done, given_up
 
 
-def _embed(space: JointSpace, modality: Modality, prepared: Sequence[Prepared]) -> Vectors:
-    encoder = space.encoder(modality)
-    batches = [encoder.embed(prepared[at : at + EMBED_ITEMS]) for at in range(0, len(prepared), EMBED_ITEMS)]
-    return checked_vectors(np.concatenate(batches), dim=space.space.dim, name=f"the {modality} encoder's vectors")
-
-
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a content's bytes are to be had."""
+class _Loaded:
+    """An item whose missing contents are ready to be encoded."""
 
     item: int
-    path: str
-    caption: str | None  # the content itself, if it is one
+    contents: LoadedContents
 
 
 @dataclass(frozen=True, slots=True)
-class _Missing:
-    """A content without a vector in the new space."""
+class _Failed:
+    """An item that could not be loaded."""
 
-    content: int
-    modality: Modality
-    sha256: bytes
-    places: Sequence[_Place]
+    item: int
+    reason: str
 
 
-# Of contents that an item has.
-_IS_MISSING = (
-    "c.modality = ?1 AND EXISTS (SELECT 1 FROM embedding e WHERE e.content = c.id) AND NOT EXISTS "
-    "(SELECT 1 FROM vector v WHERE v.space = ?2 AND v.modality = ?1 AND v.content = c.id)"
-)
+def _load(item: StoredItem, loader: Loader) -> _Loaded | _Failed:
+    contents = LoadedContents()
+    reason = ""
+    try:
+        if own := item.contents.get("content"):
+            file = open_file(item.path, max_bytes=MAX_FILE_BYTES[item.modality])
+            parts = parts_of(item.contents)
+            contents = loader.contents(item.modality, file, parts=parts, expected_sha256=own.sha256)
+    except DecodeError as error:
+        reason = error.reason
+    except MemoryError:
+        reason = "too large for this machine's memory"
+    if "caption" in item.contents and item.caption is not None and not reason:
+        loader.caption(item.caption, contents)
+    return _Failed(item.id, reason) if reason else _Loaded(item.id, contents)
 
 
-def _count_missing(store: Store, space: int, modality: Modality) -> int:
-    (count,) = store.db.execute(f"SELECT count(*) FROM content c WHERE {_IS_MISSING}", (modality, space)).fetchone()
-    return int(count)
+def _encoding(
+    space: JointSpace, replica: int
+) -> Callable[[list[_Loaded | _Failed]], tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]]:
+    """Return what makes a batch's vectors on one device."""
+    return lambda batch: encode_contents(
+        [loaded.contents for loaded in batch if isinstance(loaded, _Loaded)],
+        lambda modality: space.encoder(modality, replica),
+    )
 
 
-def _missing(store: Store, space: int, modality: Modality) -> Iterator[list[_Missing]]:
-    """Yield batches by rising content; the caller adds their vectors meanwhile."""
-    last = 0
-    while True:
-        rows = store.db.execute(
-            "SELECT c.id, c.sha256, i.id, i.path, CASE e.role WHEN 'caption' THEN i.caption END "
-            f"FROM (SELECT c.id, c.sha256 FROM content c WHERE {_IS_MISSING} AND c.id > ?3 ORDER BY c.id LIMIT ?4) c "
-            "JOIN embedding e ON e.content = c.id JOIN item i ON i.id = e.item ORDER BY c.id",
-            (modality, space, last, BATCH_FILES[modality]),
-        ).fetchall()
-        if not rows:
-            return
-        last = rows[-1][0]
-        batch = []
-        for (content, sha256), places in groupby(rows, key=lambda row: (row[0], row[1])):
-            found = [_Place(item, os.fsdecode(path), caption) for _, _, item, path, caption in places]
-            batch.append(_Missing(content, modality, sha256, found))
-        yield batch
-
-
-def _prepared(needed: _Missing, space: JointSpace, sandbox: DecodeSandbox) -> tuple[Prepared | None, list[Problem]]:
-    """Prepare a content from the first place that still has it; None, and why, if none has."""
-    problems: list[Problem] = []
-    for place in needed.places:
-        try:
-            if place.caption is not None:
-                return space.encoder("text").prepare(place.caption), []
-            data = read_file(place.path, max_bytes=MAX_FILE_BYTES[needed.modality])
-            if hashlib.sha256(data).digest() != needed.sha256:
-                raise DecodeError("the file has changed since it was indexed: index it again first")
-            return space.encoder(needed.modality).prepare(decode(sandbox, needed.modality, data)), []
-        except DecodeError as error:
-            problems.append(Problem(path=place.path, reason=error.reason))
-        except MemoryError:
-            problems.append(Problem(path=place.path, reason="too large for this machine's memory"))
-    return None, problems
+def _items_missing(store: Store, space: int, kind: ItemKind) -> list[int]:
+    """Ids of the items of a kind with a content that has no vector in the new space."""
+    rows = store.db.execute(
+        "SELECT DISTINCT i.id FROM item i JOIN embedding e ON e.item = i.id JOIN content c ON c.id = e.content "
+        "WHERE i.modality = ? AND NOT EXISTS (SELECT 1 FROM vector v WHERE v.space = ? AND v.modality = c.modality "
+        "AND v.content = c.id) ORDER BY i.id",
+        (kind, space),
+    )
+    return [row[0] for row in rows]

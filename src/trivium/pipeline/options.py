@@ -24,21 +24,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def device_of(options: argparse.Namespace) -> str:
-    """Return the device as torch names it.
+    """Return the device that the networks run on, checked.
 
     Raises:
         UsageError: If this machine has no such device.
     """
-    import torch
+    from trivium.encoders.devices import DeviceError, resolve
 
-    wanted: str = options.device
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
-    return wanted
+        resolve(options.device)
+    except DeviceError as error:
+        raise UsageError(f"--device {options.device} cannot be used: {error}") from error
+    return str(options.device)
 
 
 def add_wish(parser: argparse.ArgumentParser) -> None:

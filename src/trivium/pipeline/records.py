@@ -1,12 +1,48 @@
 """What a collection records of each file, and what a search gets back."""
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from trivium.encoders.base import Modality
+from trivium.encoders.base import MODALITIES, Modality
 
-Role = Literal["content", "caption"]  # which of an item's vectors; later also windows of a sound, passages of a text
+ItemKind: TypeAlias = Literal["text", "image", "audio", "video"]  # a video has vectors of pictures and of sounds
+ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
+assert set(MODALITIES) < set(ITEM_KINDS)
+Role: TypeAlias = str  # a `Part` as the database names it
+PartKind = Literal["content", "caption", "window", "passage", "frame"]
+PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which of an item's vectors: of the whole, of its caption, or of a stretch of it."""
+
+    kind: PartKind
+    start: float | None = None  # seconds of a window and a frame, characters of a passage
+    stop: float | None = None  # of a window and a passage
+
+    @property
+    def role(self) -> str:
+        """Return how the database names it."""
+        numbers = [number for number in (self.start, self.stop) if number is not None]
+        return " ".join([self.kind, *(f"{n:.0f}" if self.kind == "passage" else f"{n:.3f}" for n in numbers)])
+
+    @classmethod
+    def parse(cls, role: str) -> "Part":
+        """Read what `role` wrote.
+
+        Raises:
+            ValueError: If it is no role.
+        """
+        kind, *numbers = role.split(" ")
+        count = {"content": 0, "caption": 0, "frame": 1}.get(kind, 2)
+        values = [float(number) for number in numbers]
+        if kind not in PART_KINDS or len(values) != count or not all(map(math.isfinite, values)):
+            raise ValueError(f"'{role}' names no part of an item")
+        return cls(kind, *values)
 
 
 class ContentKey(NamedTuple):
@@ -14,6 +50,16 @@ class ContentKey(NamedTuple):
 
     modality: Modality
     sha256: bytes
+
+
+def content_key(modality: Modality, data: bytes) -> ContentKey:
+    """Return the key of a file's bytes, or of a caption's."""
+    return ContentKey(modality, hashlib.sha256(data).digest())
+
+
+def part_key(modality: Modality, role: str, file_sha256: bytes) -> ContentKey:
+    """Return the key of a part of a file: copies of the file share its parts' vectors too."""
+    return content_key(modality, f"{role} of ".encode() + file_sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +79,7 @@ class StoredItem:
 
     id: int
     path: str
-    modality: Modality
+    modality: ItemKind
     fingerprint: str
     beside: str
     caption: str | None
@@ -47,9 +93,9 @@ class NewItem:
     """An item to be recorded; every content it names must be stored or come in the same batch."""
 
     path: str
-    modality: Modality
+    modality: ItemKind
     fingerprint: str
-    contents: Mapping[Role, ContentKey]
+    contents: Mapping[str, ContentKey]  # by role, see `Part`
     beside: str = ""
     caption: str | None = None
     metadata: str | None = None
@@ -63,10 +109,10 @@ class Match(NamedTuple):
     content: int
     item: int
     path: str
-    modality: Modality
+    modality: ItemKind
     caption: str | None
     metadata: str | None
-    role: Role
+    role: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

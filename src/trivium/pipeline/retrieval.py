@@ -13,7 +13,7 @@ from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import Metadata, decode
 from trivium.pipeline.query import QueryError
-from trivium.pipeline.records import Match, Role
+from trivium.pipeline.records import ItemKind, Match, Part, PartKind
 from trivium.pipeline.searching import VectorSearch
 from trivium.pipeline.store import Store
 
@@ -25,10 +25,12 @@ class Hit:
     """One item found."""
 
     path: str
-    modality: Modality
+    modality: ItemKind
     score: float  # cosine of query and vector, in [-1, 1]; larger is nearer
     caption: str | None  # the caption beside a picture or sound; a text's first line
-    matched: Role  # which vector of the item
+    matched: PartKind  # which vector of the item
+    start: float | None = None  # where in it: seconds of a window and a frame, characters of a passage
+    stop: float | None = None  # of a window and a passage
     metadata: Metadata = field(default_factory=dict)
 
 
@@ -104,15 +106,26 @@ class Retrieval:
         for content, score in zip(ids, scores.tolist(), strict=True):  # best first: an item's first match is its best
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
+                    part = self._part(match)
                     best[match.item] = Hit(
                         path=match.path,
                         modality=match.modality,
                         score=min(max(score, -1.0), 1.0),
                         caption=match.caption,
-                        matched=match.role,
+                        matched=part.kind,
+                        start=part.start,
+                        stop=part.stop,
                         metadata=self._metadata(match),
                     )
         return sorted(best.values(), key=lambda hit: (-hit.score, hit.path))
+
+    def _part(self, match: Match) -> Part:
+        try:
+            return Part.parse(match.role)
+        except ValueError as error:
+            raise CollectionError(
+                f"{self._store.folder / DATABASE} is damaged: {error}. `trivium verify --read-data` tells more"
+            ) from error
 
     def _metadata(self, match: Match) -> Metadata:
         try:

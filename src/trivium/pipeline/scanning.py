@@ -5,10 +5,10 @@ import stat
 from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-from trivium.encoders.base import Modality
 from trivium.pipeline.database import DATABASE
+from trivium.pipeline.records import ItemKind
 
-SUFFIXES: dict[str, Modality] = {
+SUFFIXES: dict[str, ItemKind] = {
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".mp3"), "audio"),
     **dict.fromkeys((".txt", ".md"), "text"),
@@ -22,8 +22,9 @@ class MediaFile:
     """One file to be an item."""
 
     path: str  # absolute; bytes that are not UTF-8 as surrogates, as Python's os has them
-    modality: Modality
+    modality: ItemKind
     fingerprint: str
+    size_bytes: int = 0
     caption_path: str | None = None
     sidecar_path: str | None = None
     beside: str = ""  # fingerprints of the caption's and the sidecar's file
@@ -192,6 +193,7 @@ def _take(path: str, caption_path: str | None, sidecar_path: str | None, scan: S
             path=path,
             modality=modality,
             fingerprint=fingerprint(status),
+            size_bytes=status.st_size,
             caption_path=caption_path,
             sidecar_path=sidecar_path,
             beside=fingerprint_beside((caption_path, sidecar_path), _fingerprint_at),
@@ -213,7 +215,7 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _modality(name: str) -> Modality | None:
+def _modality(name: str) -> ItemKind | None:
     return SUFFIXES.get(os.path.splitext(name)[1].lower())
 
 

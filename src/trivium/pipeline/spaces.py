@@ -26,6 +26,7 @@ from trivium.encoders.base import (
     unit_rows,
 )
 from trivium.encoders.batching import encode
+from trivium.encoders.devices import resolve
 from trivium.encoders.graphs import Precision
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
@@ -102,10 +103,10 @@ class JointSpace:
         self.source = source
         self.space = config.space
         self._config = config
-        self._device = device
+        self._devices = resolve(device)
         self._precision: Precision = precision
         self._announce = announce
-        self._encoders: dict[Modality, Encoder] = {}
+        self._encoders: dict[tuple[Modality, int], Encoder] = {}
         self._lock = threading.Lock()
 
     @property
@@ -113,25 +114,30 @@ class JointSpace:
         """What the space has encoders for."""
         return tuple(self._config.encoders)
 
-    def encoder(self, modality: Modality) -> Encoder:
-        """Return the encoder of a modality.
+    @property
+    def replicas(self) -> int:
+        """How many devices the encoders run on, each with its own copy."""
+        return len(self._devices)
+
+    def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
+        """Return the encoder of a modality, on the first device or another.
 
         Raises:
             SpaceError: If the space has none for it.
             WeightsError: If its weights cannot be had.
         """
         with self._lock:  # decoding threads ask too
-            if modality not in self._encoders:
+            if (modality, replica) not in self._encoders:
                 config = self._config.encoders.get(modality)
                 if config is None:
                     known = ", ".join(self.modalities)
                     raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
                 backbone = build_backbone(
-                    config.backbone, device=self._device, precision=self._precision, announce=self._announce
+                    config.backbone, device=self._devices[replica], precision=self._precision, announce=self._announce
                 )
                 projection = self._projection(config)
-                self._encoders[modality] = ProjectedEncoder(modality, self.space, backbone, projection)
-            return self._encoders[modality]
+                self._encoders[modality, replica] = ProjectedEncoder(modality, self.space, backbone, projection)
+            return self._encoders[modality, replica]
 
     def encode(
         self,
@@ -214,7 +220,7 @@ class JointSpace:
             if self._announce is not None:
                 self._announce(f"encoding {len(words):,} label words (once)")
             # By the backbone alone: the text projection may itself depend on these vectors.
-            backbone = build_backbone(text.backbone, device=self._device, announce=self._announce)
+            backbone = build_backbone(text.backbone, device=self._devices[0], announce=self._announce)
             plain = ProjectedEncoder("text", self.space, backbone, IdentityProjection())
             vector_of = dict(zip(words, encode(plain, words, batch_size=128), strict=True))
             matrix = unit_rows(

@@ -38,7 +38,7 @@ from trivium.pipeline.database import (
 from trivium.pipeline.durable import sync_folder
 from trivium.pipeline.filters import register_functions
 from trivium.pipeline.locking import writer_lock
-from trivium.pipeline.records import ContentKey, IndexFile, ItemState, Match, StoredItem
+from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.shards import Locations, Shard, ShardSource
 
@@ -168,6 +168,14 @@ class Store:
         (wish,) = self.db.execute("SELECT wish FROM collection").fetchone()
         return cast(dict[str, Any], json.loads(wish))
 
+    @property
+    def windows(self) -> float | None:
+        """Seconds of the stretches that sounds have vectors of; None if they have none."""
+        if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'setting'").fetchone() is None:
+            return None
+        row = self.db.execute("SELECT value FROM setting WHERE name = 'windows'").fetchone()
+        return None if row is None else float(row[0])
+
     # Items
 
     def states(self) -> dict[str, ItemState]:
@@ -205,6 +213,21 @@ class Store:
             for row in batch:
                 yield _stored_item(row, contents.get(row[0], {}))
 
+    def item(self, id_: int) -> StoredItem | None:
+        """Return an item by its id."""
+        row = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else _stored_item(row, self._contents_of([id_]).get(id_, {}))
+
+    def content_ids(self, contents: Iterable[ContentKey]) -> list[int]:
+        """Ids of known contents, in their order."""
+        ids = []
+        for content in contents:
+            (id_,) = self.db.execute(
+                "SELECT id FROM content WHERE sha256 = ? AND modality = ?", (content.sha256, content.modality)
+            ).fetchone()
+            ids.append(int(id_))
+        return ids
+
     def item_at(self, path: str) -> StoredItem | None:
         """Return the item of a file."""
         row = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item WHERE path = ?", (os.fsencode(path),)).fetchone()
@@ -225,10 +248,10 @@ class Store:
         rows = self.db.execute("SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?", (own, first, past))
         return [row[0] for row in rows]
 
-    def counts(self) -> dict[Modality, int]:
-        """Count the items of each modality."""
+    def counts(self) -> dict[ItemKind, int]:
+        """Count the items of each kind."""
         rows = self.db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
-        return {cast(Modality, modality): int(count) for modality, count in rows}
+        return {cast(ItemKind, kind): int(count) for kind, count in rows}
 
     def matches(self, contents: Sequence[int]) -> dict[int, list[Match]]:
         """Items that these contents belong to, by content, in the order of their paths."""
@@ -247,9 +270,9 @@ class Store:
 
     # Contents and their vectors
 
-    def lookup(self) -> "ContentLookup":
-        """Return a look-up of known contents that several threads may use."""
-        return ContentLookup(self.folder)
+    def lookup(self, *, space: int | None = None) -> "ContentLookup":
+        """Return a look-up of known contents, or of those with a vector in a space, that several threads may use."""
+        return ContentLookup(self.folder, space=space)
 
     def vector_count(self) -> int:
         """Count the distinct vectors that belong to an item."""
@@ -333,15 +356,21 @@ class Store:
 class ContentLookup:
     """Which contents have a vector, answered to any thread from a connection of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, space: int | None = None) -> None:
         self._db = open_database(folder, any_thread=True)
         self._lock = threading.Lock()
+        self._sql = "SELECT 1 FROM content c WHERE sha256 = ? AND modality = ?"
+        if space is not None:
+            self._sql += (
+                f" AND EXISTS (SELECT 1 FROM vector v WHERE v.space = {int(space)} AND v.modality = c.modality "
+                "AND v.content = c.id)"
+            )
 
-    def __contains__(self, content: ContentKey) -> bool:
+    def __contains__(self, content: object) -> bool:
+        if not isinstance(content, ContentKey):
+            return False
         with self._lock:
-            row = self._db.execute(
-                "SELECT 1 FROM content WHERE sha256 = ? AND modality = ?", (content.sha256, content.modality)
-            ).fetchone()
+            row = self._db.execute(self._sql, (content.sha256, content.modality)).fetchone()
         return row is not None
 
     def close(self) -> None:

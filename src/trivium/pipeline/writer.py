@@ -102,6 +102,15 @@ class Writer:
                 [(merged, tabled, item) for item, (merged, tabled) in metadata.items()],
             )
 
+    def set_windows(self, seconds: float | None) -> None:
+        """Record what stretches sounds have vectors of (`Store.windows`)."""
+        with self.transaction():
+            # Made when it is first needed: collections of this format were made before there was such a thing.
+            self._db.execute("CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value NOT NULL)")
+            self._db.execute("DELETE FROM setting WHERE name = 'windows'")
+            if seconds is not None:
+                self._db.execute("INSERT INTO setting VALUES ('windows', ?)", (seconds,))
+
     def remove(self, items: Iterable[int]) -> None:
         """Forget items; their vectors stay in the shards until the collection is compacted."""
         with self.transaction():

@@ -80,7 +80,7 @@ def telling_space(voice: Voice, revision: str = "1") -> Any:
             voice.say(f"ENCODED {len(batch)}")
             return super().embed(batch)  # type: ignore[no-any-return]
 
-    space.encoder = lambda modality: TellingEncoder(modality, space.space, space.calls)
+    space.encoder = lambda modality, replica=0: TellingEncoder(modality, space.space, space.calls)
     return space
 
 

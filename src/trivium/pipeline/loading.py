@@ -1,0 +1,296 @@
+"""Files to what the encoders take: which vectors a file has, and what each of them is made from."""
+
+import math
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.engine import Stats
+from trivium.encoders.files import OpenedFile
+from trivium.encoders.sandbox import DecodeSandbox, Sound, SoundStream
+from trivium.encoders.text_decoding import decode_text, first_line
+from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
+from trivium.pipeline.spaces import JointSpace
+
+# Larger files are not held in memory as well: the decoder reads them itself.
+MAX_HELD_BYTES = 32 << 20
+MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedSound:
+    """A sound whose blocks make several vectors: its own, and one for each window."""
+
+    blocks: Iterable[Prepared]  # may be decoded as they are taken
+    windows: Sequence[tuple[float, float]]  # seconds
+    keys: Sequence[ContentKey]  # of the whole, then of each window
+
+
+@dataclass(slots=True)
+class LoadedContents:
+    """What a file's vectors belong to, and what those are made from that have to be made."""
+
+    roles: dict[str, ContentKey] = field(default_factory=dict)
+    prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
+    sounds: list[WindowedSound] = field(default_factory=list)
+    first_line: str | None = None  # of a text
+    reads_on: bool = False  # the file, when it is encoded
+
+    @property
+    def new(self) -> Iterator[ContentKey]:
+        """Yield the keys of all vectors that are to be made."""
+        yield from self.prepared
+        for sound in self.sounds:
+            yield from sound.keys
+
+
+class Claims:
+    """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""
+
+    def __init__(self, known: Container[ContentKey]) -> None:
+        self._known = known
+        self._claimed: set[ContentKey] = set()
+        self._lock = threading.Lock()
+
+    def claim(self, content: ContentKey) -> bool:
+        """Whether the caller is to make this content's vector: it is not there, and nobody else makes it."""
+        if content in self._known:
+            return False
+        with self._lock:
+            if content in self._claimed:
+                return False
+            self._claimed.add(content)
+            return True
+
+
+class Loader:
+    """Loads files for the encoders of a space; safe to use from several threads."""
+
+    def __init__(
+        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, workers: int
+    ) -> None:
+        self._space = space
+        self._sandbox = sandbox
+        self._claims = claims
+        self._reading, self._decoding, self._preparing = (
+            stats.stage(name, workers=workers) for name in ("read", "decode", "prepare")
+        )
+
+    def contents(
+        self,
+        kind: ItemKind,
+        file: OpenedFile,
+        *,
+        windows: float | None = None,
+        parts: Sequence[Part] | None = None,
+        expected_sha256: bytes | None = None,
+    ) -> LoadedContents:
+        """Load a file.
+
+        Args:
+            kind: What it is.
+            file: Belongs to the contents from now on: a long sound is read when it is encoded.
+            windows: Seconds of a sound's windows; none if None.
+            parts: The parts that it has, where that is known from before; else they are found.
+            expected_sha256: What it must hold.
+
+        Raises:
+            DecodeError: If it cannot be read or decoded, or does not hold what is expected.
+        """
+        loaded = None
+        try:
+            loaded = self._loaded(kind, file, windows, parts, expected_sha256)
+            return loaded
+        finally:
+            if loaded is None or not loaded.reads_on:
+                file.close()
+
+    def _loaded(
+        self,
+        kind: ItemKind,
+        file: OpenedFile,
+        windows: float | None,
+        parts: Sequence[Part] | None,
+        expected_sha256: bytes | None,
+    ) -> LoadedContents:
+        with self._reading.working():
+            data = file.read() if file.size <= MAX_HELD_BYTES or kind not in ("audio", "video") else None
+            sha256 = file.sha256() if data is None else content_key("text", data).sha256
+        if expected_sha256 is not None and sha256 != expected_sha256:
+            raise DecodeError("the file has changed since it was indexed: index it again first")
+        if kind == "text":
+            assert data is not None
+            return self._text(data, sha256, parts)
+        if kind == "image":
+            assert data is not None
+            return self._image(data, sha256)
+        return self._sound(data, file, sha256, windows, parts)
+
+    def caption(self, caption: str, loaded: LoadedContents) -> None:
+        """Add the vector of a caption."""
+        key = content_key("text", caption.encode("utf-8", "surrogateescape"))
+        loaded.roles[Part("caption").role] = key
+        if self._claims.claim(key):
+            loaded.prepared[key] = self._space.encoder("text").prepare(caption)
+
+    def _text(self, data: bytes, sha256: bytes, parts: Sequence[Part] | None) -> LoadedContents:
+        encoder = self._space.encoder("text")
+        with self._decoding.working():
+            text = decode_text(data)
+        loaded = LoadedContents(first_line=first_line(text))
+        with self._preparing.working():
+            own = _add(loaded, "text", Part("content"), sha256)
+            if self._claims.claim(own):
+                loaded.prepared[own] = encoder.prepare(text)
+            if parts is None:
+                passages = {Part("passage", p.start, p.stop): p.prepared for p in encoder.passages(text)}
+            else:  # another encoder's passages
+                known = [part for part in parts if part.kind == "passage"]
+                passages = {part: encoder.prepare(text[int(part.start or 0) : int(part.stop or 0)]) for part in known}
+            for part, prepared in passages.items():
+                key = _add(loaded, "text", part, sha256)
+                if self._claims.claim(key):
+                    loaded.prepared[key] = prepared
+        return loaded
+
+    def _image(self, data: bytes, sha256: bytes) -> LoadedContents:
+        encoder = self._space.encoder("image")
+        loaded = LoadedContents()
+        key = _add(loaded, "image", Part("content"), sha256)
+        if self._claims.claim(key):
+            with self._decoding.working():
+                pixels = self._sandbox.decode("image", data, side=encoder.side)
+            with self._preparing.working():
+                loaded.prepared[key] = encoder.prepare(pixels)
+        return loaded
+
+    def _sound(
+        self,
+        data: bytes | None,
+        file: OpenedFile,
+        sha256: bytes,
+        windows: float | None,
+        parts: Sequence[Part] | None,
+    ) -> LoadedContents:
+        encoder = self._space.encoder("audio")
+        loaded = LoadedContents()
+        own = _add(loaded, "audio", Part("content"), sha256)
+        is_new = self._claims.claim(own)
+        if windows is None and not parts and not is_new:
+            return loaded
+        with self._decoding.working():
+            sound = self._sandbox.sound(file.descriptor if data is None else data)
+        spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
+        if not spans and not isinstance(sound, SoundStream):
+            if is_new:
+                with self._preparing.working():
+                    loaded.prepared[own] = encoder.prepare(sound)
+            return loaded
+        keys = [own, *(_add(loaded, "audio", Part("window", *span), sha256) for span in spans)]
+        claimed = [self._claims.claim(key) for key in keys[1:]]
+        if is_new or any(claimed):
+            if isinstance(sound, SoundStream):
+                loaded.sounds.append(WindowedSound(_streamed(encoder, sound, file), spans, keys))
+                loaded.reads_on = True
+            else:
+                with self._preparing.working():
+                    loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), spans, keys))
+        elif isinstance(sound, SoundStream):
+            sound.close()
+        return loaded
+
+
+def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
+    """Yield blocks; at the end see whether the file is still the one that was hashed."""
+    try:
+        yield from encoder.blocks(sound)
+        file.require_unchanged()
+    finally:
+        sound.close()
+        file.close()
+
+
+def encode_contents(
+    loaded: Sequence[LoadedContents], encoder: Callable[[Modality], Encoder]
+) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
+    """Make all vectors of a batch; what fails costs itself only.
+
+    Returns:
+        The vector of each content, shape (d,), and why others have none.
+    """
+    vectors: dict[ContentKey, Vectors] = {}
+    failures: dict[ContentKey, str] = {}
+    by_modality: dict[Modality, dict[ContentKey, Prepared]] = {}
+    for contents in loaded:
+        for key, prepared in contents.prepared.items():
+            by_modality.setdefault(key.modality, {})[key] = prepared
+    for modality, prepared_of in by_modality.items():
+        _embed(encoder(modality), list(prepared_of.items()), vectors, failures)
+    for sound in (sound for contents in loaded for sound in contents.sounds):
+        try:
+            rows = encoder("audio").embed_windows(sound.blocks, sound.windows)
+        except (DecodeError, MemoryError) as error:
+            failures |= dict.fromkeys(sound.keys, _reason(error))
+        else:
+            vectors |= zip(sound.keys, rows, strict=True)
+    return vectors, failures
+
+
+def _embed(
+    encoder: Encoder,
+    prepared: Sequence[tuple[ContentKey, Prepared]],
+    vectors: dict[ContentKey, Vectors],
+    failures: dict[ContentKey, str],
+) -> None:
+    try:
+        rows = encoder.embed([item for _, item in prepared])
+    except MemoryError as error:
+        if len(prepared) == 1:
+            failures[prepared[0][0]] = _reason(error)
+            return
+        middle = len(prepared) // 2
+        _embed(encoder, prepared[:middle], vectors, failures)
+        _embed(encoder, prepared[middle:], vectors, failures)
+        return
+    for (key, _), row in zip(prepared, rows, strict=True):
+        vectors[key] = row
+
+
+def _reason(error: DecodeError | MemoryError) -> str:
+    return error.reason if isinstance(error, DecodeError) else "too large for this machine's memory"
+
+
+def _add(loaded: LoadedContents, modality: Modality, part: Part, sha256: bytes) -> ContentKey:
+    key = ContentKey(modality, sha256) if part.kind == "content" else part_key(modality, part.role, sha256)
+    loaded.roles[part.role] = key
+    return key
+
+
+def _seconds(sound: Sound | SoundStream) -> float:
+    if isinstance(sound, SoundStream):
+        return sound.frames / sound.rate_hz
+    waveform, rate_hz = sound
+    return len(waveform) / rate_hz
+
+
+def _windows(duration: float, seconds: float | None) -> list[tuple[float, float]]:
+    """Cut a duration into windows; none if one would be all of it."""
+    if seconds is None or duration <= seconds:
+        return []
+    count = min(math.ceil(round(duration / seconds, 6)), MAX_WINDOWS)
+    # As roles have them: three decimals.
+    edges = np.round(np.minimum(np.arange(count + 1) * seconds, duration), 3).tolist()
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
+
+
+def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
+    return [(part.start or 0.0, part.stop or 0.0) for part in parts if part.kind == "window"]
+
+
+def parts_of(contents: Mapping[str, ContentKey]) -> list[Part]:
+    """Return the parts that a stored item has beside its content and caption."""
+    return [part for part in map(Part.parse, contents) if part.kind not in ("content", "caption")]

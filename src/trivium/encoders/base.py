@@ -7,7 +7,7 @@ which only handles vectors stays light.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,7 @@ class Backbone(Protocol):
         raise TypeError(f"{type(self).__name__} has no windows: {count} blocks, {len(seconds)} windows")
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """One modality's way into a space. What has a body here is for encoders that can do more to override."""
 

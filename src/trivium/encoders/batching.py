@@ -1,28 +1,43 @@
-"""Encoding in batches: order kept, memory bounded by one batch."""
+"""Encoding many items of one modality in batches: order kept, memory bounded by a few batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import Encoder, Vectors
+from trivium.encoders import engine
+from trivium.encoders.base import Encoder, Modality, Prepared, Vectors
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
+from trivium.encoders.files import item_bytes
+from trivium.encoders.sandbox import DecodeSandbox
+
+BATCH_ITEMS: dict[Modality, int] = {"text": 1024, "image": 64, "audio": 32}
+TOGETHER = 256  # texts that are tokenized in one call
 
 
 def encode(
-    encoder: Encoder,
+    encoder: Encoder | Sequence[Encoder],
     items: Iterable[Any],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
+    stats: Stats | None = None,
 ) -> Vectors:
     """Encode all items, batch by batch, in their order.
 
+    Files and bytes of pictures and sounds are decoded in processes of their own (`sandbox`), as in indexing.
+
     Args:
-        encoder: Any encoder.
+        encoder: Any encoder; or several of the same on different devices, which share the work.
         items: What ``encoder.prepare`` takes.
-        batch_size: Items per forward pass, at least 1.
+        batch_size: Items that are loaded and encoded together, at least 1; how many go through the network at a time
+            is the encoder's own choice.
         progress: Called with the number of items done after each batch.
+        stats: Where the stages count what they do.
 
     Returns:
         Unit vectors, shape (n, d).
@@ -31,14 +46,60 @@ def encode(
         ValueError: If ``batch_size`` is below 1.
         DecodeError: If an item cannot be decoded; the caller who wants to go on prepares items itself.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    prepared = map(encoder.prepare, items)
-    batches: list[Vectors] = [np.empty((0, encoder.space.dim), np.float32)]
+    encoders = [encoder] if isinstance(encoder, Encoder) else list(encoder)
+    first = encoders[0]
+    size = BATCH_ITEMS[first.modality] if batch_size is None else batch_size
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    stats = stats or Stats()
+    together = min(TOGETHER, size) if first.modality == "text" else 1
+    vectors: list[Vectors] = [np.empty((0, first.space.dim), np.float32)]
     done = 0
-    while batch := list(islice(prepared, batch_size)):
-        batches.append(encoder.embed(batch))
-        done += len(batch)
-        if progress is not None:
-            progress(done)
-    return np.concatenate(batches)
+    with nullcontext() if first.modality == "text" else DecodeSandbox() as sandbox:
+        batches = engine.run(
+            _groups(items, together),
+            load=_loading(first, sandbox, stats),
+            encode=[_encoding(encoder) for encoder in encoders],
+            batch_items=-(-size // together),
+            loaders=usable_cores(),
+            stats=stats,
+        )
+        with closing(batches):
+            for loaded, rows in batches:
+                vectors.append(rows)
+                done += sum(len(group) for group in loaded)
+                if progress is not None:
+                    progress(done)
+    return np.concatenate(vectors)
+
+
+def _loading(
+    encoder: Encoder, sandbox: DecodeSandbox | None, stats: Stats
+) -> Callable[[Sequence[Any]], list[Prepared]]:
+    workers = usable_cores()
+    decoding, preparing = (stats.stage(name, workers=workers) for name in ("decode", "prepare"))
+
+    def load(group: Sequence[Any]) -> list[Prepared]:
+        if sandbox is not None:
+            with decoding.working(len(group)):
+                group = [_decoded(sandbox, encoder, item) for item in group]
+        with preparing.working(len(group)):
+            return encoder.prepare_all(group)
+
+    return load
+
+
+def _decoded(sandbox: DecodeSandbox, encoder: Encoder, item: Any) -> Any:
+    if isinstance(item, bytes | str | Path):
+        return sandbox.decode(encoder.modality, item_bytes(item), side=encoder.side)
+    return item
+
+
+def _encoding(encoder: Encoder) -> Callable[[list[list[Prepared]]], Vectors]:
+    return lambda groups: encoder.embed([prepared for group in groups for prepared in group])
+
+
+def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group

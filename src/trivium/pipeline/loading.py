@@ -236,7 +236,8 @@ def encode_contents(
         except (DecodeError, MemoryError) as error:
             failures |= dict.fromkeys(sound.keys, _reason(error))
         else:
-            vectors |= zip(sound.keys, rows, strict=True)
+            for key, row in zip(sound.keys, rows, strict=True):
+                _keep(key, row, vectors, failures)
     return vectors, failures
 
 
@@ -257,7 +258,16 @@ def _embed(
         _embed(encoder, prepared[middle:], vectors, failures)
         return
     for (key, _), row in zip(prepared, rows, strict=True):
-        vectors[key] = row
+        _keep(key, row, vectors, failures)
+
+
+def _keep(
+    key: ContentKey, vector: Vectors, vectors: dict[ContentKey, Vectors], failures: dict[ContentKey, str]
+) -> None:
+    if np.isfinite(vector).all():
+        vectors[key] = vector
+    else:
+        failures[key] = "the network gave no finite vector for it"
 
 
 def _reason(error: DecodeError | MemoryError) -> str:

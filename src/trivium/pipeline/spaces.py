@@ -27,6 +27,7 @@ from trivium.encoders.base import (
 )
 from trivium.encoders.batching import encode
 from trivium.encoders.devices import resolve
+from trivium.encoders.engine import Stats
 from trivium.encoders.graphs import Precision
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
@@ -144,8 +145,9 @@ class JointSpace:
         modality: Modality,
         items: Iterable[Any],
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
+        stats: Stats | None = None,
     ) -> Vectors:
         """Encode items of one modality.
 
@@ -153,8 +155,9 @@ class JointSpace:
             modality: "text", "image" or "audio".
             items: Strings for text; paths, bytes, PIL images or uint8 arrays (h, w, 3) for images; paths, bytes or
                 pairs (waveform, rate in Hz) for audio.
-            batch_size: Items per forward pass.
+            batch_size: Items that are loaded and encoded together; see `encoders.batching.encode`.
             progress: Called with the number of items done after each batch.
+            stats: Where the stages count what they do.
 
         Returns:
             Unit vectors, shape (n, d), float32, in the order of ``items``.
@@ -163,7 +166,8 @@ class JointSpace:
             SpaceError: If the space has no encoder for the modality.
             DecodeError: If an item cannot be decoded.
         """
-        return encode(self.encoder(modality), items, batch_size=batch_size, progress=progress)
+        encoders = [self.encoder(modality, replica) for replica in range(self.replicas)]
+        return encode(encoders, items, batch_size=batch_size, progress=progress, stats=stats)
 
     def example_texts(self, n: int) -> list[str]:
         """Return words that the space has labels for, at most n of them; none if it has no labels."""

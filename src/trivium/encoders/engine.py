@@ -57,13 +57,18 @@ class Stats:
 
     def __init__(self) -> None:
         self.stages: list[StageStats] = []
-        self.started = time.perf_counter()
+        self._started = time.perf_counter()
+        self._ended: float | None = None
         self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:
-        """Since the start, by the clock."""
-        return time.perf_counter() - self.started
+        """From the start to the end, or to now, by the clock."""
+        return (time.perf_counter() if self._ended is None else self._ended) - self._started
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended = time.perf_counter()
 
     def stage(self, name: str, *, workers: int = 1) -> StageStats:
         """Return the stage of this name; the first call makes it."""

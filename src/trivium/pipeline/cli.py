@@ -16,7 +16,7 @@ from trivium.pipeline.options import add_device, add_filter, add_wish
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
 # Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
-VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--path", "--where", "--html", "--space", "--device", "-k")
+VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--path", "--where", "--html", "--space", "--device", "--precision", "-k")
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
 
@@ -42,6 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read",
     )
     index.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
+    index.add_argument(
+        "--windows",
+        type=float,
+        metavar="SECONDS",
+        help="give sounds a vector for each stretch of so many seconds too, so that hits say where; 0: none again",
+    )
+    index.add_argument("--stats", action="store_true", help="tell what each stage did, and which one limits the run")
     index.add_argument("--strict", action="store_true", help="exit with 3 if a file was skipped")
     index.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     add_wish(index)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trivium.encoders.base import Modality, Space, Vectors
+from trivium.encoders.graphs import Precision
 from trivium.indexes import Wish
 from trivium.pipeline.compaction import Compaction, compact
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
@@ -54,10 +55,12 @@ class Collection:
         *,
         space: str | os.PathLike[str] | JointSpace | None = None,
         device: str = "cpu",
+        precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self.folder = folder
         self._device = device
+        self._precision: Precision = precision
         self._announce = announce
         self._store = Store(folder) if _exists(folder) else None
         self._search: Retrieval | None = None
@@ -73,6 +76,7 @@ class Collection:
         *,
         space: str | os.PathLike[str] | JointSpace | None = None,
         device: str = "cpu",
+        precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
     ) -> "Collection":
         """Open a collection; one that does not exist is made by the first `add`.
@@ -81,20 +85,23 @@ class Collection:
             folder: Where it lies. Must not exist, be empty, or be a collection.
             space: A name, a space folder, or a loaded space, for a new collection (default: ``trivium-labels``). An
                 existing collection knows its space; another one is refused.
-            device: Where the networks run, as torch names it.
+            device: Where the networks run: see `encoders.devices.resolve`.
+            precision: See `load_space`.
             announce: Called with one line before each download.
 
         Raises:
             CollectionError: If the folder is not a collection, damaged, of a newer format or another space.
             SpaceError: If there is no such space.
         """
-        return cls(Path(os.path.abspath(folder)), space=space, device=device, announce=announce)
+        return cls(Path(os.path.abspath(folder)), space=space, device=device, precision=precision, announce=announce)
 
     @property
     def space(self) -> JointSpace:
         """The collection's space; its networks are loaded when they are first used."""
         if self._space is None:
-            self._space = load_space(self._source, device=self._device, announce=self._announce)
+            self._space = load_space(
+                self._source, device=self._device, precision=self._precision, announce=self._announce
+            )
         return self._space
 
     def add(
@@ -336,7 +343,9 @@ class Collection:
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
         store = self._existing()
         if not isinstance(space, JointSpace):
-            space = load_space(self._space_source(space), device=self._device, announce=self._announce)
+            space = load_space(
+                self._space_source(space), device=self._device, precision=self._precision, announce=self._announce
+            )
         done = migrate(store, space, drop_missing=drop_missing, progress=progress, index_progress=index_progress)
         if done.is_done:
             self._space, self._source = space, space.source

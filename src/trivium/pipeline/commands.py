@@ -26,7 +26,7 @@ from trivium.pipeline.query import QueryError, QueryPart, parse_part
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
-from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, progress_bars
+from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, print_stats, progress_bars
 from trivium.pipeline.upkeep import UPKEEP
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ def index(options: argparse.Namespace) -> int:
     """Make a collection or bring it up to date."""
     started = time.perf_counter()
     with Collection.open(
-        options.collection, space=options.space, device=device_of(options), announce=announce
+        options.collection,
+        space=options.space,
+        device=device_of(options),
+        precision=options.precision,
+        announce=announce,
     ) as collection:
         if not any(os.path.lexists(path) for path in options.media):
             raise CollectionError(f"no such file or folder: {', '.join(map(printable, options.media))}")
@@ -69,6 +73,7 @@ def index(options: argparse.Namespace) -> int:
             captions=not options.no_captions,
             metadata=options.metadata,
             positions=options.positions,
+            windows=options.windows,
             index=wish_of(options),
         )
     seconds = time.perf_counter() - started
@@ -76,6 +81,8 @@ def index(options: argparse.Namespace) -> int:
         print(json.dumps(_summary_json(summary, seconds)))
     else:
         _print_summary(summary, seconds, collection)
+        if options.stats:
+            print_stats(summary.stats)
     return EXIT_SKIPPED if options.strict and summary.skipped else 0
 
 
@@ -85,7 +92,11 @@ def search(options: argparse.Namespace) -> int:
     parts += [parse_part("image", file) for file in options.image]
     parts += [parse_part("audio", file) for file in options.audio]
     with Collection.open(
-        options.collection, space=options.space, device=device_of(options), announce=announce
+        options.collection,
+        space=options.space,
+        device=device_of(options),
+        precision=options.precision,
+        announce=announce,
     ) as collection:
         filter = filter_of(options)
         (hits,) = collection.search_parts([parts], k=options.k, filter=filter)
@@ -96,7 +107,7 @@ def search(options: argparse.Namespace) -> int:
         _write_page(Path(options.html), parts, hits, collection=options.collection, space=space)
     if options.json:
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
-        fields = ("path", "modality", "score", "caption", "matched", "metadata")
+        fields = ("path", "modality", "score", "caption", "matched", "start", "stop", "metadata")
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
         print(json.dumps({"query": query, "space": space, "hits": found}))
     else:
@@ -195,6 +206,7 @@ def index_with_progress(
     captions: bool = True,
     metadata: str | None = None,
     positions: bool = False,
+    windows: float | None = None,
     index: Wish | None = None,
 ) -> Summary:
     """Add media to a collection, with a progress bar for each modality on standard error."""
@@ -205,6 +217,7 @@ def index_with_progress(
             captions=captions,
             metadata=metadata,
             positions=positions,
+            windows=windows,
             index=index,
             progress=show,
             index_progress=index_bars(show),
@@ -237,6 +250,18 @@ def _summary_json(summary: Summary, seconds: float) -> dict[str, Any]:
         "skipped": [asdict(problem) for problem in summary.skipped],
         "encoded": dict(summary.encoded),
         "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
+        "stages": {
+            kind: [
+                {
+                    "name": stage.name,
+                    "items": stage.items,
+                    "workers": stage.workers,
+                    "busy_share": round(stage.busy_share(stats.seconds), 4),
+                }
+                for stage in stats.stages
+            ]
+            for kind, stats in summary.stats.items()
+        },
         "stage_seconds": {stage: round(spent, 3) for stage, spent in summary.seconds.items()},
         "seconds": round(seconds, 3),
     }

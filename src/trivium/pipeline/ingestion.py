@@ -289,6 +289,7 @@ class _Ingestion:
                     if self._progress is not None:
                         self._progress(kind, done, len(files))
             remaining = waiting
+        stats.end()
 
     def _load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
         was_read = False

@@ -14,13 +14,22 @@ SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
 BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
+PRECISIONS = ("float32", "int8")
+
+
 class UsageError(Exception):
     """Options that cannot be followed."""
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Let the user say where the networks run."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    """Let the user say where the networks run, and how exactly."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all GPUs), cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="int8: transformers on a CPU twice as fast, vectors a little off (`trivium bench` tells how far)",
+    )
 
 
 def device_of(options: argparse.Namespace) -> str:

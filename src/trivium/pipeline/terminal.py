@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trivium.pipeline.page import printable
 
 if TYPE_CHECKING:
+    from trivium.encoders.engine import Stats
     from trivium.pipeline.retrieval import Hit
 
 Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
@@ -63,7 +64,15 @@ def print_hits(hits: "list[Hit]") -> None:
     if not hits:
         print("no hits: the collection has no such items")
         return
-    rows = [(f"{h.score:.3f}", h.modality, printable(h.caption or ""), printable(_short(h.path))) for h in hits]
+    rows = [
+        (
+            f"{hit.score:.3f}",
+            hit.modality,
+            printable(hit.caption or ""),
+            " ".join(filter(None, (printable(_short(hit.path)), place_of(hit)))),
+        )
+        for hit in hits
+    ]
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in rows))
         return
@@ -79,6 +88,35 @@ def print_hits(hits: "list[Hit]") -> None:
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
     Console().print(table)
+
+
+def place_of(hit: "Hit") -> str:
+    """Say where in an item a hit is: ``at 01:23``, or which characters of a text; empty if it is the whole."""
+    if hit.start is None:
+        return ""
+    if hit.matched == "passage":
+        return f"characters {hit.start:.0f} to {hit.stop:.0f}"
+    return f"at {clock(hit.start)}"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as players do: 01:23, or 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def print_stats(stats: "Mapping[Any, Stats]") -> None:
+    """Print what each stage did for each kind of file, and which one limited it."""
+    print(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}")
+    for kind, of in stats.items():
+        seconds, limiting = of.seconds, of.limiting()
+        for stage in of.stages:
+            mark = "  <- limits" if stage is limiting else ""
+            print(
+                f"{kind:8}{stage.name:10}{stage.items:9,}{stage.items / max(seconds, 1e-9):10,.1f}{stage.workers:9}"
+                f"{stage.busy_share(seconds):7.0%}{mark}"
+            )
 
 
 def counted(items: Mapping[str, int]) -> str:

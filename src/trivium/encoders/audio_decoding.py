@@ -4,13 +4,15 @@ import io
 import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
+
+if TYPE_CHECKING:
+    import soundfile
 
 MAX_SECONDS = 1800.0
 # Half an hour at 48 kHz: what high rates, in which silence compresses to nothing, may come to.
@@ -75,6 +77,8 @@ def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int)
     Raises:
         DecodeError: As `decode_audio` does.
     """
+    import soundfile  # loads a library, which those who never meet a sound need not wait for
+
     _check_complete(data)
     kept: list[NDArray[np.float32]] | None = []
     frames, peak = 0, 0.0
@@ -103,6 +107,8 @@ def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int)
 
 
 def _again(data: bytes | mmap.mmap) -> Iterator[NDArray[np.float32]]:
+    import soundfile
+
     with soundfile.SoundFile(_file(data)) as sound:
         yield from _chunks(sound)
 
@@ -121,7 +127,7 @@ def _file(data: bytes | mmap.mmap) -> io.BytesIO | mmap.mmap:
     return data
 
 
-def _chunks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+def _chunks(sound: "soundfile.SoundFile") -> Iterator[NDArray[np.float32]]:
     # read() and not blocks(): that pads a short read with whatever lay in memory.
     while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         mono = _mean(block)
@@ -145,7 +151,7 @@ def _mean(block: Any) -> NDArray[np.float64]:
     return total
 
 
-def _check_header(sound: soundfile.SoundFile, max_seconds: float) -> None:
+def _check_header(sound: "soundfile.SoundFile", max_seconds: float) -> None:
     if sound.format not in FORMATS or sound.subtype not in SUBTYPES:
         raise DecodeError(f"a kind of sound that is not read: {sound.format} with {sound.subtype}")
     if not 1 <= sound.channels <= MAX_CHANNELS:

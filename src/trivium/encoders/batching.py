@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from trivium.encoders.base import Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import item_bytes
-from trivium.encoders.sandbox import DecodeSandbox
+
+if TYPE_CHECKING:
+    from trivium.encoders.sandbox import DecodeSandbox
 
 BATCH_ITEMS: dict[Modality, int] = {"text": 1024, "image": 64, "audio": 32}
 TOGETHER = 256  # texts that are tokenized in one call
@@ -46,6 +48,8 @@ def encode(
         ValueError: If ``batch_size`` is below 1.
         DecodeError: If an item cannot be decoded; the caller who wants to go on prepares items itself.
     """
+    from trivium.encoders.sandbox import DecodeSandbox  # brings the decoders, which importing this package should not
+
     encoders = [encoder] if isinstance(encoder, Encoder) else list(encoder)
     first = encoders[0]
     size = BATCH_ITEMS[first.modality] if batch_size is None else batch_size
@@ -74,7 +78,7 @@ def encode(
 
 
 def _loading(
-    encoder: Encoder, sandbox: DecodeSandbox | None, stats: Stats
+    encoder: Encoder, sandbox: "DecodeSandbox | None", stats: Stats
 ) -> Callable[[Sequence[Any]], list[Prepared]]:
     workers = usable_cores()
     decoding, preparing = (stats.stage(name, workers=workers) for name in ("decode", "prepare"))
@@ -89,7 +93,7 @@ def _loading(
     return load
 
 
-def _decoded(sandbox: DecodeSandbox, encoder: Encoder, item: Any) -> Any:
+def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     if isinstance(item, bytes | str | Path):
         return sandbox.decode(encoder.modality, item_bytes(item), side=encoder.side)
     return item

@@ -77,8 +77,8 @@ def squeezed(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return resized(pixels, side, side)
 
 
-def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize (h, w, 3) by antialiased bicubic interpolation to (3, height, width).
+def resized(pixels: NDArray[np.uint8], height: int, width: int, *, bilinear: bool = False) -> NDArray[np.uint8]:
+    """Resize (h, w, 3) by antialiased bicubic interpolation, or bilinear, to (3, height, width).
 
     torchvision has SIMD code for uint8 whose channels lie together, as decoders give them: 7 times as fast as Pillow.
     """
@@ -89,5 +89,6 @@ def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     if not pixels.flags.writeable:  # torch has no read-only tensors, and warns
         pixels = pixels.copy()
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # (1, 3, h, w) in channels-last memory
-    out = resize(tensor, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    mode = InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC
+    out = resize(tensor, [height, width], interpolation=mode, antialias=True)
     return np.ascontiguousarray(out[0].numpy())

@@ -21,7 +21,7 @@ from trivium.pipeline.migration import Migration, migrate
 from trivium.pipeline.query import QueryError, QueryPart, query_vectors
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.retrieval import Hit, Retrieval
-from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
+from trivium.pipeline.spaces import DEFAULT_SPACE, OPEN_CLIP, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store, size_bytes
 from trivium.pipeline.writer import writing
 
@@ -385,7 +385,7 @@ class Collection:
         if isinstance(space, JointSpace):
             return space.source
         if space is not None:
-            is_name = os.fspath(space) in space_folders()
+            is_name = os.fspath(space) in space_folders() or str(space).startswith(OPEN_CLIP)
             return os.fspath(space) if is_name else os.path.abspath(space)
         return DEFAULT_SPACE if self._store is None else self._store.space_source
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
@@ -38,13 +38,18 @@ from trivium.pipeline.space_config import (
     CONFIG_FILE,
     EncoderConfig,
     Labels,
+    ProjectionConfig,
     SpaceConfig,
     SpaceError,
     read_labels,
     read_space_config,
 )
 
+if TYPE_CHECKING:
+    from trivium.encoders.open_clip import OpenClip
+
 DEFAULT_SPACE = "trivium-labels"
+OPEN_CLIP = "open-clip:"  # such names are spaces too
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,25 @@ class JointSpace:
         device: str = "cpu",
         precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
+        clip: "OpenClip | None" = None,
     ) -> None:
-        """Prepare a space; ``source`` is what `load_space` takes, ``announce`` is told before each download."""
+        """Prepare a space.
+
+        Args:
+            config: What it is made of.
+            source: What `load_space` takes.
+            device: See `load_space`.
+            precision: See `load_space`.
+            announce: Called with one line before each download.
+            clip: Where its backbones come from, if it is a space of open_clip.
+        """
         self.source = source
         self.space = config.space
         self._config = config
         self._devices = resolve(device)
         self._precision: Precision = precision
         self._announce = announce
+        self._clip = clip
         self._encoders: dict[tuple[Modality, int], Encoder] = {}
         self._lock = threading.Lock()
 
@@ -133,10 +149,8 @@ class JointSpace:
                 if config is None:
                     known = ", ".join(self.modalities)
                     raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
-                backbone = build_backbone(
-                    config.backbone, device=self._devices[replica], precision=self._precision, announce=self._announce
-                )
-                projection = self._projection(config)
+                backbone = self._backbone(modality, config, self._devices[replica])
+                projection = self._projection(config, backbone.dim)
                 self._encoders[modality, replica] = ProjectedEncoder(modality, self.space, backbone, projection)
             return self._encoders[modality, replica]
 
@@ -184,12 +198,19 @@ class JointSpace:
 
     def weights(self) -> list[Weights]:
         """Return the weights that the space's backbones need."""
+        if self._clip is not None:  # open_clip keeps them
+            return []
         return [backbone_spec(config.backbone).weights for config in self._config.encoders.values()]
 
-    def _projection(self, config: EncoderConfig) -> Projection:
+    def _backbone(self, modality: Modality, config: EncoderConfig, device: str) -> Backbone:
+        if self._clip is not None:
+            return self._clip.backbone(modality, device=device, precision=self._precision)
+        return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
+
+    def _projection(self, config: EncoderConfig, width: int) -> Projection:
         projection = config.projection
         if projection.kind == "identity" or projection.file is None:
-            _check_width(config, backbone_spec(config.backbone).dim, self.space.dim)
+            _check_width(config, width, self.space.dim)
             return IdentityProjection()
         if projection.kind == "linear":
             from safetensors.numpy import load_file
@@ -204,7 +225,7 @@ class JointSpace:
         vectors = self._label_vectors(labels)
         mean = np.mean(list(vectors.values()), axis=0)
         if projection.kind == "centred":
-            _check_width(config, backbone_spec(config.backbone).dim, self.space.dim)
+            _check_width(config, width, self.space.dim)
             return CentredProjection(mean)
         heads = {head: np.stack([vectors[name] - mean for name in classes]) for head, classes in labels.heads.items()}
         return LabelBridge(heads, temperature=projection.temperature)
@@ -241,19 +262,23 @@ def load_space(
     precision: Precision = "float32",
     announce: Callable[[str], None] | None = None,
 ) -> JointSpace:
-    """Load a space that ships with Trivium, one of the user's, or any folder with a ``space.json``.
+    """Load a space that ships with Trivium, one of the user's, any folder with a ``space.json``, or one of open_clip.
 
     Weights are fetched and encoders built when they are first used.
 
     Args:
-        name_or_folder: A name that `space_folders` knows, or a path.
+        name_or_folder: A name that `space_folders` knows, a path, or ``open-clip:MODEL/PRETRAINED``, where a path
+            after the slash is a local checkpoint.
         device: Where the networks run: see `encoders.networks.load_network`.
         precision: ``int8`` is faster for texts on a CPU, and less exact (docs/benchmarks.md).
         announce: Called with one line before each download.
 
     Raises:
         SpaceError: If there is no such space, or its folder is not valid.
+        WeightsError: If open_clip has no such model, or its weights cannot be had.
     """
+    if str(name_or_folder).startswith(OPEN_CLIP):
+        return _open_clip_space(str(name_or_folder), device=device, precision=precision, announce=announce)
     known = space_folders()
     folder = known.get(str(name_or_folder), Path(name_or_folder))
     if not (folder / CONFIG_FILE).is_file():
@@ -262,6 +287,22 @@ def load_space(
         )
     source = str(name_or_folder) if str(name_or_folder) in known else str(folder.absolute())
     return JointSpace(read_space_config(folder), source=source, device=device, precision=precision, announce=announce)
+
+
+def _open_clip_space(
+    reference: str, *, device: str, precision: Precision, announce: Callable[[str], None] | None
+) -> JointSpace:
+    from trivium.encoders.open_clip import OpenClip
+
+    clip = OpenClip(reference, announce=announce)
+    projection = ProjectionConfig(kind="identity")
+    modalities: tuple[Modality, ...] = ("text", "image")
+    config = SpaceConfig(
+        space=Space(name=clip.facts.space_name, dim=clip.facts.dim, revision=clip.facts.revision),
+        description=f"open_clip's {clip.facts.name} with {clip.facts.pretrained}",
+        encoders={modality: EncoderConfig(backbone=reference, projection=projection) for modality in modalities},
+    )
+    return JointSpace(config, source=reference, device=device, precision=precision, announce=announce, clip=clip)
 
 
 def space_folders() -> dict[str, Path]:

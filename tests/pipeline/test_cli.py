@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,8 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, c
     del best["score"]
     path = str(media / "red.png")
     caption = "A red sign."
-    assert best == {"path": path, "modality": "image", "caption": caption, "matched": "caption", "metadata": {}}
+    rest: dict[str, Any] = {"matched": "caption", "start": None, "stop": None, "metadata": {}}
+    assert best == {"path": path, "modality": "image", "caption": caption, **rest}
 
 
 def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:

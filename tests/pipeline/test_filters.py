@@ -734,8 +734,8 @@ def test_no_pattern_takes_for_ever() -> None:
 
 
 def test_what_else_is_refused() -> None:
-    with pytest.raises(FilterError, match="only must be one of text, image, audio, got 'video'"):
-        Filter(only="video")  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="only must be one of text, image, audio, video, got 'song'"):
+        Filter(only="song")  # type: ignore[arg-type]
     with pytest.raises(FilterError, match=r"paths must be a tuple of patterns, got the text '\*\.jpg'"):
         Filter(paths="*.jpg")  # type: ignore[arg-type]
     with pytest.raises(FilterError, match="a path pattern is empty"):

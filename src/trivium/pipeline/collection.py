@@ -163,7 +163,7 @@ class Collection:
         image: Items = None,
         audio: Items = None,
         k: int = 10,
-        only: Modality | None = None,
+        only: ItemKind | None = None,
         paths: Sequence[str] = (),
         where: str | None = None,
     ) -> list[Hit]:
@@ -174,7 +174,7 @@ class Collection:
             image: The same with paths, bytes, PIL images or uint8 arrays (h, w, 3).
             audio: The same with paths, bytes or (waveform, rate in Hz) pairs of array and int.
             k: How many hits, at least 1.
-            only: Restrict the hits to one modality.
+            only: Restrict the hits to one kind of item.
             paths: Restrict the hits to files that one of these patterns matches (see `filters`).
             where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
 
@@ -197,7 +197,7 @@ class Collection:
         image: Sequence[Items] | None = None,
         audio: Sequence[Items] | None = None,
         k: int = 10,
-        only: Modality | None = None,
+        only: ItemKind | None = None,
         paths: Sequence[str] = (),
         where: str | None = None,
     ) -> list[list[Hit]]:

@@ -38,7 +38,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
-from trivium.encoders.base import MODALITIES, Modality
+from trivium.pipeline.records import ITEM_KINDS, ItemKind
 
 MAX_LENGTH = 10_000  # characters of an expression
 MAX_DEPTH = 50
@@ -61,13 +61,13 @@ class Filter:
         FilterError: If a part cannot be understood.
     """
 
-    only: Modality | None = None
+    only: ItemKind | None = None
     paths: tuple[str, ...] = ()  # patterns; ~ and ./ are resolved when the filter is made
     where: str | None = None
 
     def __post_init__(self) -> None:
-        if self.only is not None and self.only not in MODALITIES:
-            raise FilterError(f"only must be one of {', '.join(MODALITIES)}, got {self.only!r}")
+        if self.only is not None and self.only not in ITEM_KINDS:
+            raise FilterError(f"only must be one of {', '.join(ITEM_KINDS)}, got {self.only!r}")
         if isinstance(self.paths, str):
             raise FilterError(f"paths must be a tuple of patterns, got the text {self.paths!r}")
         if len(self.paths) > MAX_PATTERNS:

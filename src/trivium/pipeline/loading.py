@@ -27,7 +27,7 @@ class WindowedSound:
 
     blocks: Iterable[Prepared]  # may be decoded as they are taken
     windows: Sequence[tuple[float, float]]  # seconds
-    keys: Sequence[ContentKey]  # of the whole, then of each window
+    keys: Sequence[ContentKey | None]  # of the whole, then of each window; None where the vector is known
 
 
 @dataclass(slots=True)
@@ -39,13 +39,6 @@ class LoadedContents:
     sounds: list[WindowedSound] = field(default_factory=list)
     first_line: str | None = None  # of a text
     reads_on: bool = False  # the file, when it is encoded
-
-    @property
-    def new(self) -> Iterator[ContentKey]:
-        """Yield the keys of all vectors that are to be made."""
-        yield from self.prepared
-        for sound in self.sounds:
-            yield from sound.keys
 
 
 class Claims:
@@ -190,9 +183,9 @@ class Loader:
                 with self._preparing.working():
                     loaded.prepared[own] = encoder.prepare(sound)
             return loaded
-        keys = [own, *(_add(loaded, "audio", Part("window", *span), sha256) for span in spans)]
-        claimed = [self._claims.claim(key) for key in keys[1:]]
-        if is_new or any(claimed):
+        windows_keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
+        keys = [own if is_new else None, *(key if self._claims.claim(key) else None for key in windows_keys)]
+        if any(keys):
             if isinstance(sound, SoundStream):
                 loaded.sounds.append(WindowedSound(_streamed(encoder, sound, file), spans, keys))
                 loaded.reads_on = True
@@ -234,10 +227,11 @@ def encode_contents(
         try:
             rows = encoder("audio").embed_windows(sound.blocks, sound.windows)
         except (DecodeError, MemoryError) as error:
-            failures |= dict.fromkeys(sound.keys, _reason(error))
+            failures |= dict.fromkeys((key for key in sound.keys if key is not None), _reason(error))
         else:
-            for key, row in zip(sound.keys, rows, strict=True):
-                _keep(key, row, vectors, failures)
+            for wanted, row in zip(sound.keys, rows, strict=True):
+                if wanted is not None:
+                    _keep(wanted, row, vectors, failures)
     return vectors, failures
 
 

@@ -4,8 +4,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from trivium.encoders.base import MODALITIES
 from trivium.pipeline.filters import Filter
+from trivium.pipeline.records import ITEM_KINDS
 
 if TYPE_CHECKING:
     from trivium.indexes import Wish
@@ -81,7 +81,7 @@ def wish_of(options: argparse.Namespace) -> "Wish | None":
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
     """Let the user restrict which items are meant."""
-    parser.add_argument("--only", choices=MODALITIES, help="items of one modality")
+    parser.add_argument("--only", choices=ITEM_KINDS, help="items of one kind")
     parser.add_argument(
         "--path",
         metavar="PATTERN",

@@ -39,7 +39,7 @@ class Allowed:
     """What a filter lets through in one generation."""
 
     items: IdSet | None  # None: all of `modality`
-    modality: Modality | None
+    modality: ItemKind | None
     contents: Mapping[Modality, IdSet | None]
 
     def lets_through(self, match: Match) -> bool:
@@ -148,19 +148,19 @@ class Retrieval:
 
 def _allowed(store: Store, filter: Filter) -> Allowed:
     contents: dict[Modality, IdSet | None] = {}
-    if filter.only is not None and not filter.paths and filter.where is None:
-        # All contents of a modality belong to its items, but for captions, which are texts.
-        if filter.only != "text":
-            contents[filter.only] = None
+    only = filter.only
+    if only in ("image", "audio") and not filter.paths and filter.where is None and not _has_videos(store):
+        # All contents of the modality belong to such items; what else they have is captions.
+        contents[only] = None
         rows = store.db.execute(
-            "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item WHERE i.modality = ? AND e.role "
-            + ("= 'content'" if filter.only == "text" else "<> 'content'"),
-            (filter.only,),
+            "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item "
+            "WHERE i.modality = ? AND e.role = 'caption'",
+            (only,),
         )
-        texts = np.fromiter((row[0] for row in rows), np.int64)
-        if len(texts):
-            contents["text"] = IdSet(texts)
-        return Allowed(None, filter.only, contents)
+        captions = np.fromiter((row[0] for row in rows), np.int64)
+        if len(captions):
+            contents["text"] = IdSet(captions)
+        return Allowed(None, only, contents)
     condition, parameters = filter.sql()
     found = store.db.execute(
         "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
@@ -171,4 +171,10 @@ def _allowed(store: Store, filter: Filter) -> Allowed:
     for _, content, modality in found:
         by_modality.setdefault(modality, []).append(content)
     contents = {modality: IdSet(np.array(ids, np.int64)) for modality, ids in by_modality.items()}
+    if only is not None and not filter.paths and filter.where is None:
+        return Allowed(None, only, contents)
     return Allowed(IdSet(np.array([row[0] for row in found], np.int64)), None, contents)
+
+
+def _has_videos(store: Store) -> bool:
+    return store.db.execute("SELECT 1 FROM item WHERE modality = 'video' LIMIT 1").fetchone() is not None

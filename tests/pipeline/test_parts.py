@@ -1,0 +1,243 @@
+"""Items with many vectors: windows of sounds and passages of texts, and files with one content among a run's."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trivium.pipeline import ingestion
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.loading import _windows
+from trivium.pipeline.records import Part, part_key
+from trivium.pipeline.store import Store
+from trivium.pipeline.terminal import clock, place_of
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@given(st.floats(0.001, 5000), st.floats(0.1, 100))
+def test_windows_cover_a_sound(duration: float, seconds: float) -> None:
+    windows = _windows(duration, seconds)
+    if duration <= seconds:
+        assert windows == []
+        return
+    starts, stops = zip(*windows, strict=True)
+    assert starts[0] == 0
+    assert stops[-1] == pytest.approx(duration, abs=1e-3)
+    assert starts[1:] == stops[:-1]
+    assert all(stop - start <= seconds + 2e-3 for start, stop in windows)
+
+
+@given(st.sampled_from(["window", "passage"]), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_roles_are_read_back(kind: Any, start: int, length: int) -> None:
+    scale = 1 if kind == "passage" else 1000
+    part = Part(kind, start / scale, (start + length) / scale)
+    assert Part.parse(part.role) == part
+
+
+@pytest.mark.parametrize(
+    "role", ["", "window", "window 1", "frame x", "content 1", "passage 1 2 3", "song", "frame nan"]
+)
+def test_what_is_no_role(role: str) -> None:
+    with pytest.raises(ValueError, match=r"names no part of an item|could not convert"):
+        Part.parse(role)
+
+
+def test_keys_of_parts_differ() -> None:
+    keys = {part_key("audio", role, file) for role in ("window 0.000 1.000", "frame 0.000") for file in (b"1", b"2")}
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0, "00:00"), (83.9, "01:23"), (3723, "1:02:03")])
+def test_times_are_written_as_players_do(seconds: float, written: str) -> None:
+    assert clock(seconds) == written
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound that beeps for 12 s and then crows; a long text that comes to whales late."""
+    folder = tmp_path_factory.mktemp("parts")
+    crow, rate_hz = soundfile.read(ASSETS / "crow.ogg", dtype="float32", always_2d=True)
+    crow = np.tile(crow.mean(axis=1), 20)[: 8 * rate_hz]
+    t = np.arange(12 * rate_hz) / rate_hz
+    soundfile.write(folder / "both.wav", np.concatenate([0.2 * np.sin(2 * np.pi * 440 * t), crow]), rate_hz)
+    soundfile.write(folder / "short.wav", 0.2 * np.sin(2 * np.pi * 300 * t[:rate_hz]), rate_hz)
+    filler = "The committee met again and discussed the budget of the coming year at some length. " * 40
+    (folder / "minutes.txt").write_text(filler + "A blue whale swam slowly under the old wooden boat. " * 3 + filler)
+    (folder / "note.txt").write_text("Milk, bread, two lemons.")
+    return folder
+
+
+@pytest.fixture
+def collection(weights: dict[str, Path], tmp_path: Path) -> Collection:
+    return Collection.open(tmp_path / "collection")
+
+
+@pytest.mark.weights
+def test_hits_say_where_in_a_sound_and_in_a_text(collection: Collection, media: Path) -> None:
+    summary = collection.add(media, windows=4)
+    assert summary.skipped == []
+    assert (summary.added, summary.encoded["audio"]) == (4, 2 + 5)
+    (hit, *_) = collection.search(audio=ASSETS / "crow.ogg", only="audio", k=5)
+    assert (Path(hit.path).name, hit.matched) == ("both.wav", "window")
+    assert hit.start is not None
+    assert hit.start >= 12
+    assert place_of(hit) in ("at 00:12", "at 00:16")
+    (hit, *_) = collection.search(text="a whale in the ocean", only="text")
+    text = (media / "minutes.txt").read_text()
+    assert hit.matched == "passage"
+    assert "whale" in text[int(hit.start or 0) : int(hit.stop or 0)]
+    assert len({hit.path for hit in collection.search(text="whale", k=10)}) == 4  # each item once
+
+
+@pytest.mark.weights
+def test_windows_hold_until_they_are_changed(collection: Collection, media: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(media, work)
+
+    def roles() -> list[str]:
+        items = {Path(item.path).name: item.contents for item in Store(collection.folder).items()}
+        return sorted(role for role in items["both.wav"])
+
+    collection.add(work)
+    assert roles() == ["content"]
+    assert collection.add(work, windows=10).changed == 1  # the short one has none
+    assert roles() == ["content", "window 0.000 10.000", "window 10.000 20.000"]
+    shutil.copy(work / "both.wav", work / "copy.wav")
+    summary = collection.add(work)  # as before, and what a copy's windows sound like is known
+    assert (summary.added, summary.unchanged, summary.encoded["audio"]) == (1, 4, 0)
+    assert collection.add(work, windows=10).unchanged == 5
+    assert collection.add(work, windows=0).changed == 2
+    assert roles() == ["content"]
+    with pytest.raises(ValueError, match=r"windows must be 0 or at least 0.1 seconds, got 0.01"):
+        collection.add(work, windows=0.01)
+
+
+@pytest.mark.weights
+def test_the_vector_of_a_sound_does_not_depend_on_its_windows(
+    collection: Collection, media: Path, tmp_path: Path
+) -> None:
+    def own(folder: Path) -> np.ndarray:
+        store = Store(folder)
+        (id_,) = store.content_ids([next(i for i in store.items() if i.path.endswith("both.wav")).contents["content"]])
+        ids, vectors = store.source(store.locations("audio")).all()
+        return np.asarray(vectors[ids.tolist().index(id_)], np.float32)
+
+    collection.add(media, windows=3)
+    with Collection.open(tmp_path / "plain") as plain:
+        plain.add(media)
+    np.testing.assert_allclose(own(collection.folder), own(tmp_path / "plain"), atol=2e-3)  # float16 in the shards
+
+
+# With tiny made-up networks
+
+
+def test_copies_in_one_run_are_encoded_once(
+    tmp_path: Path, make_space: Callable[..., Any], picture: Callable[..., Path]
+) -> None:
+    media = tmp_path / "copies"
+    for number in range(30):
+        picture(media / f"{number:02}.png", ["red", "green", "blue"][number % 3])
+    space = make_space()
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(media)
+    assert (summary.added, summary.skipped, len(space.calls)) == (30, [], 3)
+
+
+def test_damaged_copies_are_each_told(
+    tmp_path: Path, make_space: Callable[..., Any], picture: Callable[..., Path]
+) -> None:
+    media = tmp_path / "copies"
+    whole = picture(media / "whole.png", "red").read_bytes()
+    for number in range(5):
+        (media / f"cut{number}.png").write_bytes(whole[:60])
+    with Collection.open(tmp_path / "c", space=make_space()) as collection:
+        summary = collection.add(media)
+    assert summary.added == 1
+    assert sorted(Path(problem.path).name for problem in summary.skipped) == [f"cut{number}.png" for number in range(5)]
+
+
+def test_one_vector_that_is_no_number_costs_one_item(
+    tmp_path: Path, make_space: Callable[..., Any], picture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = tmp_path / "media"
+    for colour in ("red", "green", "blue"):
+        picture(media / f"{colour}.png", colour)
+    space = make_space()
+    encoder = space.encoder
+
+    def failing(modality: Any, replica: int = 0) -> Any:
+        made = encoder(modality, replica)
+        embed = made.embed
+
+        def embed_badly(batch: Any) -> Any:
+            vectors = embed(batch)
+            vectors[[tuple(item[4, 1]) == (0, 0, 255) for item in batch]] = np.nan
+            return vectors
+
+        made.embed = embed_badly
+        return made
+
+    space.encoder = failing
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(media)
+    assert summary.added == 2
+    assert [(Path(p.path).name, p.reason) for p in summary.skipped] == [
+        ("blue.png", "the network gave no finite vector for it")
+    ]
+
+
+def test_a_batch_too_large_for_memory_is_halved(
+    tmp_path: Path, make_space: Callable[..., Any], picture: Callable[..., Path]
+) -> None:
+    media = tmp_path / "media"
+    for number in range(7):
+        picture(media / f"{number}.png", (number * 30, 0, 0))
+    space = make_space()
+    encoder = space.encoder
+
+    def narrow(modality: Any, replica: int = 0) -> Any:
+        made = encoder(modality, replica)
+        embed = made.embed
+
+        def embed_few(batch: Any) -> Any:
+            if len(batch) > 2 or any(item[4, 1, 0] == 150 for item in batch):
+                raise MemoryError
+            return embed(batch)
+
+        made.embed = embed_few
+        return made
+
+    space.encoder = narrow
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(media)
+    assert summary.added == 6
+    assert [p.reason for p in summary.skipped] == ["too large for this machine's memory"]
+
+
+def test_several_devices_share_the_work(
+    tmp_path: Path, make_space: Callable[..., Any], picture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = tmp_path / "media"
+    for number in range(12):
+        picture(media / f"{number}.png", (number * 20, 0, 0))
+    monkeypatch.setattr(ingestion, "BATCH_FILES", {**ingestion.BATCH_FILES, "image": 1})
+    space = make_space()
+    space._devices = ["cpu", "cpu"]
+    used: set[int] = set()
+    encoder = space.encoder
+
+    def noted(modality: Any, replica: int = 0) -> Any:
+        used.add(replica)
+        return encoder(modality, replica)
+
+    space.encoder = noted
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        assert collection.add(media).added == 12
+    assert used == {0, 1}

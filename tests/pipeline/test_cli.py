@@ -145,7 +145,7 @@ def test_queries_that_cannot_be_answered(indexed: str, capsys, arguments: list[s
     assert message in err
 
 
-@pytest.mark.parametrize("arguments", [["-k", "0"], ["-k", "-3"], ["-k", "x"], ["--only", "video"], ["--nonsense"]])
+@pytest.mark.parametrize("arguments", [["-k", "0"], ["-k", "-3"], ["-k", "x"], ["--only", "song"], ["--nonsense"]])
 def test_wrong_usage(indexed: str, capsys, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["search", indexed, "x", *arguments])

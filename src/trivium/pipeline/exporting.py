@@ -124,7 +124,7 @@ def _listed(store: Store, filter: Filter | None) -> Iterator[_Listed]:
                 "INSERT INTO temp.exported (id, path, modality, role, caption, metadata, sha256, content, kind) "
                 "SELECT i.id, i.path, i.modality, e.role, i.caption, i.metadata, c.sha256, c.id, c.modality "
                 "FROM item i CROSS JOIN embedding e ON e.item = i.id CROSS JOIN content c ON c.id = e.content "
-                f"WHERE {condition} ORDER BY i.id, e.role DESC",
+                f"WHERE {condition} ORDER BY i.id, e.role <> 'content', e.role",
                 parameters,
             ).rowcount
             rows = _Listed(store, store.space_id, generation, about, space.dim, count)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.files import read_file
+from trivium.encoders.files import open_file
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.exporting import RowProgress
 from trivium.pipeline.indexing import Examples, Indexer
 from trivium.pipeline.ingestion import MAX_FILE_BYTES
-from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Role, StoredItem
+from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.store import Store
 from trivium.pipeline.vector_files import AnyVectors, VectorFile, VectorRow, open_vectors
 from trivium.pipeline.vector_rows import CheckedRow, RowError, checked_row, unit_vectors
@@ -132,8 +132,8 @@ class _SeenRows:
     def is_new(self, path: bytes, role: Role) -> bool:
         return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (path, role)).rowcount == 1
 
-    def has(self, path: bytes, role: Role) -> bool:
-        return self._db.execute("SELECT 1 FROM seen WHERE path = ? AND role = ?", (path, role)).fetchone() is not None
+    def has(self, path: bytes) -> bool:
+        return self._db.execute("SELECT 1 FROM seen WHERE path = ?", (path,)).fetchone() is not None
 
     def close(self) -> None:
         self._db.close()
@@ -225,7 +225,7 @@ class _Import:
         """Let a row have its say in its item; return the content that its vector is of."""
         path = os.fsencode(row.path)
         draft = drafts.get(row.path) or self._draft_of(row, path)
-        if row.role == "caption" and draft.modality != row.modality:
+        if row.role != "content" and draft.modality != row.modality:
             raise RowError(f"is of modality {row.modality}, but {row.path} is of {draft.modality}")
         caption = row.told["caption"] if "caption" in row.told else draft.caption
         key = self._content_key(row, caption, vector)
@@ -243,11 +243,11 @@ class _Import:
         """Begin with what the collection has of this path."""
         before = self._store.item_at(row.path)
         if before is None:
-            if row.role == "caption":
-                raise RowError(f"is of a caption, and no row before it has the content of {row.path}")
+            if row.role != "content":
+                raise RowError(f"is of a {row.role.split()[0]}, and no row before it has the content of {row.path}")
             return _Draft(None, row.modality, {}, None, None, begun_earlier=False)
         contents = dict(before.contents)
-        earlier = self._seen.has(path, "content") or self._seen.has(path, "caption")
+        earlier = self._seen.has(path)
         return _Draft(before, before.modality, contents, before.caption, before.metadata, begun_earlier=earlier)
 
     def _content_key(self, row: CheckedRow, caption: str | None, vector: NDArray[np.float32]) -> ContentKey:
@@ -258,13 +258,15 @@ class _Import:
             if row.sha256 not in (None, sha256):
                 raise RowError("has a sha256 that is not that of its caption")
             return ContentKey("text", sha256)
+        modality = modality_of(row.modality, Part.parse(row.role))
         if row.sha256 is not None:
-            return ContentKey(row.modality, row.sha256)
+            return ContentKey(modality, row.sha256)
         try:
-            data = read_file(row.path, max_bytes=MAX_FILE_BYTES[row.modality])
+            with open_file(row.path, max_bytes=MAX_FILE_BYTES[row.modality]) as file:
+                sha256 = file.sha256()
         except DecodeError:  # there is no such file here; the vector is good all the same
-            data = os.fsencode(row.path) + b"\0" + vector.astype("<f2").tobytes()
-        return ContentKey(row.modality, hashlib.sha256(data).digest())
+            sha256 = hashlib.sha256(os.fsencode(row.path) + b"\0" + vector.astype("<f2").tobytes()).digest()
+        return ContentKey(modality, sha256) if row.role == "content" else part_key(modality, row.role, sha256)
 
     def _refuse(self, reason: str) -> None:
         self.done.problem_count += 1

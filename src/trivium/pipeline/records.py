@@ -45,6 +45,15 @@ class Part:
         return cls(kind, *values)
 
 
+def modality_of(kind: ItemKind, part: Part) -> Modality:
+    """Say what a part of an item is to an encoder: a video itself and its frames are pictures, its windows sounds."""
+    if part.kind == "caption":
+        return "text"
+    if kind == "video":
+        return "audio" if part.kind == "window" else "image"
+    return kind
+
+
 class ContentKey(NamedTuple):
     """What a vector belongs to: the same bytes are never encoded twice in one space, whatever files hold them."""
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trivium.encoders.base import MODALITIES, Modality, Vectors
+from trivium.encoders.base import Vectors
 from trivium.pipeline.metadata import MAX_BYTES, MetadataError, encode, flatten, read_sidecar
-from trivium.pipeline.records import Role
+from trivium.pipeline.records import ITEM_KINDS, ItemKind, Part, Role
 from trivium.pipeline.vector_files import AnyVectors
 
 MAX_CAPTION = 10_000  # characters
 MAX_PATH_BYTES = 4_096  # as Linux has it
 LENGTH_TOLERANCE = 1e-2  # half precision moves the length of a unit vector by less than a tenth of it
-ROLES: tuple[Role, ...] = ("content", "caption")
 
 
 class RowError(ValueError):
@@ -27,7 +26,7 @@ class CheckedRow:
     """A row that can be used, as far as it tells by itself."""
 
     path: str  # absolute
-    modality: Modality
+    modality: ItemKind
     role: Role
     told: Mapping[str, str | None]  # caption and metadata (JSON), as far as the file has these columns
     sha256: bytes | None
@@ -46,10 +45,10 @@ def checked_row(fields: Mapping[str, object], *, folder: str, positions: bool) -
     """
     modality, role = fields.get("modality"), fields.get("role")
     role = "content" if role is None else role
-    if modality not in MODALITIES:
-        raise RowError(f"has the modality {_shown(modality)}, not one of {', '.join(MODALITIES)}")
-    if role not in ROLES:
-        raise RowError(f"has the role {_shown(role)}, not one of {', '.join(ROLES)}")
+    if modality not in ITEM_KINDS:
+        raise RowError(f"has the modality {_shown(modality)}, not one of {', '.join(ITEM_KINDS)}")
+    if not isinstance(role, str) or not _is_role(role):
+        raise RowError(f"has the role {_shown(role)}, not content, caption, or as 'window 1.000 2.000'")
     told: dict[str, str | None] = {}
     if "caption" in fields:
         told["caption"] = _caption(fields["caption"])
@@ -58,6 +57,13 @@ def checked_row(fields: Mapping[str, object], *, folder: str, positions: bool) -
     return CheckedRow(
         path=_path(fields, folder), modality=modality, role=role, told=told, sha256=_sha256(fields.get("sha256"))
     )
+
+
+def _is_role(role: str) -> bool:
+    try:
+        return Part.parse(role).role == role
+    except ValueError:
+        return False
 
 
 def unit_vectors(vectors: AnyVectors, *, scale: bool) -> tuple[Vectors, list[str | None]]:

@@ -11,6 +11,7 @@ import pytest
 
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline import collection as collection_module
+from trivium.pipeline import ingestion as ingestion_module
 from trivium.pipeline.cli import main
 from trivium.pipeline.store import Store
 from trivium.pipeline.writer import writing
@@ -205,7 +206,7 @@ def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, capsys, monk
         def fail(*_: object, error: BaseException = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(collection_module, "ingest", fail)
+        monkeypatch.setattr(ingestion_module, "ingest", fail)
         got, _, err = run(capsys, "index", str(tmp_path / "c"), str(media))
         assert got == status
         assert words in err

@@ -4,26 +4,27 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.encoders.graphs import Precision
 from trivium.indexes import Wish
-from trivium.pipeline.compaction import Compaction, compact
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
-from trivium.pipeline.exporting import RowProgress, export
 from trivium.pipeline.filters import Filter
-from trivium.pipeline.importing import Imported, import_vectors
-from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.ingestion import Progress, Summary, example_queries, ingest
 from trivium.pipeline.metadata import read_table
-from trivium.pipeline.migration import Migration, migrate
 from trivium.pipeline.query import QueryError, QueryPart, query_vectors
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.spaces import DEFAULT_SPACE, OPEN_CLIP, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store, size_bytes
-from trivium.pipeline.writer import writing
+
+if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
+    from trivium.pipeline.compaction import Compaction
+    from trivium.pipeline.exporting import RowProgress
+    from trivium.pipeline.importing import Imported
+    from trivium.pipeline.indexing import IndexProgress
+    from trivium.pipeline.ingestion import Progress, Summary
+    from trivium.pipeline.migration import Migration
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
 Items: TypeAlias = Any
@@ -113,9 +114,9 @@ class Collection:
         positions: bool = False,
         windows: float | None = None,
         index: Wish | None = None,
-        progress: Progress | None = None,
-        index_progress: IndexProgress | None = None,
-    ) -> Summary:
+        progress: "Progress | None" = None,
+        index_progress: "IndexProgress | None" = None,
+    ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
 
         Args:
@@ -139,6 +140,8 @@ class Collection:
             ValueError: If ``windows`` is below 0.1 and not 0.
             WeightsError: If the weights cannot be fetched.
         """
+        from trivium.pipeline.ingestion import ingest
+
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
         table = None if metadata is None else read_table(Path(metadata), positions=positions)
         if self._store is None:
@@ -253,6 +256,8 @@ class Collection:
         Raises:
             CollectionError: If there is no collection, or another process is writing to it.
         """
+        from trivium.pipeline.writer import writing
+
         store = self._existing()
         with writing(store) as writer:
             found = {item for path in paths for item in store.items_below(os.path.abspath(os.fspath(path)))}
@@ -278,7 +283,7 @@ class Collection:
             indexes=store.index_files(),
         )
 
-    def rebuild(self, *, index: Wish | None = None, progress: IndexProgress | None = None) -> None:
+    def rebuild(self, *, index: Wish | None = None, progress: "IndexProgress | None" = None) -> None:
         """Make the index anew from the stored vectors, whatever its files look like.
 
         Args:
@@ -288,6 +293,9 @@ class Collection:
         Raises:
             CollectionError: If there is no collection, a shard is damaged, or another process is writing.
         """
+        from trivium.pipeline.indexing import Indexer
+        from trivium.pipeline.writer import writing
+
         with writing(self._existing()) as writer:
             if index is not None:
                 writer.set_wish(asdict(index))
@@ -303,9 +311,11 @@ class Collection:
         *,
         assume_space: bool = False,
         positions: bool = False,
-        progress: RowProgress | None = None,
-    ) -> Imported:
+        progress: "RowProgress | None" = None,
+    ) -> "Imported":
         """Take in vectors that were made elsewhere; see `importing.import_vectors`."""
+        from trivium.pipeline.importing import import_vectors
+
         if self._store is None:
             self._store = Store.create(self.folder, self.space.space, source=self._source)
         return import_vectors(
@@ -317,8 +327,10 @@ class Collection:
             progress=progress,
         )
 
-    def compact(self, *, progress: RowProgress | None = None) -> Compaction:
+    def compact(self, *, progress: "RowProgress | None" = None) -> "Compaction":
         """Really delete what was removed, and merge small files; see `compaction.compact`."""
+        from trivium.pipeline.compaction import compact
+
         return compact(self._existing(), examples=self._examples, progress=progress)
 
     def export(
@@ -327,9 +339,11 @@ class Collection:
         *,
         filter: Filter | None = None,
         overwrite: bool = False,
-        progress: RowProgress | None = None,
+        progress: "RowProgress | None" = None,
     ) -> int:
         """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
+        from trivium.pipeline.exporting import export
+
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
 
     def migrate(
@@ -337,10 +351,12 @@ class Collection:
         space: str | os.PathLike[str] | JointSpace,
         *,
         drop_missing: bool = False,
-        progress: Progress | None = None,
-        index_progress: IndexProgress | None = None,
-    ) -> Migration:
+        progress: "Progress | None" = None,
+        index_progress: "IndexProgress | None" = None,
+    ) -> "Migration":
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
+        from trivium.pipeline.migration import migrate
+
         store = self._existing()
         if not isinstance(space, JointSpace):
             space = load_space(
@@ -369,6 +385,8 @@ class Collection:
         return f"<Collection {str(self.folder)!r}: {len(self)} items>"
 
     def _examples(self) -> Mapping[Modality, Vectors]:
+        from trivium.pipeline.ingestion import example_queries
+
         return example_queries(self.space)
 
     def _existing(self) -> Store:

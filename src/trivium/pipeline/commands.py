@@ -18,7 +18,6 @@ from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXI
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.filters import Filter, FilterError
-from trivium.pipeline.ingestion import Summary
 from trivium.pipeline.metadata import MetadataError
 from trivium.pipeline.options import UsageError, device_of, filter_of, wish_of
 from trivium.pipeline.page import printable, query_html, render_page
@@ -27,9 +26,9 @@ from trivium.pipeline.records import IndexFile
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
 from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, print_stats, progress_bars
-from trivium.pipeline.upkeep import UPKEEP
 
 if TYPE_CHECKING:
+    from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
 
 SKIPPED_SHOWN = 50  # in the terminal; --json has all of them
@@ -37,9 +36,8 @@ SKIPPED_SHOWN = 50  # in the terminal; --json has all of them
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; every expected failure becomes one message and an exit status."""
-    command: Callable[[argparse.Namespace], int] = COMMANDS[options.command]
     try:
-        return command(options)
+        return _command(options.command)(options)
     except (QueryError, FilterError, UsageError) as error:
         return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
@@ -195,8 +193,16 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "remove": remove,
     "spaces": spaces,
     "pull": pull,
-    **UPKEEP,
 }
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """Find what does a command; what a search does not need is imported only now."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    from trivium.pipeline.upkeep import UPKEEP
+
+    return UPKEEP[name]
 
 
 def index_with_progress(
@@ -208,7 +214,7 @@ def index_with_progress(
     positions: bool = False,
     windows: float | None = None,
     index: Wish | None = None,
-) -> Summary:
+) -> "Summary":
     """Add media to a collection, with a progress bar for each modality on standard error."""
     keep_freed_memory()
     with progress_bars() as show:
@@ -242,7 +248,7 @@ def _described(file: IndexFile) -> str:
     return "\n            ".join(lines)
 
 
-def _summary_json(summary: Summary, seconds: float) -> dict[str, Any]:
+def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
     counts = ("added", "changed", "renamed", "unchanged", "removed", "ignored")
     return {
         "indexed": summary.indexed,
@@ -267,7 +273,7 @@ def _summary_json(summary: Summary, seconds: float) -> dict[str, Any]:
     }
 
 
-def _print_summary(summary: Summary, seconds: float, collection: Collection) -> None:
+def _print_summary(summary: "Summary", seconds: float, collection: Collection) -> None:
     done = f"{summary.indexed:,} indexed ({summary.added:,} new, {summary.changed:,} changed)"
     rest = {"unchanged": summary.unchanged, "renamed": summary.renamed, "removed": summary.removed}
     print(

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from trivium.pipeline.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 
 HOLDER_SECONDS = 5.0  # a holder writes its pid right after it got the lock, on a busy machine not at once
@@ -21,6 +19,8 @@ def writer_lock(folder: Path) -> Iterator[None]:
         CollectionLockedError: With the pid of the process that is writing.
         CollectionError: If the folder cannot be written to.
     """
+    import filelock  # searches import this module, and lock nothing
+
     lock = filelock.FileLock(folder / LOCK, mode=0o600)
     holder = folder / LOCK_HOLDER
     deadline = time.monotonic() + HOLDER_SECONDS

@@ -40,5 +40,5 @@ class StubSpace(JointSpace):
     def modalities(self) -> tuple[Modality, ...]:
         return ("text",)
 
-    def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
+    def encoder(self, modality: Modality, _replica: int = 0) -> Encoder:
         return StubEncoder(modality, self.space)

@@ -19,6 +19,7 @@ from trivium.pipeline.spaces import DEFAULT_SPACE, OPEN_CLIP, JointSpace, load_s
 from trivium.pipeline.store import Store, size_bytes
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
+    from trivium.encoders.engine import Stats
     from trivium.pipeline.compaction import Compaction
     from trivium.pipeline.exporting import RowProgress
     from trivium.pipeline.importing import Imported
@@ -116,6 +117,7 @@ class Collection:
         index: Wish | None = None,
         progress: "Progress | None" = None,
         index_progress: "IndexProgress | None" = None,
+        stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
 
@@ -130,6 +132,7 @@ class Collection:
             index: What to ask of the index from now on; as before if not given.
             progress: Called as ``progress(kind, files_done, files_to_do)``.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
+            stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
 
         Returns:
             Counts, timings, and every file that was left out with its reason.
@@ -157,6 +160,7 @@ class Collection:
             wish=index,
             progress=progress,
             index_progress=index_progress,
+            stats=stats,
         )
 
     def search(

@@ -22,12 +22,13 @@ from trivium.pipeline.metadata import MetadataError
 from trivium.pipeline.options import UsageError, device_of, filter_of, wish_of
 from trivium.pipeline.page import printable, query_html, render_page
 from trivium.pipeline.query import QueryError, QueryPart, parse_part
-from trivium.pipeline.records import IndexFile
+from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
 from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, print_stats, progress_bars
 
 if TYPE_CHECKING:
+    from trivium.encoders.engine import Stats
     from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
 
@@ -217,7 +218,8 @@ def index_with_progress(
 ) -> "Summary":
     """Add media to a collection, with a progress bar for each modality on standard error."""
     keep_freed_memory()
-    with progress_bars() as show:
+    stats: dict[ItemKind, Stats] = {}
+    with progress_bars(stats) as show:
         return collection.add(
             media,
             captions=captions,
@@ -227,6 +229,7 @@ def index_with_progress(
             index=index,
             progress=show,
             index_progress=index_bars(show),
+            stats=stats,
         )
 
 

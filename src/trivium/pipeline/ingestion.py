@@ -107,6 +107,7 @@ def ingest(
     wish: Wish | None = None,
     progress: Progress | None = None,
     index_progress: IndexProgress | None = None,
+    stats: dict[ItemKind, Stats] | None = None,
 ) -> Summary:
     """Bring a collection up to date with files and folders.
 
@@ -123,6 +124,7 @@ def ingest(
         wish: What to ask of the index from now on; as before if not given.
         progress: Told after each batch.
         index_progress: Told while an index file is made.
+        stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
 
     Raises:
         CollectionError: If the collection belongs to another space, or another process is writing to it.
@@ -147,6 +149,7 @@ def ingest(
             positions=positions,
             windows=windows,
             progress=progress,
+            stats={} if stats is None else stats,
         )
         summary = run.run(media)
         started = time.perf_counter()
@@ -172,6 +175,7 @@ class _Ingestion:
         positions: bool,
         windows: float | None,
         progress: Progress | None,
+        stats: dict[ItemKind, Stats],
     ) -> None:
         self._store = store
         self._writer = writer
@@ -184,7 +188,7 @@ class _Ingestion:
         self._windows = before if windows is None else windows or None
         self._other_windows = self._windows != before
         self._progress = progress
-        self._summary = Summary()
+        self._summary = Summary(stats=stats)
         self._recorded = store.states()
         self._known = known
         self._gone: dict[str, ItemState] = {}

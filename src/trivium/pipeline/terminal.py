@@ -28,11 +28,17 @@ def announce(line: str) -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Bars]:
-    """Show a bar for each thing that is done, with how many a second and the time left."""
-    from rich.console import Console
+def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
+    """Show a bar for each thing that is done, with how many a second and the time left.
+
+    Args:
+        stats: By what is done, filled while it is: then a line below the bars tells what limits it.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.description:>6}"),
@@ -42,7 +48,9 @@ def progress_bars() -> Iterator[Bars]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, tuple[Any, float]] = {}
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    bars = RichProgress(*columns, console=console)
+    with Live(bars, console=console, refresh_per_second=10) as live:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -50,8 +58,21 @@ def progress_bars() -> Iterator[Bars]:
             task, started = tasks[what]
             rate = done / max(time.perf_counter() - started, 1e-3)
             bars.update(task, completed=done, total=total, rate=rate)
+            limit = limit_of(stats[what]) if stats is not None and what in stats else ""
+            live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
 
-        yield show
+        try:
+            yield show
+        finally:
+            live.update(bars)
+
+
+def limit_of(stats: "Stats") -> str:
+    """Say which stage limits a run, how busy its workers are, and how many items wait for it."""
+    stage = stats.limiting()
+    if stage is None:
+        return ""
+    return f"limited by {stage.name}: {stage.busy_share(stats.seconds):.0%} busy, queue {stage.queued:,}"
 
 
 def index_bars(show: Bars) -> Bars:

@@ -1,0 +1,102 @@
+"""What the terminal shows of a run: which stage limits it."""
+
+import io
+import sys
+import time
+
+import pytest
+
+from trivium.encoders.engine import StageStats, Stats
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.records import ItemKind
+from trivium.pipeline.terminal import limit_of, print_stats, progress_bars
+
+
+def stats_of(*stages: StageStats, seconds: float = 10.0) -> Stats:
+    """Stats of a run that took so long."""
+    stats = Stats()
+    stats.stages += stages
+    stats._ended = stats._started + seconds
+    return stats
+
+
+DECODING = StageStats("decode", workers=2, items=100, busy_seconds=12.0)
+ENCODING = StageStats("encode", workers=1, items=96, busy_seconds=9.3, queued=12)
+WRITING = StageStats("write", workers=1, items=96, busy_seconds=0.5)
+
+
+def test_limit_is_the_stage_whose_workers_are_busiest() -> None:
+    assert limit_of(stats_of(DECODING, ENCODING, WRITING)) == "limited by encode: 93% busy, queue 12"
+
+
+def test_workers_share_their_work() -> None:
+    """12 s of two workers are 60 % of 10 s; 12 s of one would be all of it."""
+    alone = StageStats("decode", workers=1, items=100, busy_seconds=12.0)
+    assert limit_of(stats_of(alone, ENCODING)) == "limited by decode: 100% busy, queue 0"
+
+
+def test_no_stage_limits_nothing() -> None:
+    assert limit_of(Stats()) == ""
+
+
+def test_table_of_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    print_stats({"image": stats_of(DECODING, ENCODING, WRITING)})
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["stage", "items", "items/s", "workers", "busy"]
+    assert [row.split() for row in rows] == [
+        ["image", "decode", "100", "10.0", "2", "60%"],
+        ["image", "encode", "96", "9.6", "1", "93%", "<-", "limits"],
+        ["image", "write", "96", "9.6", "1", "5%"],
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_by(monkeypatch: pytest.MonkeyPatch, stats: dict[str, Stats] | None, *, terminal: io.StringIO) -> str:
+    """What indexing three pictures sends to standard error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
+            patch.setenv(name, value)
+        with progress_bars(stats) as show:
+            if stats is not None:
+                stats["image"] = stats_of(DECODING, ENCODING, WRITING)  # begins later than the bars
+            show("image", 96, 30_000)
+            time.sleep(0.15)  # a refresh
+            show("image index", 1, 2)
+    return terminal.getvalue()
+
+
+def test_bars_say_what_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shown_by(monkeypatch, {}, terminal=Terminal())
+    assert "image: limited by encode: 93% busy, queue 12" in shown
+    assert "96/30000" in shown
+    last = shown[shown.rindex("30000") :]
+    assert "1/2" in last
+    assert "limited" not in last  # what is left standing at the end
+
+
+def test_bars_without_stats(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shown_by(monkeypatch, None, terminal=Terminal())
+    assert "96/30000" in shown
+    assert "limited" not in shown
+
+
+def test_bars_that_nobody_watches_are_printed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shown_by(monkeypatch, {}, terminal=io.StringIO())
+    assert shown.count("96/30000") == 1
+    assert "limited" not in shown
+
+
+def test_add_fills_stats_meanwhile(tmp_path, media, space) -> None:
+    stats: dict[ItemKind, Stats] = {}
+    seen = []
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(media, stats=stats, progress=lambda kind, *_: seen.append(kind in stats))
+    assert seen
+    assert all(seen)
+    assert summary.stats is stats
+    assert stats["image"].stage("encode").items == 3

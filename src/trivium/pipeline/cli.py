@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.options import add_device, add_filter, add_wish
+from trivium.pipeline.options import add_device, add_filter, add_wish, positive
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
@@ -61,16 +61,21 @@ def build_parser() -> argparse.ArgumentParser:
         description="A query part may have a weight: '2:beach', '-0.5:crowd'; a leading '-' means less of it.",
     )
     search.add_argument("collection", metavar="COLLECTION")
-    search.add_argument("texts", metavar="TEXT", nargs="*", help="what to look for")
-    for option, modality in zip(PART_OPTIONS, MODALITIES, strict=True):
-        metavar = "TEXT" if modality == "text" else "FILE"
-        search.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
-    add_filter(search)
-    search.add_argument("-k", type=int, default=10, help="how many hits (default 10)")
-    search.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    search.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
+    add_query(search)
     search.add_argument("--space", help="refuse the collection if it was made with another space")
     add_device(search)
+
+    shell = commands.add_parser(
+        "shell",
+        help="answer queries at a prompt, or line by line from a pipe, with the models loaded once",
+        description="A line is a query; ':help' tells how to write one. Options hold until a line changes them.",
+    )
+    shell.add_argument("collection", metavar="COLLECTION")
+    add_filter(shell)
+    shell.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
+    shell.add_argument("--json", action="store_true", help="print one JSON object for each query and nothing else")
+    shell.add_argument("--space", help="refuse the collection if it was made with another space")
+    add_device(shell)
 
     info = commands.add_parser("info", help="tell what a collection holds")
     info.add_argument("collection", metavar="COLLECTION")
@@ -94,11 +99,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = build_parser()
     options = parser.parse_args(name_texts(sys.argv[1:] if arguments is None else list(arguments)))
-    if options.command == "search" and options.k < 1:
-        parser.error(f"-k must be at least 1, got {options.k}")
     from trivium.pipeline import commands
 
     return commands.run(options)
+
+
+def add_query(parser: argparse.ArgumentParser) -> None:
+    """Let the user say what to look for, and how to show it."""
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="what to look for")
+    for option, modality in zip(PART_OPTIONS, MODALITIES, strict=True):
+        metavar = "TEXT" if modality == "text" else "FILE"
+        parser.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
+    add_filter(parser)
+    parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
 
 
 def name_texts(arguments: list[str]) -> list[str]:

@@ -87,9 +87,6 @@ def index(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Find items and show them."""
-    parts = [parse_part("text", text) for text in [*options.texts, *options.text]]
-    parts += [parse_part("image", file) for file in options.image]
-    parts += [parse_part("audio", file) for file in options.audio]
     with Collection.open(
         options.collection,
         space=options.space,
@@ -97,11 +94,20 @@ def search(options: argparse.Namespace) -> int:
         precision=options.precision,
         announce=announce,
     ) as collection:
-        filter = filter_of(options)
-        (hits,) = collection.search_parts([parts], k=options.k, filter=filter)
-        if not hits:
-            _warn_of_keys(collection, filter)
-        space = collection.space.space.name
+        answer(collection, options)
+    return 0
+
+
+def answer(collection: Collection, options: argparse.Namespace) -> None:
+    """Answer one query, of a command line or of a line of the shell."""
+    parts = [parse_part("text", text) for text in [*options.texts, *options.text]]
+    parts += [parse_part("image", file) for file in options.image]
+    parts += [parse_part("audio", file) for file in options.audio]
+    filter = filter_of(options)
+    (hits,) = collection.search_parts([parts], k=options.k, filter=filter)
+    if not hits:
+        _warn_of_keys(collection, filter)
+    space = collection.space.space.name
     if options.html:
         _write_page(Path(options.html), parts, hits, collection=options.collection, space=space)
     if options.json:
@@ -111,7 +117,6 @@ def search(options: argparse.Namespace) -> int:
         print(json.dumps({"query": query, "space": space, "hits": found}))
     else:
         print_hits(hits)
-    return 0
 
 
 def info(options: argparse.Namespace) -> int:
@@ -201,6 +206,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
     """Find what does a command; what a search does not need is imported only now."""
     if name in COMMANDS:
         return COMMANDS[name]
+    if name == "shell":
+        from trivium.pipeline.shell import shell
+
+        return shell
     from trivium.pipeline.upkeep import UPKEEP
 
     return UPKEEP[name]

@@ -103,6 +103,17 @@ def filter_of(options: argparse.Namespace) -> Filter:
     return Filter(only=options.only, paths=tuple(options.path), where=options.where)
 
 
+def positive(written: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not (written.isascii() and written.isdigit() and int(written)):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{written}'")
+    return int(written)
+
+
 def size_bytes(written: str) -> int:
     """Read a size: 500MB, 2 GB, 1.5GiB, or bytes.
 

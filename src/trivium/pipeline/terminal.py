@@ -140,7 +140,7 @@ def print_stats(stats: "Mapping[Any, Stats]") -> None:
             )
 
 
-def counted(items: Mapping[str, int]) -> str:
+def counted(items: Mapping[Any, int]) -> str:
     """Write counts by modality, and their sum."""
     total = sum(items.values())
     return f"{total:,}" + (f" ({', '.join(f'{count:,} {m}' for m, count in items.items())})" if items else "")

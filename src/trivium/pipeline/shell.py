@@ -1,0 +1,250 @@
+"""`trivium shell`: queries at a prompt, or line by line from a pipe, answered by models that are loaded once."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from trivium.encoders.weights import WeightsError
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.commands import answer
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.filters import FilterError
+from trivium.pipeline.options import UsageError, device_of, filter_of, positive
+from trivium.pipeline.page import printable
+from trivium.pipeline.query import QueryError
+from trivium.pipeline.query_line import parse_line, split_words
+from trivium.pipeline.space_config import SpaceError
+from trivium.pipeline.spaces import JointSpace
+from trivium.pipeline.terminal import announce, counted
+
+PROMPT = "trivium> "
+HISTORY_LINES = 1000
+HELP = """\
+a bird singing                     words make one text
+2:beach "at night" -crowd          three texts: a weight or a quote begins another, '-' means less of it
+image:~/blue.jpg audio:"a b.ogg"   by pictures and sounds, with weights too: -image:dull.jpg, 0.5:audio:rain.ogg
+a bird --only audio -k 3           for this line; --path, --where, --html and --json as in `trivium search`
+
+:only [image|audio|text|video]     for all lines that follow; without a word: no longer
+:path [PATTERN ...]                '*.jpg', a folder, ...
+:where [EXPRESSION]                year >= 2020 and caption contains dog
+:k [N]                             how many hits, 10
+:info                              what the collection holds
+:help                              this, and what holds now
+:quit                              or Ctrl-D; Ctrl-C gives up a line"""
+# What may be wrong with a line, or with the collection while it is answered; the next line may fare better.
+EXPECTED = (
+    *(QueryError, FilterError, UsageError, CollectionError, SpaceError, WeightsError),
+    *(sqlite3.Error, OSError, MemoryError),
+)
+
+
+def shell(options: argparse.Namespace) -> int:
+    """Answer queries until there are no more."""
+    with Collection.open(
+        options.collection,
+        space=options.space,
+        device=device_of(options),
+        precision=options.precision,
+        announce=announce,
+    ) as collection:
+        filter_of(options)  # refused now rather than at each line
+        is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        held = Shell(collection, options)
+        if is_interactive:
+            held.greet()
+            with _history():
+                held.run(_typed(), ends_on_interrupt=False)
+        else:
+            held.run(_piped(), ends_on_interrupt=True)
+    return 0
+
+
+@dataclass(slots=True)
+class _Settings:
+    """What holds for all lines that do not say otherwise."""
+
+    only: str | None
+    path: list[str]
+    where: str | None
+    k: int
+    json: bool
+
+
+class Shell:
+    """Answers lines about one collection; nothing that a line holds ends it but ``:quit``."""
+
+    def __init__(self, collection: Collection, options: argparse.Namespace) -> None:
+        """Begin with the options of the command line: only, path, where, k and json.
+
+        Raises:
+            CollectionError: If there is no collection, or it is damaged.
+            SpaceError: If there is no such space.
+        """
+        self._collection = collection
+        self._told = counted(collection.info().items)
+        self._space = collection.space
+        self._settings = _Settings(options.only, options.path, options.where, options.k, options.json)
+        self._commands: Mapping[str, Callable[[str], None]] = {
+            "only": self._set_only,
+            "path": self._set_path,
+            "where": self._set_where,
+            "k": self._set_k,
+            "info": self._info,
+            "help": self._help,
+        }
+
+    def greet(self) -> None:
+        """Tell what there is, and load what texts need while the first is typed."""
+        print(f"{self._told} items, space {self._space.space.name}. :help tells what to type, Ctrl-D ends.")
+        threading.Thread(target=_load, args=[self._space], daemon=True).start()
+
+    def run(self, lines: Iterator[str], *, ends_on_interrupt: bool) -> None:
+        """Answer lines until there are no more, or one says ``:quit``."""
+        while True:
+            try:
+                line = next(lines, None)
+                if line is None or line.strip() in (":quit", ":q"):
+                    return
+                if line.strip():
+                    self.answer(line.strip())
+                sys.stdout.flush()  # whoever reads waits for this answer
+            except BrokenPipeError:
+                raise  # nobody reads any more
+            except EXPECTED as error:
+                self._tell(error, line or "")
+            except KeyboardInterrupt:
+                if ends_on_interrupt:
+                    raise
+                print()
+
+    def answer(self, line: str) -> None:
+        """Do what a line asks for.
+
+        Raises:
+            UsageError: If it is neither a query nor a command.
+            QueryError: If it cannot be answered; and whatever else a search may raise.
+        """
+        if line.startswith(":"):
+            name, _, argument = line[1:].partition(" ")
+            if name not in self._commands:
+                known = ", ".join(f":{command}" for command in (*self._commands, "quit"))
+                raise UsageError(f"no command ':{name}', known are {known}; a text that begins so takes quotes")
+            self._commands[name](argument.strip())
+            return
+        settings, options = self._settings, parse_line(line)
+        options.collection = str(self._collection.folder)
+        options.only = options.only or settings.only
+        options.path = options.path or settings.path
+        options.where = options.where or settings.where
+        options.k = options.k or settings.k
+        options.json = options.json or settings.json
+        answer(self._collection, options)
+        if not options.json and not sys.stdout.isatty():
+            print()  # where an answer ends
+
+    def _tell(self, error: Exception, line: str) -> None:
+        """Tell of an error, as an object where each line is to give one."""
+        told = str(error) or type(error).__name__
+        if self._settings.json and not line.startswith(":"):
+            print(json.dumps({"query": line, "error": told}), flush=True)
+        else:
+            announce("\n".join(map(printable, told.splitlines())))
+
+    def _set_only(self, argument: str) -> None:
+        self._change(only=argument or None)
+
+    def _set_path(self, argument: str) -> None:
+        self._change(path=[word for word, _ in split_words(argument)])
+
+    def _set_where(self, argument: str) -> None:
+        self._change(where=argument or None)
+
+    def _set_k(self, argument: str) -> None:
+        try:
+            self._settings.k = positive(argument or "10")
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f":k {error}") from None
+
+    def _change(self, **changed: object) -> None:
+        """Change settings, if a filter can be made of them."""
+        settings = self._settings
+        filter_of(
+            argparse.Namespace(**{"only": settings.only, "path": settings.path, "where": settings.where, **changed})
+        )
+        for name, value in changed.items():
+            setattr(settings, name, value)
+
+    def _info(self, _: str) -> None:
+        found = self._collection.info()
+        print(f"{counted(found.items)} items, {found.vectors:,} vectors, generation {found.generation}")
+
+    def _help(self, _: str) -> None:
+        settings = self._settings
+        print(HELP)
+        print(f"\nnow: :only {settings.only or ''} :path {' '.join(settings.path)}", end=" ")
+        print(f":where {settings.where or ''} :k {settings.k}")
+
+
+def _load(space: JointSpace) -> None:
+    """Load what a text needs; whoever needs it will be told if that fails."""
+    with contextlib.suppress(*EXPECTED):
+        if "text" in space.modalities:
+            space.encoder("text")
+
+
+def _typed() -> Iterator[str]:
+    """Yield lines as the user types them, until Ctrl-D."""
+    return iter(_Prompt())
+
+
+class _Prompt:
+    """An iterator and no generator: Ctrl-C would end that."""
+
+    def __iter__(self) -> "_Prompt":
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return input(PROMPT)
+        except EOFError:
+            print()
+            raise StopIteration from None
+
+
+def _piped() -> Iterator[str]:
+    """Yield lines as they come, whatever bytes they hold."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return iter(sys.stdin.readline, "")
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Keep what was typed for the next time, where Python has readline; it also lets lines be edited."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    file = Path(platformdirs.user_state_dir("trivium", appauthor=False)) / "shell_history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(HISTORY_LINES)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))  # queries are nobody else's business
+            readline.write_history_file(file)

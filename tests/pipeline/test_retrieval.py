@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trivium.encoders.base import Modality
+from trivium.encoders.base import Modality, unit_rows
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.filters import Filter
 from trivium.pipeline.query import QueryError
+from trivium.pipeline.records import ContentKey, NewItem, Part
+from trivium.pipeline.retrieval import Retrieval
+from trivium.pipeline.searching import VectorSearch
+from trivium.pipeline.store import Store
+from trivium.pipeline.writer import writing
 
 
 def best_by_hand(collection: Collection, space, media: Path, query: str) -> dict[str, float]:
@@ -93,3 +99,90 @@ def test_reader_follows_a_writer(collection: Collection, media: Path, picture, s
     picture(media / "new.png", "white")
     collection.add(media)
     assert len(reader.search(text="x", k=100)) == 8
+
+
+PASSAGES = 4_000
+
+
+@pytest.fixture
+def with_a_long_text(tmp_path: Path, space) -> Store:
+    """A text whose 4,000 passages are nearer to (1, 0, ...) than all else, its copy, and 30 texts with a vector each.
+
+    The first of the 30 has a caption too, which it shares with the long text, nearer than its own vector.
+    """
+    draw = np.random.default_rng(0)
+    one = np.eye(space.space.dim, dtype=np.float32)[0]
+    passages = unit_rows(one + 0.05 * draw.normal(size=(PASSAGES, len(one))))
+    others = unit_rows(one + 2.0 * draw.normal(size=(30, len(one))))
+    roles = {
+        Part("passage", 100 * n, 100 * n + 100).role: ContentKey("text", bytes([1, *divmod(n, 256)]))
+        for n in range(PASSAGES)
+    }
+    shared, own = ContentKey("text", b"shared"), [ContentKey("text", b"own %d" % n) for n in range(30)]
+    long = {"content": ContentKey("text", b"long"), "caption": shared, **roles}
+    caption = unit_rows(one + 0.3 * np.abs(draw.normal(size=(1, len(one)))))
+    vectors = np.concatenate([caption, caption, passages, others])
+    items = [NewItem(path=f"/{name}.txt", modality="text", fingerprint="", contents=long) for name in ("long", "copy")]
+    for number, key in enumerate(own):
+        contents = {"content": key, "caption": shared} if number == 0 else {"content": key}
+        items.append(NewItem(path=f"/{number:02}.txt", modality="text", fingerprint="", contents=contents))
+    store = Store.create(tmp_path / "long", space.space, source="stub")
+    with writing(store) as writer:
+        writer.commit(items, [long["content"], shared, *roles.values(), *own], vectors)
+    return store
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 31, 32, 33, 100])
+def test_an_item_with_thousands_of_parts_hides_no_other(
+    with_a_long_text: Store, space, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[int] = []
+    search = VectorSearch.search
+
+    def counting(self, queries, *, k: int, **rest):
+        fetched.append(k)
+        return search(self, queries, k=k, **rest)
+
+    monkeypatch.setattr(VectorSearch, "search", counting)
+    one = np.eye(space.space.dim, dtype=np.float32)[:1]
+    retrieval = Retrieval(with_a_long_text)
+    (hits,) = retrieval.search(one, k=k)
+    expected = best_of_items(with_a_long_text, one[0])
+    assert [hit.path for hit in hits] == [path for path, _ in expected[:k]]
+    np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected[:k]], atol=1e-6)
+    assert {hit.matched for hit in hits if hit.path in ("/long.txt", "/copy.txt")} == {"passage"}
+    assert all(hit.matched == "caption" for hit in hits if hit.path == "/00.txt")
+    assert len(fetched) <= 4
+    assert sum(fetched) <= 16 * k  # not thousands
+    fetched.clear()
+    retrieval.search(one, k=k)
+    assert fetched[0] <= 2 * k  # and one such query makes no later search dearer
+
+
+def best_of_items(store: Store, query: np.ndarray) -> list[tuple[str, float]]:
+    """Every item with its best vector's score, best first, worked out from the stored vectors."""
+    ids, vectors = store.source(store.locations("text")).all()
+    scores = dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))
+    best = {i.path: max(scores[id_] for id_ in store.content_ids(i.contents.values())) for i in store.items()}
+    return sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def test_a_filter_beside_thousands_of_parts(with_a_long_text: Store, space) -> None:
+    one = np.eye(space.space.dim, dtype=np.float32)[:1]
+    expected = [path for path, _ in best_of_items(with_a_long_text, one[0])]
+    retrieval = Retrieval(with_a_long_text)
+    for filter, wanted in (
+        (Filter(paths=("/copy.txt", "/0*")), [path for path in expected if path == "/copy.txt" or path[1] == "0"]),
+        (Filter(only="text"), expected),
+        (Filter(where="name != long.txt"), [path for path in expected if path != "/long.txt"]),
+    ):
+        (hits,) = retrieval.search(one, k=6, filter=filter)
+        assert [hit.path for hit in hits] == wanted[:6]
+
+
+def test_many_queries_at_once_beside_thousands_of_parts(with_a_long_text: Store, space) -> None:
+    queries = unit_rows(np.random.default_rng(1).normal(size=(9, space.space.dim)))
+    queries[::3] = np.eye(space.space.dim)[0]
+    retrieval = Retrieval(with_a_long_text)
+    for query, hits in zip(queries, retrieval.search(queries, k=5), strict=True):
+        assert [hit.path for hit in hits] == [path for path, _ in best_of_items(with_a_long_text, query)[:5]]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
-from trivium.indexes import IdSet
+from trivium.indexes import Ids, IdSet
 from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import Metadata, decode
@@ -18,6 +18,7 @@ from trivium.pipeline.searching import VectorSearch
 from trivium.pipeline.store import Store
 
 FILTERS_KEPT = 8
+ROUNDS_FOR_ALL = 2  # of searching for all queries at once that have too few hits, before each is searched on by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,28 +82,57 @@ class Retrieval:
                 self._allowed.clear()
                 self._generation = generation
             allowed = None if filter is None or filter.is_empty else self._allow(filter)
-            among = None if allowed is None else allowed.contents
-            results: list[list[Hit]] = [[]] * len(queries)
-            unfinished = list(range(len(queries)))
+            found: list[dict[int, Hit]] = [{} for _ in range(len(queries))]
+            short = list(range(len(queries)))
             # An item may take several of the nearest vectors: as many are fetched as it needs to find k items.
             wanted = k * self._vectors_per_item
-            while unfinished:
-                found = self._vectors.search(queries[unfinished], k=wanted, among=among)
-                short = []
-                for position, query in enumerate(unfinished):
-                    results[query] = self._hits(*found.of(position), allowed=allowed)
-                    if len(results[query]) < k and found.counts[position] == wanted:
-                        short.append(query)
-                if short:
-                    wanted *= 2
-                    self._vectors_per_item = min(2, wanted // k)
-                unfinished = short
-        return [hits[:k] for hits in results]
+            for _ in range(ROUNDS_FOR_ALL):
+                short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed)
+                if not short:
+                    break
+                wanted *= 2
+                self._vectors_per_item = 2
+            for query in short:
+                self._search_on(queries, query, found, k=k, wanted=wanted, allowed=allowed)
+        return [sorted(hits.values(), key=lambda hit: (-hit.score, hit.path))[:k] for hits in found]
 
-    def _hits(self, contents: NDArray[np.int64], scores: NDArray[np.float32], *, allowed: Allowed | None) -> list[Hit]:
+    def _search(
+        self,
+        queries: Vectors,
+        chosen: list[int],
+        found: list[dict[int, Hit]],
+        *,
+        k: int,
+        wanted: int,
+        allowed: Allowed | None,
+        without: Ids | None = None,
+    ) -> list[int]:
+        """Add what the nearest ``wanted`` vectors give to the hits of some queries; return those that need more."""
+        among = None if allowed is None else allowed.contents
+        nearest = self._vectors.search(queries[chosen], k=wanted, among=among, without=without)
+        for position, query in enumerate(chosen):
+            self._add_hits(found[query], *nearest.of(position), allowed=allowed)
+        return [q for place, q in enumerate(chosen) if len(found[q]) < k and nearest.counts[place] == wanted]
+
+    def _search_on(
+        self, queries: Vectors, query: int, found: list[dict[int, Hit]], *, k: int, wanted: int, allowed: Allowed | None
+    ) -> None:
+        """Find more items for one query, whose nearest vectors all belong to a few items: theirs are left out from now.
+
+        The best vector of an item that was found is known, so that nothing is lost; and a text with thousands of
+        passages costs one search more, not a search for thousands.
+        """
+        short = [query]
+        while short:
+            without = self._store.contents_only_of(found[query])
+            short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed, without=without)
+            wanted *= 2  # what is left out cannot repeat; what else repeats (a filter, shared captions) is bounded so
+
+    def _add_hits(
+        self, best: dict[int, Hit], contents: Ids, scores: NDArray[np.float32], *, allowed: Allowed | None
+    ) -> None:
         ids = contents.tolist()
         matches = self._store.matches(ids)
-        best: dict[int, Hit] = {}
         for content, score in zip(ids, scores.tolist(), strict=True):  # best first: an item's first match is its best
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
@@ -117,7 +147,6 @@ class Retrieval:
                         stop=part.stop,
                         metadata=self._metadata(match),
                     )
-        return sorted(best.values(), key=lambda hit: (-hit.score, hit.path))
 
     def _part(self, match: Match) -> Part:
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
-from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
+from trivium.indexes import FaissIndex, Hits, Ids, IdSet, merge_hits
 from trivium.pipeline.durable import file_sha256, file_state
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
@@ -105,20 +105,31 @@ class VectorSearch:
         self._orphans = IdSet(orphans) if len(orphans) else None
         self._generation, self._space = generation, space
 
-    def search(self, queries: Vectors, *, k: int, among: Mapping[Modality, IdSet | None] | None = None) -> Hits:
+    def search(
+        self,
+        queries: Vectors,
+        *,
+        k: int,
+        among: Mapping[Modality, IdSet | None] | None = None,
+        without: Ids | None = None,
+    ) -> Hits:
         """Find the k best contents for each query, shape (q, d).
 
         Args:
             queries: Unit vectors.
             k: At least 1.
             among: For each modality that is searched, the contents to choose from, None for all; all if not given.
+            without: Contents to leave out, in this search only.
         """
+        gone = self._orphans
+        if without is not None and len(without):
+            gone = IdSet(without if gone is None else np.concatenate([gone.ids, without]))
         found: list[Hits] = []
         for modality, part in self._parts.items():
             if among is None:
-                found += part.search(queries, k, None, self._orphans)
+                found += part.search(queries, k, None, gone)
             elif modality in among:
-                found += part.search(queries, k, among[modality], self._orphans)
+                found += part.search(queries, k, among[modality], gone)
         if not found:
             return Hits.none(len(queries))
         return found[0] if len(found) == 1 else merge_hits(found, k=k)

@@ -268,6 +268,16 @@ class Store:
                 found.setdefault(content, []).append(Match(content, item, os.fsdecode(path), *rest))
         return found
 
+    def contents_only_of(self, items: Iterable[int]) -> Ids:
+        """Contents that belong to these items and to no other."""
+        rows = self.db.execute(
+            "WITH chosen AS MATERIALIZED (SELECT value AS item FROM json_each(?)) "
+            "SELECT DISTINCT e.content FROM chosen JOIN embedding e ON e.item = chosen.item WHERE NOT EXISTS "
+            "(SELECT 1 FROM embedding o WHERE o.content = e.content AND o.item NOT IN (SELECT item FROM chosen))",
+            (json.dumps(list(items)),),
+        )
+        return _ids(rows)
+
     # Contents and their vectors
 
     def lookup(self, *, space: int | None = None) -> "ContentLookup":

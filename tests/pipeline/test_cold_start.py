@@ -45,3 +45,9 @@ def test_a_text_query(collection: Path) -> None:
     found = imported(["search", str(collection), "a bird", "--device", "cpu"])
     assert "onnxruntime" in found
     assert not found & set(NEVER)
+
+
+def test_a_text_query_in_the_shell(collection: Path) -> None:
+    found = imported(["shell", str(collection), "--json", "--device", "cpu"], given="a bird\n")
+    assert "onnxruntime" in found
+    assert not found & {*NEVER, "readline"}

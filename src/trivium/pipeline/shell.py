@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from trivium.pipeline.page import printable
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
 from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.spaces import JointSpace
 from trivium.pipeline.terminal import announce, counted
 
 PROMPT = "trivium> "
@@ -105,9 +103,12 @@ class Shell:
         }
 
     def greet(self) -> None:
-        """Tell what there is, and load what texts need while the first is typed."""
+        """Tell what there is, and load what texts need: the first answer is as quick as the others."""
         print(f"{self._told} items, space {self._space.space.name}. :help tells what to type, Ctrl-D ends.")
-        threading.Thread(target=_load, args=[self._space], daemon=True).start()
+        # Not in another thread while the user types: native libraries abort if the program ends meanwhile.
+        if "text" in self._space.modalities:
+            with contextlib.suppress(*EXPECTED):  # told to who needs it
+                self._space.encoder("text")
 
     def run(self, lines: Iterator[str], *, ends_on_interrupt: bool) -> None:
         """Answer lines until there are no more, or one says ``:quit``."""
@@ -122,7 +123,7 @@ class Shell:
             except BrokenPipeError:
                 raise  # nobody reads any more
             except EXPECTED as error:
-                self._tell(error, line or "")
+                self._tell(error, line.strip() if line else "")
             except KeyboardInterrupt:
                 if ends_on_interrupt:
                     raise
@@ -194,13 +195,6 @@ class Shell:
         print(HELP)
         print(f"\nnow: :only {settings.only or ''} :path {' '.join(settings.path)}", end=" ")
         print(f":where {settings.where or ''} :k {settings.k}")
-
-
-def _load(space: JointSpace) -> None:
-    """Load what a text needs; whoever needs it will be told if that fails."""
-    with contextlib.suppress(*EXPECTED):
-        if "text" in space.modalities:
-            space.encoder("text")
 
 
 def _typed() -> Iterator[str]:

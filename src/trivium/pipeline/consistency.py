@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from trivium.pipeline.records import IndexFile
+from trivium.pipeline.records import IndexFile, Part
 from trivium.pipeline.shards import Shard
 
 HEADER_BYTES = 1 << 16  # of a `.npy` file, at most: it has 2 bytes for their number
@@ -37,6 +37,16 @@ _RULES = (
         "SELECT count(*) FROM item i WHERE NOT EXISTS "
         "(SELECT 1 FROM embedding e WHERE e.item = i.id AND e.role = 'content')",
         "{:,} items have no content",
+    ),
+    (
+        "SELECT count(*) FROM embedding WHERE role NOT IN ('content', 'caption') AND NOT trivium_is_part(role)",
+        "{:,} vectors are said to be of parts that make no sense",
+    ),
+    (
+        "SELECT count(*) FROM embedding e JOIN item i ON i.id = e.item JOIN content c ON c.id = e.content "
+        "WHERE c.modality IS NOT CASE WHEN e.role = 'caption' THEN 'text' WHEN i.modality <> 'video' THEN i.modality "
+        "WHEN e.role GLOB 'window *' THEN 'audio' ELSE 'image' END",
+        "{:,} vectors are of another modality than their part of the item",
     ),
     (
         "SELECT count(*) FROM content c WHERE NOT EXISTS (SELECT 1 FROM embedding e WHERE e.content = c.id) "
@@ -68,6 +78,7 @@ def read_manifest(db: sqlite3.Connection) -> Manifest:
     Raises:
         sqlite3.Error: If it cannot be read.
     """
+    db.create_function("trivium_is_part", 1, _is_part, deterministic=True)
     manifest = Manifest()
     wrong = manifest.contradictions
     wrong += _broken_references(db)
@@ -151,6 +162,13 @@ def _read_index_files(db: sqlite3.Connection, manifest: Manifest) -> None:
                 report={},
             )
         )
+
+
+def _is_part(role: Any) -> bool:
+    try:
+        return isinstance(role, str) and Part.parse(role).role == role
+    except ValueError:
+        return False
 
 
 def _is_name(value: Any) -> bool:

@@ -41,7 +41,8 @@ class Allowed:
 
     items: IdSet | None  # None: all of `modality`
     modality: ItemKind | None
-    contents: Mapping[Modality, IdSet | None]
+    contents: Mapping[Modality, IdSet | None]  # to choose from; None: all of the modality
+    without: IdSet | None = None  # contents that are left out of those
 
     def lets_through(self, match: Match) -> bool:
         """Whether an item may be a hit; its content may also belong to one that may not."""
@@ -105,10 +106,12 @@ class Retrieval:
         k: int,
         wanted: int,
         allowed: Allowed | None,
-        without: Ids | None = None,
+        without: IdSet | None = None,
     ) -> list[int]:
         """Add what the nearest ``wanted`` vectors give to the hits of some queries; return those that need more."""
         among = None if allowed is None else allowed.contents
+        if allowed is not None and allowed.without is not None:
+            without = allowed.without if without is None else IdSet(np.concatenate([allowed.without.ids, without.ids]))
         nearest = self._vectors.search(queries[chosen], k=wanted, among=among, without=without)
         for position, query in enumerate(chosen):
             self._add_hits(found[query], *nearest.of(position), allowed=allowed)
@@ -124,7 +127,7 @@ class Retrieval:
         """
         short = [query]
         while short:
-            without = self._store.contents_only_of(found[query])
+            without = IdSet(self._store.contents_only_of(found[query]))
             short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed, without=without)
             wanted *= 2  # what is left out cannot repeat; what else repeats (a filter, shared captions) is bounded so
 
@@ -178,18 +181,14 @@ class Retrieval:
 def _allowed(store: Store, filter: Filter) -> Allowed:
     contents: dict[Modality, IdSet | None] = {}
     only = filter.only
-    if only in ("image", "audio") and not filter.paths and filter.where is None and not _has_videos(store):
-        # All contents of the modality belong to such items; what else they have is captions.
+    if only in ("image", "audio") and not filter.paths and filter.where is None:
+        # All contents of the modality belong to such items, or to videos; what else they have is captions.
         contents[only] = None
-        rows = store.db.execute(
-            "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item "
-            "WHERE i.modality = ? AND e.role = 'caption'",
-            (only,),
-        )
-        captions = np.fromiter((row[0] for row in rows), np.int64)
+        captions = store.captions_of(only)
         if len(captions):
             contents["text"] = IdSet(captions)
-        return Allowed(None, only, contents)
+        of_videos = store.contents_of_videos()
+        return Allowed(None, only, contents, IdSet(of_videos) if len(of_videos) else None)
     condition, parameters = filter.sql()
     found = store.db.execute(
         "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
@@ -203,7 +202,3 @@ def _allowed(store: Store, filter: Filter) -> Allowed:
     if only is not None and not filter.paths and filter.where is None:
         return Allowed(None, only, contents)
     return Allowed(IdSet(np.array([row[0] for row in found], np.int64)), None, contents)
-
-
-def _has_videos(store: Store) -> bool:
-    return store.db.execute("SELECT 1 FROM item WHERE modality = 'video' LIMIT 1").fetchone() is not None

@@ -7,11 +7,12 @@ recall is measured and kept for queries of each modality in each of them.
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
-from trivium.indexes import FaissIndex, Hits, Ids, IdSet, merge_hits
+from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
 from trivium.pipeline.durable import file_sha256, file_state
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
@@ -85,6 +86,7 @@ class VectorSearch:
         self._space = -1
         self._parts: dict[Modality, _Part] = {}
         self._orphans: IdSet | None = None
+        self._joined: WeakKeyDictionary[IdSet, IdSet] = WeakKeyDictionary()  # with the orphans
 
     def refresh(self, generation: int) -> None:
         """Take in what has been committed since the last call.
@@ -103,6 +105,7 @@ class VectorSearch:
             part.refresh(store, files.get(modality))
         orphans = store.orphans()
         self._orphans = IdSet(orphans) if len(orphans) else None
+        self._joined.clear()
         self._generation, self._space = generation, space
 
     def search(
@@ -111,7 +114,7 @@ class VectorSearch:
         *,
         k: int,
         among: Mapping[Modality, IdSet | None] | None = None,
-        without: Ids | None = None,
+        without: IdSet | None = None,
     ) -> Hits:
         """Find the k best contents for each query, shape (q, d).
 
@@ -119,11 +122,9 @@ class VectorSearch:
             queries: Unit vectors.
             k: At least 1.
             among: For each modality that is searched, the contents to choose from, None for all; all if not given.
-            without: Contents to leave out, in this search only.
+            without: Contents to leave out.
         """
-        gone = self._orphans
-        if without is not None and len(without):
-            gone = IdSet(without if gone is None else np.concatenate([gone.ids, without]))
+        gone = self._gone(without)
         found: list[Hits] = []
         for modality, part in self._parts.items():
             if among is None:
@@ -133,6 +134,14 @@ class VectorSearch:
         if not found:
             return Hits.none(len(queries))
         return found[0] if len(found) == 1 else merge_hits(found, k=k)
+
+    def _gone(self, without: IdSet | None) -> IdSet | None:
+        """Join what is left out with what no item has; the same set for the same set, because sets remember places."""
+        if without is None or self._orphans is None:
+            return self._orphans if without is None else without
+        if without not in self._joined:
+            self._joined[without] = IdSet(np.concatenate([self._orphans.ids, without.ids]))
+        return self._joined[without]
 
     def __len__(self) -> int:
         return sum(

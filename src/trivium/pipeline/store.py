@@ -268,6 +268,26 @@ class Store:
                 found.setdefault(content, []).append(Match(content, item, os.fsdecode(path), *rest))
         return found
 
+    def captions_of(self, kind: ItemKind) -> Ids:
+        """Contents that are captions of items of a kind."""
+        rows = self.db.execute(
+            "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item "
+            "WHERE i.modality = ? AND e.role <> 'content' AND e.role = 'caption'",  # the first lets an index be used
+            (kind,),
+        )
+        return _ids(rows)
+
+    def contents_of_videos(self) -> Ids:
+        """Contents that belong to videos, and to nothing else."""
+        if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'video_item'").fetchone() is None:
+            return _ids(())  # no video was ever taken in: nothing is to be looked through
+        rows = self.db.execute(
+            "SELECT DISTINCT e.content FROM item i INDEXED BY video_item CROSS JOIN embedding e ON e.item = i.id "
+            "WHERE i.modality = 'video' AND NOT EXISTS (SELECT 1 FROM embedding o JOIN item j ON j.id = o.item "
+            "WHERE o.content = e.content AND j.modality <> 'video')"
+        )
+        return _ids(rows)
+
     def contents_only_of(self, items: Iterable[int]) -> Ids:
         """Contents that belong to these items and to no other."""
         rows = self.db.execute(

@@ -278,6 +278,10 @@ class Writer:
 
     def _insert_item(self, item: NewItem) -> None:
         path = os.fsencode(item.path)
+        if item.modality == "video":
+            # A search for pictures or sounds leaves the videos' out (`Store.contents_of_videos`). Made when it is first
+            # needed: collections of this format were made before there were videos.
+            self._db.execute("CREATE INDEX IF NOT EXISTS video_item ON item (id) WHERE modality = 'video'")
         # What lay at this path before, and the item that was renamed to it.
         self._db.execute("DELETE FROM item WHERE path = ?", (path,))
         if item.renamed_from is not None:

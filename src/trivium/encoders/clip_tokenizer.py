@@ -1,10 +1,11 @@
-"""CLIP's byte-pair tokenizer in Rust, with the ids of open_clip's own; for ASCII it imports neither torch nor that."""
+"""CLIP's byte-pair tokenizer in Rust, with the ids of open_clip's own; imports neither torch nor open_clip."""
 
 import gzip
+import html
 import importlib.util
-import threading
+import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # of the file's lines, as open_clip takes them
 START, END = "<start_of_text>", "<end_of_text>"
-# open_clip's own pattern for ASCII, where \p{L} and \p{N} are these.
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+"
+# open_clip's own pattern, and the same for lower-case ASCII, where \p{L} and \p{N} are these.
+ANY_WORDS = START + "|" + END + r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+SIMPLE_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+"
+# Printable ASCII and white space, without & and <: the one begins an entity, the other a special token.
+SIMPLE_TEXT = re.compile(r"[\t\n\r -%'-;=-~]*")
 MAX_CHARACTERS = 64 * 1024  # of a text of at most some hundred tokens
 
 
 class ClipTokenizer:
-    """Texts to ids, from the start token to the end token, at most ``context_length``."""
+    """Texts to ids, from the start token to the end token, at most ``context_length``; safe to call from threads."""
 
     def __init__(self, context_length: int = 77) -> None:
         self._context_length = context_length
@@ -33,47 +37,54 @@ class ClipTokenizer:
         words = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges), START, END]
         ids = {word: number for number, word in enumerate(words)}
         self._start, self._end = ids[START], ids[END]
-        self._rust = Tokenizer(BPE(vocab=ids, merges=merges, end_of_word_suffix="</w>"))
-        self._rust.add_special_tokens([AddedToken(START), AddedToken(END)])
-        self._rust.pre_tokenizer = PreTokenizers(
-            [Split(Regex(WORDS), "removed", invert=True), ByteLevel(add_prefix_space=False, use_regex=False)]
-        )
-        self._rust.enable_truncation(context_length)  # more than what is kept: start and end come on top
-        self._lock = threading.Lock()
+        pairs = BPE(vocab=ids, merges=merges, end_of_word_suffix="</w>")
+        self._simple = self._tokenizer(pairs, splits=True)
+        self._of_words = self._tokenizer(pairs, splits=False)
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the ids of each text, shape (t,)."""
-        simple = [_simple(text[:MAX_CHARACTERS]) for text in texts]
-        encodings = iter(self._rust.encode_batch([text for text in simple if text is not None]))
-        return [
-            self._framed(next(encodings).ids) if clean is not None else self._by_open_clip(text[:MAX_CHARACTERS])
-            for text, clean in zip(texts, simple, strict=True)
-        ]
+        texts = [text[:MAX_CHARACTERS] for text in texts]
+        simple = [_simple(text) for text in texts]
+        found = iter(self._simple.encode_batch([text for text in simple if text is not None]))
+        words = [_words(text) for text, clean in zip(texts, simple, strict=True) if clean is None]
+        found_of_words = iter(self._of_words.encode_batch(words, is_pretokenized=True))
+        return [self._framed(next(found_of_words if clean is None else found).ids) for clean in simple]
 
     def _framed(self, ids: list[int]) -> NDArray[np.int64]:
         return np.array([self._start, *ids[: self._context_length - 2], self._end], np.int64)
 
-    def _by_open_clip(self, text: str) -> NDArray[np.int64]:
-        """Have open_clip's own tokenizer do it, where cleaning and letters are not those of plain ASCII."""
-        with self._lock:  # it keeps a cache
-            return self._framed(self._own.encode(text))
-
-    @cached_property
-    def _own(self) -> Any:
-        from open_clip.tokenizer import SimpleTokenizer
-
-        return SimpleTokenizer()
+    def _tokenizer(self, pairs: BPE, *, splits: bool) -> Tokenizer:
+        tokenizer = Tokenizer(pairs)
+        tokenizer.add_special_tokens([AddedToken(START), AddedToken(END)])
+        letters = ByteLevel(add_prefix_space=False, use_regex=False)
+        words = Split(Regex(SIMPLE_WORDS), "removed", invert=True)
+        tokenizer.pre_tokenizer = PreTokenizers([words, letters] if splits else [letters])
+        tokenizer.enable_truncation(self._context_length)  # more than what is kept: start and end come on top
+        return tokenizer
 
 
 def _simple(text: str) -> str | None:
     """Clean a text as open_clip does, if that is only a matter of white space and case; else None.
 
-    ftfy and the unescaping of HTML, which come first there, change nothing of printable ASCII without an ampersand.
+    ftfy and the unescaping of HTML, which come first there, change nothing of such a text.
     """
-    if not text.isascii() or "&" in text or "<" in text:
-        return None
-    clean = " ".join(text.split())
-    return clean.lower() if clean.isprintable() else None
+    return " ".join(text.split()).lower() if SIMPLE_TEXT.fullmatch(text) else None
+
+
+def _words(text: str) -> list[str]:
+    """Clean and split any text with the libraries that open_clip uses: what is a letter differs between others."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    words: list[str] = _any_words().findall(" ".join(text.split()).lower())
+    return words
+
+
+@cache
+def _any_words() -> Any:
+    import regex
+
+    return regex.compile(ANY_WORDS, regex.IGNORECASE)
 
 
 def _vocabulary_lines() -> list[str]:

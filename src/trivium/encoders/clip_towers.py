@@ -1,16 +1,23 @@
 """The two towers of an open_clip model as torch modules that can be exported, and how such a model is loaded."""
 
-import hashlib
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.factory import load_state_dict
 from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 
 from trivium.encoders.weights import WeightsError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+FIXED_POINT = 2**20
 
 
 class ImageTower(nn.Module):
@@ -18,15 +25,19 @@ class ImageTower(nn.Module):
 
     def __init__(self, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.visual = model.visual
-        # Of 0..1 in the model's own preprocessing, of 0..255 here.
-        self.register_buffer("offset", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("scale", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.model = _copy_without(model, [child for name, child in model.named_children() if name != "visual"])
+        # Of 0..1 in the model's own preprocessing, of 0..255 here. As integers, because half precision would round
+        # them, and so shift every picture in the same way.
+        self.register_buffer("offset", torch.tensor([round(value * 255 * FIXED_POINT) for value in mean]))
+        self.register_buffer("scale", torch.tensor([round(value * 255 * FIXED_POINT) for value in std]))
+        self.register_buffer("weight_like", torch.zeros(()))  # tells the precision of the weights
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Map uint8 pixels (n, 3, h, w) to embeddings (n, d)."""
-        offset = self.get_buffer("offset")
-        return (self.visual((pixels.to(offset.dtype) - offset) / self.get_buffer("scale")),)
+        offset = (self.get_buffer("offset").float() / FIXED_POINT).view(1, 3, 1, 1)
+        scale = (self.get_buffer("scale").float() / FIXED_POINT).view(1, 3, 1, 1)
+        x = (pixels.float() - offset) / scale
+        return (self.model.encode_image(x.to(self.get_buffer("weight_like").dtype)),)
 
 
 class SelfAttention(nn.Module):
@@ -53,8 +64,8 @@ class TextTower(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
-        self.tower = getattr(model, "text", model)
+        self.model = _copy_without(model, [model.visual])
+        self.tower = getattr(self.model, "text", self.model)
         self.cuts = can_cut(model)
         if self.cuts:
             for block in self.tower.transformer.resblocks:
@@ -91,41 +102,115 @@ def can_cut(model: Any) -> bool:
     )
 
 
-def load_model(name: str, pretrained: str) -> Any:
-    """Load an open_clip model in float32.
+def checkpoint_file(name: str, pretrained: str) -> Path:
+    """Return the file of a model's weights, which open_clip downloads if it has no copy.
 
     Args:
         name: One of ``open_clip.list_models()``.
-        pretrained: A tag that open_clip knows, whose weights it downloads; or the path of a checkpoint.
+        pretrained: One of the tags that open_clip knows for it, or the path of a checkpoint.
+
+    Raises:
+        WeightsError: If it cannot be had.
+    """
+    path = Path(pretrained)
+    if path.is_absolute():
+        if path.suffix not in SUFFIXES:
+            raise WeightsError(
+                f"{path} is no checkpoint that is known here: its name must end in {', '.join(SUFFIXES)}"
+            )
+        if not path.is_file():
+            raise WeightsError(f"there is no checkpoint {path}")
+        return path
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        known = ", ".join(tags) or "none"
+        raise WeightsError(
+            f"open_clip has no weights '{pretrained}' for {name}, known are: {known}; a local checkpoint is written as "
+            f"its absolute path: {name}//folder/model.pt"
+        )
+    try:
+        with _quietly():
+            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained)))
+    except Exception as error:  # of the hub, of urllib, of the disk
+        hint = ""
+        if os.environ.get("TRIVIUM_OFFLINE"):
+            hint = ", and TRIVIUM_OFFLINE forbids fetching them: run `trivium pull` where there is a network"
+        raise WeightsError(
+            f"open_clip cannot give the weights '{pretrained}' of {name}{hint}: {_one_line(error)}"
+        ) from error
+
+
+def load_model(name: str, pretrained: str) -> Any:
+    """Load an open_clip model in float32, on the CPU.
+
+    Args:
+        name: One of ``open_clip.list_models()``.
+        pretrained: See `checkpoint_file`.
 
     Raises:
         WeightsError: If the weights cannot be had, or are not those of this model.
     """
+    file = checkpoint_file(name, pretrained)
+    # Weights that were trained with the quicker GELU are wrong without it; open_clip only warns.
+    is_quick = bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
     try:
-        if not Path(pretrained).is_absolute():
-            return open_clip.create_model(name, pretrained=pretrained, precision="fp32").eval()
-        model = open_clip.create_model(name, precision="fp32", pretrained_text=False)
-        state = load_state_dict(pretrained, weights_only=True)
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except WeightsError:
-        raise
-    except Exception as error:  # torch, safetensors, the hub: each has its own
-        raise WeightsError(f"cannot load open_clip's {name} from '{pretrained}': {error}") from error
-    if missing or unexpected:
-        raise WeightsError(
-            f"{pretrained} is not of {name}: {len(missing)} tensors are missing ({', '.join(missing[:3])} ...), "
-            f"{len(unexpected)} are unknown ({', '.join(unexpected[:3])} ...)"
-        )
+        with _quietly():
+            model = open_clip.create_model(
+                name, pretrained=pretrained, precision="fp32", force_quick_gelu=is_quick, weights_only=True
+            )
+    except Exception as error:  # torch, safetensors, transformers: each has its own
+        raise WeightsError(f"{file} cannot be loaded as open_clip's {name}: {_one_line(error)}") from error
     return model.eval()
 
 
-def state_sha256(model: Any) -> str:
-    """Hash all weights of a model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+def tokenizer_of(name: str) -> Any:
+    """Return open_clip's own tokenizer of a model, which may download its vocabulary.
+
+    Raises:
+        WeightsError: If it cannot be had.
+    """
+    try:
+        with _quietly():
+            return open_clip.get_tokenizer(name)
+    except Exception as error:
+        raise WeightsError(f"open_clip cannot give the tokenizer of {name}: {_one_line(error)}") from error
+
+
+def has_plain_tokenizer(name: str) -> bool:
+    """Whether a model takes CLIP's own tokenizer as it is: `open_clip.get_tokenizer` decides so."""
+    text: Mapping[str, Any] = open_clip.get_model_config(name).get("text_cfg", {})
+    return not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs") or "siglip" in name.lower())
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep open_clip from logging to the screen, and from the network where TRIVIUM_OFFLINE is set."""
+    from huggingface_hub import constants
+
+    root = logging.getLogger()
+    silent = logging.NullHandler()  # without a handler, the first message would install one for good
+    level, was_offline = root.level, constants.HF_HUB_OFFLINE
+    is_offline = bool(os.environ.get("TRIVIUM_OFFLINE"))
+    root.addHandler(silent)
+    root.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = was_offline or is_offline
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(silent)
+        root.setLevel(level)
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _copy_without(model: Any, parts: Sequence[nn.Module]) -> Any:
+    """Copy a model, with None for some of its parts: a tower goes to its device alone, and is changed there."""
+    return copy.deepcopy(model, {id(part): None for part in parts})
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:600] or type(error).__name__
 
 
 def _blocks(tower: Any) -> list[Any]:

@@ -21,14 +21,15 @@ from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Pre
 from trivium.encoders.clip_tokenizer import ClipTokenizer
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.image import resized, rgb_pixels
-from trivium.encoders.networks import Network, load_network
+from trivium.encoders.networks import PLAIN, Network, load_network
 from trivium.encoders.text import passes_by_length
 from trivium.encoders.weights import WeightsError, cache_folder
 
 PREFIX = "open-clip:"
-REVISION = 1  # of what we do around the models: another one makes other vectors
+REVISION = 2  # of what we do around the models: another one makes other vectors
 PICTURES_PER_PASS = {"cpu": 8, "gpu": 256}
 TOKENS_PER_PASS = {"cpu": 1024, "gpu": 32_768}
+GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that torch runs the tower, also on a CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +45,13 @@ class ClipFacts:
     std: tuple[float, float, float]
     interpolation: str  # bicubic or bilinear
     resize_mode: str  # shortest, squash or longest
+    fill_color: int  # around a picture that is fitted by its longest side
     context_length: int
     is_plain_bpe: bool  # CLIP's own tokenizer
     can_cut: bool
+    config_sha256: str
+    image_bytes: int  # of the towers' weights in float32
+    text_bytes: int
 
     @property
     def revision(self) -> str:
@@ -91,34 +96,30 @@ class OpenClip:
             WeightsError: If the weights cannot be had.
         """
         architecture = self._image_architecture() if modality == "image" else self._text_architecture()
+        size_bytes = self.facts.image_bytes if modality == "image" else self.facts.text_bytes
+        if device == "cpu" and size_bytes > GRAPH_BYTES:
+            device = PLAIN
         network = load_network(architecture, device=device, precision=precision, announce=self._announce)
         return ClipImages(self.facts, network) if modality == "image" else ClipTexts(self.facts, network)
 
     @cached_property
     def _model(self) -> Any:
+        from trivium.encoders.clip_towers import load_model
+
+        self._check_name()
+        if self._announce is not None:
+            self._announce(f"loading open_clip's {self._name} with {self._pretrained}")
+        return load_model(self._name, self._pretrained)
+
+    def _check_name(self) -> None:
         try:
             import open_clip
         except ImportError as error:
             raise WeightsError("open_clip is not installed: `pip install open-clip-torch`") from error
-        if self._name not in open_clip.list_models():
-            near = difflib.get_close_matches(self._name, open_clip.list_models(), n=5, cutoff=0.3)
+        names = open_clip.list_models()
+        if self._name not in names:
+            near = difflib.get_close_matches(self._name, names, n=5, cutoff=0.3)
             raise WeightsError(f"open_clip has no model '{self._name}', nearest are: {', '.join(near) or 'none'}")
-        is_local = Path(self._pretrained).is_absolute()
-        if is_local and not Path(self._pretrained).is_file():
-            raise WeightsError(f"there is no checkpoint {self._pretrained}")
-        if not is_local:
-            tags = open_clip.list_pretrained_tags_by_model(self._name)
-            if self._pretrained not in tags:
-                raise WeightsError(
-                    f"open_clip has no weights '{self._pretrained}' for {self._name}, known are: {', '.join(tags)}"
-                )
-            if os.environ.get("TRIVIUM_OFFLINE"):
-                os.environ["HF_HUB_OFFLINE"] = "1"
-            if self._announce is not None:
-                self._announce(f"loading {self._name} with {self._pretrained} by open_clip, which may download it")
-        from trivium.encoders.clip_towers import load_model
-
-        return load_model(self._name, self._pretrained)
 
     def _facts(self) -> ClipFacts:
         path = Path(self._pretrained)
@@ -143,10 +144,16 @@ class OpenClip:
         return facts
 
     def _found_facts(self) -> ClipFacts:
+        self._check_name()
         import open_clip
 
-        from trivium.encoders.clip_towers import can_cut, state_sha256
+        from trivium.encoders.clip_towers import can_cut, checkpoint_file, has_plain_tokenizer
 
+        path = Path(self._pretrained)
+        if not path.is_absolute() and self._announce is not None:
+            self._announce(f"asking open_clip for {self._name} with {self._pretrained}, which it downloads once")
+        with checkpoint_file(self._name, self._pretrained).open("rb") as file:
+            weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         model = self._model
         config = open_clip.get_model_config(self._name)
         picture = open_clip.get_model_preprocess_cfg(model)
@@ -154,20 +161,24 @@ class OpenClip:
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
             raise WeightsError(f"{self._name} takes pictures of {size}, only squares are known")
-        text = config.get("text_cfg", {})
+        image_bytes = 4 * sum(weight.numel() for weight in model.visual.parameters())
         return ClipFacts(
             name=self._name,
             pretrained=self._pretrained,
             dim=int(config["embed_dim"]),
-            weights_sha256=state_sha256(model),
+            weights_sha256=weights_sha256,
             side=int(sides.pop()),
-            mean=tuple(picture.get("mean", open_clip.OPENAI_DATASET_MEAN)),
-            std=tuple(picture.get("std", open_clip.OPENAI_DATASET_STD)),
-            interpolation=picture.get("interpolation", "bicubic"),
-            resize_mode=picture.get("resize_mode", "shortest"),
-            context_length=int(text.get("context_length", 77)),
-            is_plain_bpe=not text.get("hf_tokenizer_name") and not text.get("tokenizer_kwargs"),
+            mean=_of_channels(picture.get("mean") or open_clip.OPENAI_DATASET_MEAN),
+            std=_of_channels(picture.get("std") or open_clip.OPENAI_DATASET_STD),
+            interpolation=picture.get("interpolation") or "bicubic",
+            resize_mode=picture.get("resize_mode") or "shortest",
+            fill_color=int(picture.get("fill_color") or 0),
+            context_length=int(config.get("text_cfg", {}).get("context_length", 77)),
+            is_plain_bpe=has_plain_tokenizer(self._name),
             can_cut=can_cut(model),
+            config_sha256=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+            image_bytes=image_bytes,
+            text_bytes=4 * sum(weight.numel() for weight in model.parameters()) - image_bytes,
         )
 
     def _image_architecture(self) -> Architecture:
@@ -231,23 +242,7 @@ class ClipImages(Backbone):
         Raises:
             DecodeError: See `decode_image`.
         """
-        side, facts = self.side, self._facts
-        pixels = rgb_pixels(item, side=side)
-        height, width = pixels.shape[:2]
-        if facts.resize_mode == "squash":
-            return resized(pixels, side, side, bilinear=facts.interpolation == "bilinear")
-        # As torchvision's Resize: the other side is rounded down.
-        scale_to = min if facts.resize_mode == "shortest" else max
-        short = scale_to(height, width)
-        tall, broad = max(1, int(side * height / short)), max(1, int(side * width / short))
-        whole = resized(pixels, tall, broad, bilinear=facts.interpolation == "bilinear")
-        top, left = round((tall - side) / 2), round((broad - side) / 2)
-        if facts.resize_mode == "shortest":
-            return np.ascontiguousarray(whole[:, top : top + side, left : left + side])
-        padded = np.zeros((3, side, side), np.uint8)  # open_clip fills with black
-        top, left = (side - tall) // 2, (side - broad) // 2
-        padded[:, top : top + tall, left : left + broad] = whole
-        return padded
+        return _fitted(rgb_pixels(item, side=self.side), self._facts)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the image embeddings, shape (n, d), not normalised."""
@@ -306,14 +301,49 @@ class ClipTexts(Backbone):
         return Features(pooled=pooled)
 
 
+def _fitted(pixels: NDArray[np.uint8], facts: ClipFacts) -> NDArray[np.uint8]:
+    """Bring (h, w, 3) to (3, side, side) as open_clip's own transform does, to the same rounding of sizes."""
+    side, is_bilinear = facts.side, facts.interpolation == "bilinear"
+    if facts.resize_mode == "squash":
+        return resized(pixels, side, side, bilinear=is_bilinear)
+    if facts.resize_mode == "longest":
+        ratio = max(pixels.shape[:2]) / side
+        height, width = (max(1, round(length / ratio)) for length in pixels.shape[:2])
+        padded = np.full((3, side, side), facts.fill_color, np.uint8)
+        top, left = (side - height) // 2, (side - width) // 2
+        padded[:, top : top + height, left : left + width] = resized(pixels, height, width, bilinear=is_bilinear)
+        return padded
+    pixels = _without_far_ends(pixels)
+    short = min(pixels.shape[:2])
+    height, width = (int(side * length / short) for length in pixels.shape[:2])
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    whole = resized(pixels, height, width, bilinear=is_bilinear)
+    return np.ascontiguousarray(whole[:, top : top + side, left : left + side])
+
+
+def _without_far_ends(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut the ends off a strip, which the crop would lose anyway: a strip of one pixel's height is scaled by 224."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    if max(height, width) <= 8 * short:
+        return pixels
+    top, left = (max(0, (length - 2 * short) // 2) for length in (height, width))
+    return np.ascontiguousarray(pixels[top : top + 2 * short, left : left + 2 * short])
+
+
 def tokenizer_of(facts: ClipFacts) -> Callable[[Sequence[str]], Sequence[NDArray[np.int64]]]:
     """Return what turns texts into ids: ours where the model has CLIP's, else open_clip's own."""
     if facts.is_plain_bpe:
         return ClipTokenizer(facts.context_length)
-    import open_clip
+    from trivium.encoders import clip_towers
 
-    own = open_clip.get_tokenizer(facts.name)
+    own = clip_towers.tokenizer_of(facts.name)
     return lambda texts: list(own(list(texts)).numpy())
+
+
+def _of_channels(value: Any) -> tuple[float, float, float]:
+    red, green, blue = value if isinstance(value, list | tuple) else (value,) * 3
+    return (float(red), float(green), float(blue))
 
 
 def _file_name(name: str) -> str:

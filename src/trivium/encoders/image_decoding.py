@@ -196,7 +196,14 @@ def _render_svg(data: bytes) -> bytes:
         drawing = OUTSIDE_REFERENCE.sub(rb'\1=""', data).decode("utf-8-sig")
         # Both sides are given, and it is fitted inside: a drawing may claim any width, height and ratio.
         return bytes(
-            resvg_py.svg_to_bytes(svg_string=drawing, width=SVG_PIXELS, height=SVG_PIXELS, background="white", dpi=96.0)
+            resvg_py.svg_to_bytes(
+                svg_string=drawing,
+                width=SVG_PIXELS,
+                height=SVG_PIXELS,
+                background="white",
+                dpi=96.0,
+                skip_system_fonts="<text" not in drawing,  # else it looks through all of them for each drawing
+            )
         )
     except Exception as error:
         raise DecodeError(f"damaged drawing: {error}") from error

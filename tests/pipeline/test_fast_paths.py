@@ -1,4 +1,4 @@
-"""Fast against plain on a real collection: ONNX in batches against torch one by one, and scaled decoding against full."""
+"""Fast against plain on real photos: ONNX in batches against torch one by one, scaled decoding against full."""
 
 import csv
 import os
@@ -52,7 +52,7 @@ def test_the_ten_nearest_are_the_same(weights: dict[str, Path]) -> None:
 @pytest.mark.slow
 @pytest.mark.weights
 def test_scaled_decoding_of_large_photos(weights: dict[str, Path], tmp_path: Path) -> None:
-    """Cosine at least 0.999 to full decoding (docs/benchmarks.md, "Scaled decoding", tells what that does to a ranking)."""
+    """Cosine at least 0.999 to full decoding; what that does to a ranking: docs/benchmarks.md, "Scaled decoding"."""
     backbone = build_backbone("efficientnet-lite0")
     scaled, full = [], []
     for number, photo in enumerate(photos(dev_rows(), 50)):

@@ -1,10 +1,12 @@
-"""Fixtures that several packages' tests need: the real weights, and the slow reference implementations."""
+"""Fixtures that several packages' tests need: the real weights, a tiny CLIP, the slow reference implementations."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -41,3 +43,37 @@ def reference() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("TRIVIUM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tiny_clip(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Make a CLIP of a few thousand weights, random by seed, which open_clip knows for this test; get our reference."""
+    import open_clip
+    import torch
+    from open_clip import factory
+
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+
+    def make(name: str = "tiny", *, seed: int = 0, text: dict[str, Any] | None = None, **config: Any) -> str:
+        vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+        texts = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2, **(text or {})}
+        whole = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": texts, **config}
+        (tmp_path / f"{name}.json").write_text(json.dumps(whole))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+        torch.manual_seed(seed)
+        # Its class itself: `create_model` warns that such weights are random.
+        is_custom = whole.pop("custom_text", False)
+        made = (open_clip.CustomTextCLIP if is_custom else open_clip.CLIP)(**whole)
+        checkpoint = tmp_path / f"{name}-{seed}.pt"
+        torch.save(made.state_dict(), checkpoint)
+        return f"open-clip:{name}/{checkpoint}"
+
+    return make

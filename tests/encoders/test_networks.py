@@ -121,12 +121,6 @@ def architecture(name: str, module: torch.nn.Module, examples: list[NDArray[Any]
     )
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRIVIUM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 class Scaled(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -151,8 +151,7 @@ def load_model(name: str, pretrained: str) -> Any:
         WeightsError: If the weights cannot be had, or are not those of this model.
     """
     file = checkpoint_file(name, pretrained)
-    # Weights that were trained with the quicker GELU are wrong without it; open_clip only warns.
-    is_quick = bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
+    is_quick = wants_quick_gelu(name, pretrained)
     try:
         with _quietly():
             model = open_clip.create_model(
@@ -161,6 +160,11 @@ def load_model(name: str, pretrained: str) -> Any:
     except Exception as error:  # torch, safetensors, transformers: each has its own
         raise WeightsError(f"{file} cannot be loaded as open_clip's {name}: {_one_line(error)}") from error
     return model.eval()
+
+
+def wants_quick_gelu(name: str, pretrained: str) -> bool:
+    """Whether weights were trained with the quicker GELU, without which they are off; open_clip only warns."""
+    return bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
 
 
 def tokenizer_of(name: str) -> Any:

@@ -147,7 +147,7 @@ class OpenClip:
         self._check_name()
         import open_clip
 
-        from trivium.encoders.clip_towers import can_cut, checkpoint_file, has_plain_tokenizer
+        from trivium.encoders.clip_towers import can_cut, checkpoint_file, has_plain_tokenizer, wants_quick_gelu
 
         path = Path(self._pretrained)
         if not path.is_absolute() and self._announce is not None:
@@ -156,6 +156,7 @@ class OpenClip:
             weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         model = self._model
         config = open_clip.get_model_config(self._name)
+        config["quick_gelu"] = config.get("quick_gelu", False) or wants_quick_gelu(self._name, self._pretrained)
         picture = open_clip.get_model_preprocess_cfg(model)
         size = picture["size"]
         sides = {size} if isinstance(size, int) else set(size)

@@ -1,0 +1,53 @@
+"""A space of open_clip's: collections made with it, searched and opened again."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trivium.pipeline.cli import main
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.space_config import SpaceError
+from trivium.pipeline.spaces import load_space
+
+ASSETS = Path(__file__).parent.parent / "assets"
+TinyClip = Callable[..., str]
+
+
+def test_a_collection_of_pictures_and_captions(tiny_clip: TinyClip, tmp_path: Path, media: Path) -> None:
+    reference = tiny_clip()
+    made = Collection.open(tmp_path / "collection", space=reference)
+    summary = made.add(media)
+    assert {os.path.basename(problem.path) for problem in summary.skipped} >= {"low.wav", "high.ogg"}  # it has no ears
+    by_caption, by_picture = made.search(text="A red sign.", k=2), made.search(image=media / "blue.jpg", k=1)
+    assert os.path.basename(by_caption[0].path) == "red.png"
+    assert os.path.basename(by_picture[0].path) == "blue.jpg"
+    again = Collection.open(tmp_path / "collection")  # knows its space
+    assert again.search(text="A red sign.", k=2) == by_caption
+    assert again.space.source == reference
+    assert not again.add(media).added
+
+
+def test_another_checkpoint_is_another_space(tiny_clip: TinyClip, tmp_path: Path, media: Path) -> None:
+    Collection.open(tmp_path / "collection", space=tiny_clip()).add(media)
+    with pytest.raises(Exception, match=r"tiny-\d.*tiny-\d"):
+        Collection.open(tmp_path / "collection", space=tiny_clip(seed=1)).search(text="a dog")
+
+
+def test_the_space_encodes_and_says_what_it_is(tiny_clip: TinyClip) -> None:
+    space = load_space(tiny_clip())
+    assert (space.space.name, space.space.dim, space.modalities) == ("open-clip:tiny/tiny-0", 16, ("text", "image"))
+    vectors = space.encode("image", sorted(ASSETS.glob("*.jpg")) + sorted(ASSETS.glob("*.png")))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    with pytest.raises(SpaceError, match="has no encoder for audio, only for text, image"):
+        space.encode("audio", [ASSETS / "beep.wav"])
+
+
+def test_a_wrong_name_is_told_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "media").mkdir()
+    arguments = ["index", str(tmp_path / "collection"), str(tmp_path / "media"), "--space", "open-clip:ViT-B32/openai"]
+    assert main(arguments) == 1
+    assert "open_clip has no model 'ViT-B32', nearest are: ViT-B-32" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "collection").exists()

@@ -4,7 +4,8 @@
 
 Each contender is a process that has loaded its model and warmed up; every row has its accuracy beside its speed. Peers
 that need an environment of their own are named by TRIVIUM_TEXT_PEERS (a Python that has sentence-transformers and
-fastembed) and left out without it; how they were made: docs/benchmarks.md, "Encoding".
+fastembed), TRIVIUM_CLIP_RETRIEVAL and TRIVIUM_RCLIP (the programs), and left out without; how they were made:
+docs/benchmarks.md, "Encoding".
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from encoding_media import FOLDER, SOUND_KINDS, photos, sounds, texts
+from encoding_programs import CLIP_RETRIEVAL, RCLIP, RCLIP_MODEL, clip_retrieval, rclip, rclip_checkpoint
 from index_process import spread
 from machine import describe
 
@@ -222,7 +224,7 @@ class Process:
 
     @property
     def vectors(self) -> np.ndarray:
-        return np.load(self.vectors_file, allow_pickle=False)
+        return np.asarray(np.load(self.vectors_file, allow_pickle=False), np.float32)
 
 
 def compare(case: Case, pairs: int) -> None:
@@ -252,6 +254,54 @@ def compare(case: Case, pairs: int) -> None:
             )
 
 
+def compare_programs(options: argparse.Namespace) -> None:
+    """Compare with programs that are run whole: fewer pairs, they take a minute each."""
+    pairs = min(options.pairs, 3)
+    for name, folder, count in (("photos500", photos(500, 375, 256), 96), ("photos12mp", photos(4000, 3000, 48), 48)):
+        if options.cases and not any(name.startswith(case) for case in options.cases):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            few = Path(scratch) / "photos"
+            few.mkdir()
+            for number, path in enumerate(sorted(folder.iterdir())[:count]):
+                (few / path.name).symlink_to(path)
+                if not number:
+                    one = Path(scratch) / "one"
+                    one.mkdir()
+                    (one / path.name).symlink_to(path)
+            if CLIP_RETRIEVAL:
+                ours_ = ours("trivium", f"open-clip:{MODEL}/{checkpoint()}", "image")
+                process = Process(ours_, Case(name, "photos", ours_, [], str(few), count), Path(scratch))
+                seconds = []
+                for _ in range(pairs):
+                    process.go()
+                    spent, vectors = clip_retrieval(few, checkpoint(), MODEL)
+                    seconds.append(spent)
+                _print_program(name, count, process, "clip-retrieval", seconds, accuracy(process.vectors, vectors))
+            if RCLIP:
+                ours_ = ours("trivium, 256 px", f"open-clip:{RCLIP_MODEL}/{rclip_checkpoint()}", "image")
+                process = Process(ours_, Case(name, "photos", ours_, [], str(few), count), Path(scratch))
+                seconds = []
+                for _ in range(pairs):
+                    process.go()
+                    seconds.append(rclip(few) - rclip(one))
+                _print_program(name, count, process, "rclip", seconds, "vectors are in its database")
+
+
+def _print_program(
+    case: str, count: int, process: Process, peer: str, seconds: Sequence[float], accuracy_told: str
+) -> None:
+    process.close()
+    wall = [theirs / run["seconds"] for theirs, run in zip(seconds, process.runs, strict=True)]
+    rate = count / statistics.median(run["seconds"] for run in process.runs)
+    print(
+        f"| {case} | {count} photos | {process.name} {rate:.1f}/s | "
+        f"{peer} {count / statistics.median(seconds):.1f}/s | "
+        f"{spread(wall)} | not told | {accuracy_told} | {process.runs[-1]['peak_mib']:.0f} / not told |",
+        flush=True,
+    )
+
+
 def accuracy(found: np.ndarray, expected: np.ndarray) -> str:
     """Cosine of each vector to the other contender's, and how many of the ten nearest stay."""
     cosines = (found * expected).sum(axis=1)
@@ -275,6 +325,7 @@ def main() -> None:
     for case in cases():
         if not options.cases or any(case.name.startswith(name) for name in options.cases):
             compare(case, options.pairs)
+    compare_programs(options)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.options import add_device, add_filter, add_wish, positive
+from trivium.pipeline.options import add_device, add_filter, add_wish, positive, seconds
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
@@ -86,6 +86,17 @@ def build_parser() -> argparse.ArgumentParser:
     remove.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with all that is below them")
 
     _add_upkeep(commands)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast this machine encodes your media, and what limits it",
+        description="Nothing is written to any collection. Without MEDIA it makes some up.",
+    )
+    bench.add_argument("media", metavar="MEDIA", nargs="*", help="collections, files and folders")
+    bench.add_argument("--space", help="a space's name or folder (default: that of the first collection)")
+    bench.add_argument("--seconds", type=seconds, default=60.0, help="how long it may take, about (default 60)")
+    bench.add_argument("--json", action="store_true", help="print one JSON object")
+    add_device(bench)
 
     spaces = commands.add_parser("spaces", help="list the spaces")
     spaces.add_argument("--json", action="store_true", help="print one JSON object")

@@ -210,6 +210,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.shell import shell
 
         return shell
+    if name == "bench":
+        from trivium.pipeline.bench import bench
+
+        return bench
     from trivium.pipeline.upkeep import UPKEEP
 
     return UPKEEP[name]

@@ -114,6 +114,21 @@ def positive(written: str) -> int:
     return int(written)
 
 
+def seconds(written: str) -> float:
+    """Read a time above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        number = float(written)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got '{written}'")
+    return number
+
+
 def size_bytes(written: str) -> int:
     """Read a size: 500MB, 2 GB, 1.5GiB, or bytes.
 

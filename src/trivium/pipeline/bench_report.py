@@ -1,0 +1,212 @@
+"""What `trivium bench` found: as tables for people, and as one JSON object."""
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.encoders.base import Modality
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import StageStats
+from trivium.encoders.graphs import Precision
+from trivium.pipeline.bench_stages import Accuracy, Measured
+from trivium.pipeline.page import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STAGES = ("read", "decode", "prepare", "encode")
+SIZES: Mapping[Modality, str] = {"text": "characters", "image": "megapixels", "audio": "seconds"}
+MADE = "the media were made up (label words, coloured clouds, tones in noise): your own take longer to decode, or less"
+
+
+@dataclass(slots=True)
+class Report:
+    """All that a run found."""
+
+    space: str
+    devices: list[str]
+    precision: Precision
+    is_made: bool  # whether the media are
+    gemm_gflops: float
+    load: float  # programs that wanted to run in the minute before, ours not among them
+    peak_mib: float = 0.0
+    seconds: float = 0.0
+    measured: dict[Modality, Measured] = field(default_factory=dict)
+    accuracy: dict[Modality, Accuracy | None] = field(default_factory=dict)  # None: as float32
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as one JSON object."""
+    return {
+        "space": report.space,
+        "devices": report.devices,
+        "precision": report.precision,
+        "machine": machine(),
+        "cores": usable_cores(),
+        "load": round(report.load, 2),
+        "gemm_gflops": round(report.gemm_gflops, 1),
+        "media": "made" if report.is_made else "own",
+        "modalities": {modality: _measured_json(measured) for modality, measured in report.measured.items()},
+        "accuracy": {modality: _accuracy_json(accuracy) for modality, accuracy in report.accuracy.items()},
+        "peak_mib": round(report.peak_mib),
+        "seconds": round(report.seconds, 1),
+    }
+
+
+def print_report(report: Report) -> None:
+    """Print a report for people."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    print(f"{machine()}, {usable_cores()} cores, {report.gemm_gflops:,.0f} GFLOP/s in a matrix product")
+    print(f"space {printable(report.space)} on {', '.join(report.devices)}, {report.precision}")
+    tables = {
+        "All stages together, and the network alone on inputs that are ready": _speeds(report),
+        "How busy each stage was, and what it could do at 100 %": _stages(report),
+    }
+    if any(report.accuracy.values()):
+        tables[f"What {report.precision} costs and brings, beside float32"] = _accuracies(report)
+    for title, table in tables.items():
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
+    print()
+    for line in _notes(report):
+        print(line)
+
+
+def machine() -> str:
+    """Name the processor, the system and the Python."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass  # elsewhere than on Linux
+    return f"{model}, {platform.system()}, Python {platform.python_version()}"
+
+
+def _speeds(report: Report) -> "Table":
+    table = _table("", "files/s", "alone", "share", "limited by", "one by one", "best batch")
+    for modality, measured in report.measured.items():
+        limiting, by_batch = measured.stats.limiting(), measured.floor_by_batch
+        best = max(by_batch, key=by_batch.__getitem__)
+        table.add_row(
+            modality,
+            _rate(measured.rate),
+            f"{_rate(measured.floor)}/s",
+            f"{measured.share_of_floor:.0%}",
+            "" if limiting is None else limiting.name,
+            f"{_rate(by_batch[min(by_batch)])}/s",
+            f"{_rate(by_batch[best])}/s in {best:,}",
+        )
+    return table
+
+
+def _stages(report: Report) -> "Table":
+    table = _table("", "stage", "workers", "busy", "could do")
+    for modality, measured in report.measured.items():
+        for row in _stages_json(measured):
+            could = row["could_do_per_second"]
+            busy = f"{row['busy_share']:.0%}"
+            table.add_row(
+                modality, row["name"], str(row["workers"]), busy, "" if could is None else f"{_rate(could)}/s"
+            )
+    return table
+
+
+def _accuracies(report: Report) -> "Table":
+    table = _table("", "mean cosine", "least", "10 nearest kept", "speed")
+    for modality, accuracy in report.accuracy.items():
+        if accuracy is not None:
+            kept = "too few" if math.isnan(accuracy.neighbours_kept) else f"{accuracy.neighbours_kept:.1%}"
+            cosines = (f"{cosine:.5f}" for cosine in (accuracy.mean_cosine, accuracy.least_cosine))
+            table.add_row(modality, *cosines, f"{kept} of {accuracy.among:,}", f"{accuracy.speed:.2f}x")
+    return table
+
+
+def _table(*names: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("", "stage", "limited by") else "right", no_wrap=True)
+    return table
+
+
+def _notes(report: Report) -> list[str]:
+    decoders = [measured.decoder_mib for measured in report.measured.values() if measured.decoder_mib is not None]
+    beside = f", and {max(decoders):,.0f} in each process that decodes" if decoders else ""
+    notes = [f"peak memory {report.peak_mib:,.0f} MiB{beside}"]
+    for modality, measured in report.measured.items():
+        files, each = len(measured.ready.files), f"{measured.ready.mean_size:.3g} {SIZES[modality]}"
+        notes.append(f"{modality}: {files:,} files of {each} on average, {measured.files_done:,} times one was encoded")
+        if left_out := measured.ready.left_out:
+            path, reason = next(iter(left_out.items()))
+            first = f"the first {printable(path)}: {printable(reason)}"
+            notes.append(f"{modality}: {len(left_out):,} files left out, {first}")
+    if same := [modality for modality, accuracy in report.accuracy.items() if accuracy is None]:
+        notes.append(f"{' and '.join(same)}: the vectors are those of float32, this network has no {report.precision}")
+    if report.load > usable_cores() / 4:
+        notes.append(f"other programs were at work (load {report.load:.1f}): without them it is faster")
+    if report.is_made:
+        notes.append(MADE)
+    return notes
+
+
+def _measured_json(measured: Measured) -> dict[str, Any]:
+    modality, ready, limiting = measured.modality, measured.ready, measured.stats.limiting()
+    return {
+        "files": len(ready.files),
+        "files_done": measured.files_done,
+        "left_out": dict(ready.left_out),
+        f"mean_{SIZES[modality]}": round(ready.mean_size, 4),
+        "vectors_per_file": round(ready.inputs_per_file, 3),
+        "files_per_second": round(measured.rate, 2),
+        "floor_files_per_second": round(measured.floor, 2),
+        "share_of_floor": round(measured.share_of_floor, 4),
+        "floor_vectors_per_second_by_batch": {size: round(rate, 2) for size, rate in measured.floor_by_batch.items()},
+        "stages": _stages_json(measured),
+        "limited_by": None if limiting is None else limiting.name,
+        "decoding_process_peak_mib": None if measured.decoder_mib is None else round(measured.decoder_mib),
+    }
+
+
+def _stages_json(measured: Measured) -> list[dict[str, Any]]:
+    stages = []
+    seconds = measured.stats.seconds
+    for stage in sorted(measured.stats.stages, key=_place):
+        share = stage.busy_share(seconds)
+        stages.append(
+            {
+                "name": stage.name,
+                "workers": stage.workers,
+                "items_per_second": round(stage.items / seconds, 2),
+                "busy_share": round(share, 4),
+                "could_do_per_second": round(stage.items / seconds / share, 2) if share else None,
+            }
+        )
+    return stages
+
+
+def _place(stage: StageStats) -> int:
+    """Return where a stage stands on the way; one that is not known comes last."""
+    return STAGES.index(stage.name) if stage.name in STAGES else len(STAGES)
+
+
+def _accuracy_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {
+        "mean_cosine": round(accuracy.mean_cosine, 6),
+        "least_cosine": round(accuracy.least_cosine, 6),
+        "neighbours_kept": None if math.isnan(accuracy.neighbours_kept) else round(accuracy.neighbours_kept, 4),
+        "among": accuracy.among,
+        "speed_to_float32": round(accuracy.speed, 3),
+    }
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"

@@ -1,0 +1,310 @@
+"""How fast one modality is encoded here: the whole way that indexing goes, and the network alone beside it.
+
+The *floor* is what no indexing can beat: the network alone, on inputs that are ready, in batches of the size that is
+fastest here. It is measured before and after the whole way, and the faster of the two counts.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders import engine
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
+from trivium.encoders.files import open_file, read_file
+from trivium.encoders.sandbox import DecodeSandbox
+from trivium.pipeline.bench_media import evenly
+from trivium.pipeline.ingestion import BATCH_BYTES, BATCH_FILES, MAX_FILE_BYTES
+from trivium.pipeline.loading import Claims, LoadedContents, Loader
+from trivium.pipeline.spaces import JointSpace
+
+READY_SHARE, FLOOR_SHARE, WHOLE_SHARE = 0.15, 0.15, 0.5  # of a modality's time; the floor is measured twice
+MOST_READY: Mapping[Modality, int] = {"text": 1024, "image": 256, "audio": 128}
+MOST_READY_BYTES = 256 << 20
+BATCH_SIZES = (1, 8, 64, 256, 1024)
+ROUNDS = 3  # in which two encoders take turns
+LEAST_READY = 16
+BATCH_SECONDS = 1.0  # of the whole way: on a slow machine smaller batches than indexing has, or it would not end
+UNDER_WAY = engine.BATCHES_AHEAD + 1  # batches that are still to be encoded when the time is over
+SIZED = 32  # files whose size is told
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A sample of files that can be encoded, and what the network takes of them."""
+
+    files: Sequence[str]
+    inputs: Sequence[Prepared]  # in any order; a long text has several
+    left_out: Mapping[str, str]  # path -> reason
+    mean_size: float  # characters of a text, megapixels of a picture, seconds of a sound
+
+    @property
+    def inputs_per_file(self) -> float:
+        """Vectors that a file gets."""
+        return len(self.inputs) / len(self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of one modality."""
+
+    modality: Modality
+    ready: Ready
+    stats: Stats  # of the whole way
+    files_done: int
+    floor: float  # files a second
+    floor_by_batch: Mapping[int, float]  # vectors a second
+    decoder_mib: float | None  # most memory that a process which decodes has held; None where that is not told
+
+    @property
+    def rate(self) -> float:
+        """Files a second, the whole way."""
+        return self.files_done / self.stats.seconds
+
+    @property
+    def share_of_floor(self) -> float:
+        """How near the whole way comes to the floor; 1 is as fast."""
+        return self.rate / self.floor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How far vectors are from those of float32 on a CPU, and how much slower that is."""
+
+    mean_cosine: float
+    least_cosine: float
+    neighbours_kept: float  # of the 10 nearest among the sample; NaN if it is too small to tell
+    among: int
+    speed: float  # of the network alone, to float32
+
+
+def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seconds: float) -> Measured | None:
+    """Measure one modality.
+
+    Args:
+        space: Its networks are loaded here if they are not yet.
+        modality: Which.
+        files: At least one; read again from the first when all were read.
+        seconds: About how long to take, beside loading the networks.
+
+    Returns:
+        None if no file can be encoded.
+    """
+    encoders = [space.encoder(modality, replica) for replica in range(space.replicas)]
+    with DecodeSandbox() as sandbox:
+        ready = prepare(space, modality, files, sandbox, seconds=READY_SHARE * seconds)
+        if not ready.files:
+            return None
+        by_batch = rates_by_batch(encoders[0], ready.inputs, seconds=FLOOR_SHARE * seconds)
+        best = max(by_batch, key=by_batch.__getitem__)
+        floor = by_batch[best] * len(encoders) / ready.inputs_per_file
+        batch_items = min(BATCH_FILES[modality], max(1, round(floor * BATCH_SECONDS)))
+        done, stats = _whole_way(
+            *(space, modality, ready.files, encoders, sandbox),
+            batch_items=batch_items,
+            seconds=max(WHOLE_SHARE * seconds - UNDER_WAY * batch_items / floor, 0),
+        )
+        decoder_mib = max(filter(None, map(_peak_mib, sandbox.pids)), default=None)
+    again = rate_in_batches(encoders[0], ready.inputs, best, seconds=FLOOR_SHARE * seconds)
+    by_batch[best] = max(by_batch[best], again)
+    floor = by_batch[best] * len(encoders) / ready.inputs_per_file
+    return Measured(
+        modality=modality,
+        ready=ready,
+        stats=stats,
+        files_done=done,
+        floor=floor,
+        floor_by_batch=by_batch,
+        decoder_mib=decoder_mib,
+    )
+
+
+def prepare(
+    space: JointSpace, modality: Modality, files: Sequence[str], sandbox: DecodeSandbox, *, seconds: float
+) -> Ready:
+    """Make a sample of files ready for the network: as many as fit into the time and the memory, but a few at least."""
+    stats, workers = Stats(), usable_cores()
+
+    def load(path: str) -> tuple[str, LoadedContents | str]:
+        try:
+            contents = _load(space, modality, path, sandbox, stats)
+        except (DecodeError, MemoryError) as error:
+            return path, str(error) or "too large for this machine's memory"
+        if contents.sounds:
+            _give_up(contents)
+            return path, "so long that it is read as it is encoded, which is not measured"
+        return path, contents
+
+    good: list[str] = []
+    inputs: list[Prepared] = []
+    left_out: dict[str, str] = {}
+    batches = engine.run(
+        evenly(files, MOST_READY[modality]),
+        load=load,
+        encode=[lambda _: None],
+        batch_items=workers,
+        loaders=workers,
+    )
+    until = None
+    with contextlib.closing(batches):
+        for loaded, _ in batches:
+            until = until or time.perf_counter() + seconds  # what is loaded once is there now
+            for path, contents in loaded:
+                if isinstance(contents, str):
+                    left_out[path] = contents
+                else:
+                    good.append(path)
+                    inputs += contents.prepared.values()
+            is_full = sum(array.nbytes for array in inputs) > MOST_READY_BYTES
+            if is_full or (time.perf_counter() > until and len(good) + len(left_out) >= LEAST_READY):
+                break
+    sizes = [_size(modality, path, sandbox) for path in evenly(good, SIZED)]
+    order = np.random.default_rng(0).permutation(len(inputs))  # of any length in every batch
+    return Ready(
+        files=good,
+        inputs=[inputs[place] for place in order],
+        left_out=left_out,
+        mean_size=float(np.mean(sizes)) if sizes else 0.0,
+    )
+
+
+def rates_by_batch(encoder: Encoder, inputs: Sequence[Prepared], *, seconds: float) -> dict[int, float]:
+    """Measure the network alone in batches of several sizes: vectors a second by size."""
+    sizes = sorted({min(size, len(inputs)) for size in BATCH_SIZES})
+    encoder.embed(inputs[:1])  # what is done once
+    rates: dict[int, float] = {}
+    for size in sizes:
+        if rates and size > max(rates.values()) * seconds:  # one batch would take longer than all are to
+            break
+        rates[size] = rate_in_batches(encoder, inputs, size, seconds=seconds / len(sizes))
+    return rates
+
+
+def rate_in_batches(encoder: Encoder, inputs: Sequence[Prepared], size: int, *, seconds: float) -> float:
+    """Measure the network alone in batches of one size: vectors a second."""
+    done, place = 0, 0
+    started = time.perf_counter()
+    while (spent := time.perf_counter() - started) < seconds or not done:
+        batch = inputs[place : place + size]
+        encoder.embed(batch)
+        done += len(batch)
+        place = place + size if place + size < len(inputs) else 0
+    return done / max(spent, 1e-9)
+
+
+def compare(encoder: Encoder, reference: Encoder, ready: Ready, *, seconds: float) -> Accuracy | None:
+    """Compare an encoder with the same in float32 on the same inputs; None if it gives the very same vectors."""
+    inputs = ready.inputs[: MOST_READY["image"]]
+    ours, theirs = encoder.embed(inputs), reference.embed(inputs)
+    if np.array_equal(ours, theirs):
+        return None
+    cosines = np.einsum("nd,nd->n", ours.astype(np.float64), theirs.astype(np.float64))
+    size = min(BATCH_SIZES[2], len(inputs))
+    rates: dict[Encoder, list[float]] = {encoder: [], reference: []}
+    for _ in range(ROUNDS):  # in turns: the machine may have other things to do
+        for which, measured in rates.items():
+            measured.append(rate_in_batches(which, inputs, size, seconds=seconds / 2 / ROUNDS))
+    return Accuracy(
+        mean_cosine=float(cosines.mean()),
+        least_cosine=float(cosines.min()),
+        neighbours_kept=_neighbours_kept(ours, theirs),
+        among=len(inputs),
+        speed=max(rates[encoder]) / max(rates[reference]),
+    )
+
+
+def _whole_way(
+    space: JointSpace,
+    modality: Modality,
+    files: Sequence[str],
+    encoders: Sequence[Encoder],
+    sandbox: DecodeSandbox,
+    *,
+    batch_items: int,
+    seconds: float,
+) -> tuple[int, Stats]:
+    """Load and encode files as indexing does, until the time is over; return how many, and what each stage did."""
+    stats, workers = Stats(), usable_cores()
+    until = time.perf_counter() + seconds
+    batches = engine.run(
+        _until(files, until),
+        load=lambda path: _load(space, modality, path, sandbox, stats),
+        encode=[_encoding(encoder) for encoder in encoders],
+        batch_items=batch_items,
+        batch_cost=BATCH_BYTES[modality],
+        cost=os.path.getsize,
+        loaders=workers,
+        stats=stats,
+    )
+    with contextlib.closing(batches):
+        done = sum(len(loaded) for loaded, _ in batches)
+    stats.end()
+    return done, stats
+
+
+def _until(files: Sequence[str], until: float) -> Iterator[str]:
+    for number, path in enumerate(itertools.cycle(files)):
+        if number and time.perf_counter() > until:
+            return
+        yield path
+
+
+def _load(space: JointSpace, modality: Modality, path: str, sandbox: DecodeSandbox, stats: Stats) -> LoadedContents:
+    # Claims of its own: the same file, met again, is encoded again.
+    loader = Loader(space, sandbox, Claims(()), stats=stats, workers=usable_cores())
+    return loader.contents(modality, open_file(path, max_bytes=MAX_FILE_BYTES[modality]))
+
+
+def _give_up(contents: LoadedContents) -> None:
+    """Close what would be read as it is encoded."""
+    for sound in contents.sounds:
+        if isinstance(sound.blocks, Generator):
+            next(sound.blocks, None)  # what has not begun does not end: it would not let go of its file
+            sound.blocks.close()
+
+
+def _encoding(encoder: Encoder) -> Callable[[list[LoadedContents]], Vectors]:
+    return lambda batch: encoder.embed([prepared for contents in batch for prepared in contents.prepared.values()])
+
+
+def _size(modality: Modality, path: str, sandbox: DecodeSandbox) -> float:
+    data = read_file(path, max_bytes=MAX_FILE_BYTES[modality])
+    if modality == "text":
+        return len(data.decode("utf-8", "replace"))
+    if modality == "image":
+        height, width, _ = sandbox.decode("image", data).shape
+        return float(height * width / 1e6)
+    waveform, rate_hz = sandbox.decode("audio", data)
+    return len(waveform) / rate_hz
+
+
+def _peak_mib(pid: int) -> float | None:
+    """Return the most memory that a process has held, where the system tells."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _neighbours_kept(ours: Vectors, theirs: Vectors) -> float:
+    """Return the share of each vector's 10 nearest that are the same; NaN if there are too few to choose from."""
+    if len(ours) < 2 * NEIGHBOURS:
+        return float("nan")
+    kept = [len(np.intersect1d(a, b)) / NEIGHBOURS for a, b in zip(_nearest(ours), _nearest(theirs), strict=True)]
+    return float(np.mean(kept))
+
+
+def _nearest(vectors: Vectors) -> NDArray[np.intp]:
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]

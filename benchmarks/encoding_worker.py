@@ -77,7 +77,7 @@ def timm_loop(weights: str, items: Sequence[str]) -> Encode:
     from PIL import Image
     from safetensors.torch import load_file
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     model.load_state_dict(load_file(Path(weights) / "model.safetensors"))
     model.eval()
 

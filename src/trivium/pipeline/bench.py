@@ -1,6 +1,7 @@
 """`trivium bench`: how fast this machine encodes the user's own media, what limits it, and how far the floor is."""
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -19,10 +20,10 @@ from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.bench_media import is_collection, made_files, own_files
 from trivium.pipeline.bench_report import Report, as_json, print_report
 from trivium.pipeline.bench_stages import FLOOR_SHARE, compare, measure
-from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.options import device_of
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
+from trivium.pipeline.store import Store
 from trivium.pipeline.terminal import announce
 
 GEMM_SIDE = {"cpu": 1024, "gpu": 8192}
@@ -105,8 +106,8 @@ def _space_of(options: argparse.Namespace) -> str:
     if options.space is not None:
         return str(options.space)
     for path in filter(is_collection, options.media):
-        with Collection.open(path) as collection:
-            return collection.space.source
+        with contextlib.closing(Store(Path(path))) as store:
+            return store.space_source
     return DEFAULT_SPACE
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
@@ -241,3 +243,69 @@ def test_several_devices_share_the_work(
     with Collection.open(tmp_path / "c", space=space) as collection:
         assert collection.add(media).added == 12
     assert used == {0, 1}
+
+
+# Videos
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 s: a strawberry, an airliner and a teacup, 8 s each, and a steady tone."""
+    av = pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("video") / "three.mp4"
+    pictures = []
+    for name in ("strawberry.jpg", "airliner.png", "teacup.webp"):
+        with Image.open(ASSETS / name) as image:
+            pictures.append(np.asarray(image.convert("RGB").resize((320, 240))))
+    with av.open(str(path), "w") as file:
+        pixels = file.add_stream("mpeg4", rate=10)
+        pixels.width, pixels.height, pixels.pix_fmt = 320, 240, "yuv420p"
+        tone = file.add_stream("aac", rate=44_100)
+        tone.layout = "mono"
+        for number in range(240):
+            frame = av.VideoFrame.from_ndarray(pictures[number // 80], format="rgb24")
+            file.mux(pixels.encode(frame))
+        wave = (0.2 * np.sin(2 * np.pi * 440 * np.arange(24 * 44_100) / 44_100)).astype(np.float32)
+        for start in range(0, len(wave), 1024):
+            samples = av.AudioFrame.from_ndarray(wave[np.newaxis, start : start + 1024], format="fltp", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = 44_100, start, Fraction(1, 44_100)
+            file.mux(tone.encode(samples))
+        for stream in (pixels, tone):
+            file.mux(stream.encode())
+    return path
+
+
+@pytest.mark.weights
+def test_videos_are_found_by_what_they_show_and_when(collection: Collection, video: Path, tmp_path: Path) -> None:
+    media = tmp_path / "videos"
+    media.mkdir()
+    shutil.copy(video, media / "three.mp4")
+    shutil.copy(video, media / "copy.mp4")
+    shutil.copy(ASSETS / "teacup.webp", media)
+    (media / "three.txt").write_text("Breakfast at the airport")
+    summary = collection.add(media)
+    assert (summary.added, summary.skipped) == (3, [])
+    for picture, start in (("airliner.png", 8.0), ("teacup.webp", 16.0), ("strawberry.jpg", 0.0)):
+        hits = collection.search(image=ASSETS / picture, only="video")
+        assert [(Path(hit.path).name, hit.matched) for hit in hits] == [("copy.mp4", "frame"), ("three.mp4", "frame")]
+        assert start <= (hits[0].start or 0.0) < start + 8
+    assert {hit.modality for hit in collection.search(image=ASSETS / "teacup.webp", only="image")} == {"image"}
+    assert collection.search(text="Breakfast at the airport")[0].matched == "caption"
+    (windowed, _) = collection.search(audio=(np.sin(np.arange(88_200) / 20), 44_100), only="video")
+    assert (windowed.modality, windowed.matched) == ("video", "window")
+    assert collection.search(audio=ASSETS / "crow.ogg", only="audio") == []  # there are no sounds but those of videos
+    again = collection.add(media)
+    assert (again.unchanged, sum(again.encoded.values())) == (3, 0)
+
+
+@pytest.mark.weights
+def test_a_damaged_video_is_told(collection: Collection, video: Path, tmp_path: Path) -> None:
+    media = tmp_path / "videos"
+    media.mkdir()
+    data = video.read_bytes()
+    (media / "cut.mp4").write_bytes(data[: len(data) // 2])
+    (media / "text.mkv").write_text("no video at all")
+    shutil.copy(ASSETS / "teacup.webp", media)
+    summary = collection.add(media)
+    assert summary.added == 1
+    assert sorted(Path(problem.path).name for problem in summary.skipped) == ["cut.mp4", "text.mkv"]

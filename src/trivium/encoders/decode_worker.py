@@ -7,7 +7,8 @@ and then the raw bytes that it announces:
   size of null one byte that carries the file's descriptor.
 - From the worker: ``{"ready": true}`` once; then for each file ``{"shape": [h, w, 3]}`` and uint8 pixels,
   ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has a ``peak``
-  too if ``streams``; its samples are decoded as they are taken.
+  too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after the other,
+  each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or ``{"no_sound": true}``.
 
 Importing this module does nothing; `main` locks the process down for good.
 """
@@ -27,7 +28,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trivium.encoders.audio_decoding import MAX_STREAM_SECONDS, decode_audio, scan_audio, whole
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trivium.encoders.audio_decoding import MAX_STREAM_SECONDS, ScannedAudio, decode_audio, scan_audio, whole
 from trivium.encoders.base import DecodeError
 from trivium.encoders.image_decoding import decode_image, strips
 
@@ -129,31 +134,58 @@ def _answer(link: socket.socket, request: Mapping[str, Any], data: bytes | mmap.
     try:
         if request["modality"] == "image":
             image = decode_image(bytes(data), side=request["side"])
-            link.sendall(packed({"shape": [image.height, image.width, 3]}))
-            for _, strip in strips(image):
-                link.sendall(strip.tobytes())
+            _send_picture(link, image)
             return
-        sound = (
-            scan_audio(data, max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES) if request["streams"] else None
-        )
-        if sound is not None and sound.frames > STREAM_FRAMES:
-            link.sendall(packed({"shape": [sound.frames], "rate_hz": sound.rate_hz, "peak": sound.peak}))
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the parent takes it when it likes
-            try:
-                for chunk in sound.chunks():
-                    link.sendall(chunk.data.cast("B"))
-            except DecodeError:  # it was sound the first time: the file has changed, and samples are announced
-                os._exit(CHANGED)
+        if request["modality"] == "video":
+            _answer_video(link, data, request["side"])
+        elif request["streams"]:
+            _send_sound(link, scan_audio(data, max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES))
         else:
-            waveform, rate_hz = decode_audio(bytes(data)) if sound is None else whole(sound)
-            link.sendall(packed({"shape": list(waveform.shape), "rate_hz": rate_hz}))
-            link.sendall(waveform.data.cast("B"))
+            _send_waveform(link, *decode_audio(bytes(data)))
     except (ConnectionError, MemoryError):
         raise
     except DecodeError as error:
         _refuse(link, error, error.reason)
     except BaseException as error:  # a panic in resvg is no Exception
         _refuse(link, error, f"the decoder failed on it: {type(error).__name__}: {error}")
+
+
+def _answer_video(link: socket.socket, data: bytes | mmap.mmap, side: int | None) -> None:
+    from trivium.encoders.video_decoding import open_video  # PyAV is an extra, and few workers meet a video
+
+    with open_video(data) as video:
+        for frame in video.frames(side=side):
+            _send_picture(link, frame.image, seconds=frame.seconds)
+        link.sendall(packed({"frames_end": True}))
+        sound = video.sound(max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES)
+        if sound is None:
+            link.sendall(packed({"no_sound": True}))
+        else:
+            _send_sound(link, sound)
+
+
+def _send_picture(link: socket.socket, image: Image.Image, **told: float) -> None:
+    link.sendall(packed({"shape": [image.height, image.width, 3], **told}))
+    for _, strip in strips(image):
+        link.sendall(strip.tobytes())
+
+
+def _send_sound(link: socket.socket, sound: ScannedAudio) -> None:
+    if sound.frames <= STREAM_FRAMES:
+        _send_waveform(link, *whole(sound))
+        return
+    link.sendall(packed({"shape": [sound.frames], "rate_hz": sound.rate_hz, "peak": sound.peak}))
+    signal.setitimer(signal.ITIMER_REAL, 0)  # the parent takes it when it likes
+    try:
+        for chunk in sound.chunks():
+            link.sendall(chunk.data.cast("B"))
+    except DecodeError:  # it was sound the first time: the file has changed, and samples are announced
+        os._exit(CHANGED)
+
+
+def _send_waveform(link: socket.socket, waveform: NDArray[np.float32], rate_hz: int) -> None:
+    link.sendall(packed({"shape": list(waveform.shape), "rate_hz": rate_hz}))
+    link.sendall(waveform.data.cast("B"))
 
 
 def _refuse(link: socket.socket, error: BaseException, reason: str) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from trivium.encoders.image_decoding import MAX_PIXELS
 
 Sound: TypeAlias = tuple[NDArray[np.float32], int]  # (s,), rate in Hz
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+MediaKind: TypeAlias = Modality | Literal["video"]
 T = TypeVar("T")
 
 STREAM_CHUNK_FRAMES = 1 << 20
@@ -74,6 +75,8 @@ class Limits:
     # megapixels of PNG with alpha, take 7 s; the slowest half-hour of stereo, Opus, takes 14 s.
     image_seconds: float = 10.0
     audio_seconds: float = 30.0
+    # Pictures between key frames may have to be decoded for about a minute, and the sound track twice.
+    video_seconds: float = 180.0
     # Beside it, for larger files.
     bytes_per_second: float = 1 << 20
     most_seconds: float = 120.0
@@ -85,9 +88,10 @@ class Limits:
     # A day of MP3 takes 134 s: it is decoded twice.
     most_stream_seconds: float = 600.0
 
-    def cpu_seconds(self, modality: Modality, size_bytes: int, *, streams: bool = False) -> float:
+    def cpu_seconds(self, modality: "MediaKind", size_bytes: int, *, streams: bool = False) -> float:
         """Processor time for a file of this size."""
-        seconds = self.audio_seconds if modality == "audio" else self.image_seconds
+        base = {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}
+        seconds = base.get(modality, self.image_seconds)
         most = self.most_stream_seconds if streams else self.most_seconds
         return min(seconds + size_bytes / self.bytes_per_second, most)
 
@@ -167,6 +171,33 @@ class DecodeSandbox:
         """
         return self._ask(_Request("audio", source, self._limits, streams=True), self._sound_or_stream)
 
+    def video(
+        self, source: bytes | int, prepare: Callable[[NDArray[np.uint8]], T], *, side: int | None = None
+    ) -> "DecodedVideo[T]":
+        """Decode a video's pictures, one for each scene or every few seconds, and its sound track.
+
+        Args:
+            source: As of `sound`.
+            prepare: Called with each picture's pixels, (h, w, 3), so that they need not all be held.
+            side: What the pictures will be brought to.
+
+        Raises:
+            DecodeError: As `decode` does.
+            SandboxError: As `decode` does.
+        """
+
+        def take(worker: "_Worker", answer: dict[str, Any], deadline: float) -> "DecodedVideo[T]":
+            frames: list[tuple[float, T]] = []
+            while "frames_end" not in answer:
+                seconds = _frame_seconds(answer)
+                frames.append((seconds, prepare(worker.picture(answer, deadline))))
+                answer = worker.header(deadline)
+            answer = worker.header(deadline)
+            sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
+            return DecodedVideo(frames, sound)
+
+        return self._ask(_Request("video", source, self._limits, side=side, streams=True), take)
+
     def _sound_or_stream(self, worker: "_Worker", answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
         if "peak" not in answer:
             return worker.sound(answer, deadline)
@@ -197,7 +228,7 @@ class DecodeSandbox:
                     self.end(worker)  # an answer may be under way
                     raise
                 else:
-                    if not isinstance(taken, SoundStream):
+                    if not isinstance(taken.sound if isinstance(taken, DecodedVideo) else taken, SoundStream):
                         self.give_back(worker)
                     return taken
 
@@ -280,6 +311,14 @@ class SoundStream:
             self.chunks.close()
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedVideo(Generic[T]):
+    """A video's pictures with their times in seconds, as they were prepared, and its sound track if it has one."""
+
+    frames: Sequence[tuple[float, T]]
+    sound: Sound | SoundStream | None
+
+
 class _StreamedSamples:
     """What a worker sends as it is asked for; the worker is of this stream alone until then."""
 
@@ -325,7 +364,13 @@ class _Request:
     """What a worker is asked."""
 
     def __init__(
-        self, modality: Modality, source: bytes | int, limits: Limits, *, side: int | None = None, streams: bool = False
+        self,
+        modality: MediaKind,
+        source: bytes | int,
+        limits: Limits,
+        *,
+        side: int | None = None,
+        streams: bool = False,
     ) -> None:
         self.source = source
         self.limits = limits
@@ -409,14 +454,19 @@ class _Worker:
                 socket.send_fds(self._link, [b"f"], [request.source])
             else:
                 self._send(request.source, deadline)
-            answer = self._header(deadline)
-            if isinstance(reason := answer.get("refused"), str) and reason:
-                raise DecodeError(reason)
+            answer = self.header(deadline)
             return take(self, answer, deadline)
         except TimeoutError:
             raise _WorkerFailed(f"took longer than {request.seconds:.3g} s to decode", is_final=True) from None
         except (OSError, EOFError):
             raise self._death(request.limits, request.cpu_seconds) from None
+
+    def header(self, deadline: float) -> dict[str, Any]:
+        """Take an answer that is no refusal."""
+        answer = self._header(deadline)
+        if isinstance(reason := answer.get("refused"), str) and reason:
+            raise DecodeError(reason)
+        return answer
 
     def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:
         pixels = np.empty(_picture_shape(answer), np.uint8)
@@ -549,6 +599,13 @@ def _stream_shape(answer: dict[str, Any]) -> tuple[int, int, float]:
             is_possible = 0 < frames <= MAX_STREAM_SECONDS * USUAL_RATE_HZ and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]
             if is_possible and math.isfinite(peak) and peak >= 0:
                 return frames, rate_hz, peak
+    raise _nonsense()
+
+
+def _frame_seconds(answer: dict[str, Any]) -> float:
+    match answer.get("seconds"):
+        case float(seconds) | int(seconds) if math.isfinite(seconds) and seconds >= 0:
+            return float(seconds)
     raise _nonsense()
 
 

@@ -29,7 +29,9 @@ from trivium.pipeline.records import (
     ItemKind,
     ItemState,
     NewItem,
+    Part,
     StoredItem,
+    modality_of,
 )
 from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, fingerprint_beside, scan_media
 from trivium.pipeline.spaces import JointSpace
@@ -257,9 +259,9 @@ class _Ingestion:
         return self._captions and kind != "text" and "text" in self._space.modalities
 
     def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
-        needed = _needed(kind)
-        if files and not needed & set(self._space.modalities):
-            reason = f"space {self._space.space} has no encoder for {' or '.join(sorted(needed))}"
+        needed = modality_of(kind, Part("content"))
+        if files and needed not in self._space.modalities:
+            reason = f"space {self._space.space} has no encoder for {needed}"
             self._summary.skipped += [Problem(path=file.path, reason=reason) for file in files]
             return
         if not files:
@@ -420,11 +422,6 @@ class _Ingestion:
         if before is not None and (failed.was_read or _is_gone(path)):
             self._writer.remove([before.id])
             self._summary.removed += 1
-
-
-def _needed(kind: ItemKind) -> set[Modality]:
-    """Modalities of which an encoder is needed, at least one of them."""
-    return {"image", "audio"} if kind == "video" else {kind}
 
 
 def _encoding(space: JointSpace, replica: int) -> Callable[[list[LoadedFile | FailedFile]], Any]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import OpenedFile
 from trivium.encoders.sandbox import DecodeSandbox, Sound, SoundStream
@@ -18,6 +18,7 @@ from trivium.pipeline.spaces import JointSpace
 
 # Larger files are not held in memory as well: the decoder reads them itself.
 MAX_HELD_BYTES = 32 << 20
+VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
 MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
 
 
@@ -37,6 +38,7 @@ class LoadedContents:
     roles: dict[str, ContentKey] = field(default_factory=dict)
     prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
     sounds: list[WindowedSound] = field(default_factory=list)
+    means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
     first_line: str | None = None  # of a text
     reads_on: bool = False  # the file, when it is encoded
 
@@ -121,6 +123,8 @@ class Loader:
         if kind == "image":
             assert data is not None
             return self._image(data, sha256)
+        if kind == "video":
+            return self._video(data, file, sha256, windows)
         return self._sound(data, file, sha256, windows, parts)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
@@ -185,16 +189,54 @@ class Loader:
             return loaded
         windows_keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
         keys = [own if is_new else None, *(key if self._claims.claim(key) else None for key in windows_keys)]
-        if any(keys):
-            if isinstance(sound, SoundStream):
-                loaded.sounds.append(WindowedSound(_streamed(encoder, sound, file), spans, keys))
-                loaded.reads_on = True
-            else:
-                with self._preparing.working():
-                    loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), spans, keys))
-        elif isinstance(sound, SoundStream):
-            sound.close()
+        with self._preparing.working():
+            _take_sound(loaded, encoder, sound, file, spans, keys)
         return loaded
+
+    def _video(self, data: bytes | None, file: OpenedFile, sha256: bytes, windows: float | None) -> LoadedContents:
+        """Load a video: its pictures, the mean of their vectors as its own, and windows of its sound track."""
+        encoder = self._space.encoder("image")
+        loaded = LoadedContents()
+        own = _add(loaded, "image", Part("content"), sha256)
+        is_new = self._claims.claim(own)
+        with self._decoding.working():
+            video = self._sandbox.video(file.descriptor if data is None else data, encoder.prepare, side=encoder.side)
+        for seconds, prepared in video.frames:
+            key = _add(loaded, "image", Part("frame", round(seconds, 3)), sha256)
+            # Only together with its own vector: a copy that is loaded meanwhile makes none of them.
+            if is_new and self._claims.claim(key):
+                loaded.prepared[key] = prepared
+        if is_new:
+            loaded.means[own] = list(loaded.prepared)
+        if video.sound is not None and "audio" in self._space.modalities:
+            seconds = _seconds(video.sound)
+            spans = _windows(seconds, windows or VIDEO_WINDOW_SECONDS) or [(0.0, round(seconds, 3))]
+            keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
+            wanted = [None, *(key if self._claims.claim(key) else None for key in keys)]
+            with self._preparing.working():
+                _take_sound(loaded, self._space.encoder("audio"), video.sound, file, spans, wanted)
+        elif isinstance(video.sound, SoundStream):
+            video.sound.close()
+        return loaded
+
+
+def _take_sound(
+    loaded: LoadedContents,
+    encoder: Encoder,
+    sound: Sound | SoundStream,
+    file: OpenedFile,
+    windows: Sequence[tuple[float, float]],
+    keys: Sequence[ContentKey | None],
+) -> None:
+    """Have the vectors of a sound and its windows made, as far as they are wanted."""
+    if not any(keys):
+        if isinstance(sound, SoundStream):
+            sound.close()
+    elif isinstance(sound, SoundStream):
+        loaded.sounds.append(WindowedSound(_streamed(encoder, sound, file), windows, keys))
+        loaded.reads_on = True
+    else:
+        loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), windows, keys))
 
 
 def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
@@ -223,6 +265,12 @@ def encode_contents(
             by_modality.setdefault(key.modality, {})[key] = prepared
     for modality, prepared_of in by_modality.items():
         _embed(encoder(modality), list(prepared_of.items()), vectors, failures)
+    for key, members in (mean for contents in loaded for mean in contents.means.items()):
+        if lacking := [member for member in members if member not in vectors]:
+            failures[key] = failures.get(lacking[0], "not all of its pictures could be encoded")
+        else:
+            mean = np.mean([vectors[member] for member in members], axis=0)
+            _keep(key, unit_rows(mean[np.newaxis])[0], vectors, failures)
     for sound in (sound for contents in loaded for sound in contents.sounds):
         try:
             rows = encoder("audio").embed_windows(sound.blocks, sound.windows)

@@ -335,6 +335,7 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "peak memory 700 MiB, and 50 in each process that decodes" in out
     assert "image: 1 files left out, the first c\\n: no picture" in out
     assert "audio: the vectors are those of float32, this network has no int8" in out
+    assert "image: the rest of the cores' time went to decoding" in out
     assert "other programs were at work (load 99.0)" in out
     assert "…" not in out
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STAGES = ("read", "decode", "prepare", "encode")
 SIZES: Mapping[Modality, str] = {"text": "characters", "image": "megapixels", "audio": "seconds"}
+LOW_SHARE = 0.8  # of the floor: below it the reason is told
 MADE = "the media were made up (label words, coloured clouds, tones in noise): your own take longer to decode, or less"
 
 
@@ -147,6 +148,9 @@ def _notes(report: Report) -> list[str]:
             path, reason = next(iter(left_out.items()))
             first = f"the first {printable(path)}: {printable(reason)}"
             notes.append(f"{modality}: {len(left_out):,} files left out, {first}")
+    shared = [modality for modality, measured in report.measured.items() if measured.share_of_floor < LOW_SHARE]
+    if shared and report.devices[0].startswith("cpu"):
+        notes.append(f"{' and '.join(shared)}: the rest of the cores' time went to decoding, or to other programs")
     if same := [modality for modality, accuracy in report.accuracy.items() if accuracy is None]:
         notes.append(f"{' and '.join(same)}: the vectors are those of float32, this network has no {report.precision}")
     if report.load > usable_cores() / 4:

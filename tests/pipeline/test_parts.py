@@ -17,6 +17,7 @@ from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.loading import _windows
 from trivium.pipeline.records import Part, part_key
+from trivium.pipeline.spaces import space_folders
 from trivium.pipeline.store import Store
 from trivium.pipeline.terminal import clock, place_of
 
@@ -309,3 +310,34 @@ def test_a_damaged_video_is_told(collection: Collection, video: Path, tmp_path: 
     summary = collection.add(media)
     assert summary.added == 1
     assert sorted(Path(problem.path).name for problem in summary.skipped) == ["cut.mp4", "text.mkv"]
+
+
+@pytest.mark.weights
+def test_parts_move_to_another_space(collection: Collection, media: Path, video: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(media, work)
+    shutil.copy(video, work)
+    collection.add(work, windows=4)
+    before = {item.path: set(item.contents) for item in Store(collection.folder).items()}
+    other = tmp_path / "other-space"
+    shutil.copytree(space_folders()["trivium-labels"], other)
+    config = (other / "space.json").read_text()
+    (other / "space.json").write_text(config.replace('"temperature": 2', '"temperature": 3'))
+    done = collection.migrate(other)
+    assert (done.is_done, done.problems) == (True, [])
+    assert {item.path: set(item.contents) for item in Store(collection.folder).items()} == before
+    assert done.encoded == Store(collection.folder).vector_count()
+    (hit, *_) = collection.search(image=ASSETS / "teacup.webp", only="video")
+    assert (hit.matched, 16 <= (hit.start or 0) < 24) == ("frame", True)
+    (hit, *_) = collection.search(text="a whale in the ocean", only="text")
+    assert hit.matched == "passage"
+    exported = tmp_path / "all.npy"
+    collection.export(exported)
+    with Collection.open(tmp_path / "imported", space=other) as imported:
+        imported.import_vectors(exported)
+        found = imported.search(image=ASSETS / "teacup.webp", only="video")[0]
+    assert (found.path, found.matched, found.start) == (
+        str(work / "three.mp4"),
+        "frame",
+        16.0 + (found.start or 0) % 16,
+    )

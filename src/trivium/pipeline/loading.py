@@ -124,7 +124,7 @@ class Loader:
             assert data is not None
             return self._image(data, sha256)
         if kind == "video":
-            return self._video(data, file, sha256, windows)
+            return self._video(data, file, sha256, windows, parts)
         return self._sound(data, file, sha256, windows, parts)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
@@ -193,7 +193,14 @@ class Loader:
             _take_sound(loaded, encoder, sound, file, spans, keys)
         return loaded
 
-    def _video(self, data: bytes | None, file: OpenedFile, sha256: bytes, windows: float | None) -> LoadedContents:
+    def _video(
+        self,
+        data: bytes | None,
+        file: OpenedFile,
+        sha256: bytes,
+        windows: float | None,
+        parts: Sequence[Part] | None,
+    ) -> LoadedContents:
         """Load a video: its pictures, the mean of their vectors as its own, and windows of its sound track."""
         encoder = self._space.encoder("image")
         loaded = LoadedContents()
@@ -211,6 +218,8 @@ class Loader:
         if video.sound is not None and "audio" in self._space.modalities:
             seconds = _seconds(video.sound)
             spans = _windows(seconds, windows or VIDEO_WINDOW_SECONDS) or [(0.0, round(seconds, 3))]
+            if parts is not None:
+                spans = _spans(parts)
             keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
             wanted = [None, *(key if self._claims.claim(key) else None for key in keys)]
             with self._preparing.working():

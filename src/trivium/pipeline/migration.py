@@ -1,7 +1,7 @@
 """Moving a collection to another space: all is encoded anew, and the old vectors serve until the last is there."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,7 +124,10 @@ def _encode_missing(
             )
             seen = 0
             with contextlib.closing(batches):
-                for batch, (vectors, failures) in batches:
+                for batch, (made, failures) in batches:
+                    # Pictures of a video that its items do not know have no place here.
+                    wanted = {key for loaded in batch if isinstance(loaded, _Loaded) for key in loaded.wanted}
+                    vectors = {key: vector for key, vector in made.items() if key in wanted}
                     for modality in {key.modality for key in vectors}:
                         keys = [key for key in vectors if key.modality == modality]
                         rows = checked_vectors(
@@ -158,6 +161,7 @@ class _Loaded:
 
     item: int
     contents: LoadedContents
+    wanted: Collection[ContentKey]  # what the collection knows of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ def _load(item: StoredItem, loader: Loader) -> _Loaded | _Failed:
         reason = "too large for this machine's memory"
     if "caption" in item.contents and item.caption is not None and not reason:
         loader.caption(item.caption, contents)
-    return _Failed(item.id, reason) if reason else _Loaded(item.id, contents)
+    return _Failed(item.id, reason) if reason else _Loaded(item.id, contents, item.contents.values())
 
 
 def _encoding(

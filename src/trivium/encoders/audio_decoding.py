@@ -88,7 +88,7 @@ def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int)
             expected, rate_hz = sound.frames, sound.samplerate
             for mono in _chunks(sound):
                 frames += len(mono)
-                _check_length(frames, rate_hz, max_seconds)
+                check_length(frames, rate_hz, max_seconds)
                 peak = max(peak, float(mono.max()), -float(mono.min()))
                 if kept is not None:
                     kept.append(mono)
@@ -103,7 +103,7 @@ def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int)
         raise DecodeError("the sound holds no samples")
     if frames < expected and _length_is_exact(data, expected):
         raise DecodeError(f"truncated: the header says {expected / rate_hz:.2f} s, {frames / rate_hz:.2f} s are there")
-    return ScannedAudio(frames, rate_hz, peak, lambda: _again(data) if kept is None else _given_back(kept))
+    return ScannedAudio(frames, rate_hz, peak, lambda: _again(data) if kept is None else given_back(kept))
 
 
 def _again(data: bytes | mmap.mmap) -> Iterator[NDArray[np.float32]]:
@@ -113,7 +113,7 @@ def _again(data: bytes | mmap.mmap) -> Iterator[NDArray[np.float32]]:
         yield from _chunks(sound)
 
 
-def _given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """Yield each chunk and forget it: joined, the sound takes its memory once."""
     chunks.reverse()
     while chunks:
@@ -159,10 +159,15 @@ def _check_header(sound: "soundfile.SoundFile", max_seconds: float) -> None:
     if not RATES_HZ[0] <= sound.samplerate <= RATES_HZ[1]:
         raise DecodeError(f"a sample rate of {sound.samplerate} Hz, known are {RATES_HZ[0]} to {RATES_HZ[1]}")
     if sound.frames < UNKNOWN_FRAMES:
-        _check_length(sound.frames, sound.samplerate, max_seconds)
+        check_length(sound.frames, sound.samplerate, max_seconds)
 
 
-def _check_length(frames: int, rate_hz: int, max_seconds: float) -> None:
+def check_length(frames: int, rate_hz: int, max_seconds: float) -> None:
+    """Refuse a sound that is too long, by its time or its samples.
+
+    Raises:
+        DecodeError: If so.
+    """
     max_frames = int(max_seconds * USUAL_RATE_HZ)
     if frames > max_frames or frames / rate_hz > max_seconds:
         raise DecodeError(

@@ -1,0 +1,205 @@
+"""Opening a video file: recognised by content, seen to be whole, and read by two of libavformat's demuxers alone."""
+
+import contextlib
+import importlib.util
+import mmap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trivium.encoders.base import DecodeError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+MAX_PIXELS = 40_000_000  # of one picture as it is coded; 8K has 33 million
+MAX_STREAMS = "100"
+MAX_BOXES = 200_000
+READ_BYTES = 1 << 18
+
+MATROSKA = b"\x1a\x45\xdf\xa3"
+BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+# Of libavcodec's several hundred decoders, those that videos of these kinds are made for.
+VIDEO_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}
+SOUND_CODECS = {
+    *("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "pcm_mulaw", "pcm_alaw", "pcm_u8"),
+    *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be"),
+}
+DECODERS = {"libdav1d", "mp3float", "mp2float", "libopus", "libvorbis", *VIDEO_CODECS, *SOUND_CODECS}
+
+
+def require_pyav() -> None:
+    """Refuse a video where the extra that brings PyAV is not installed.
+
+    Raises:
+        DecodeError: If so.
+    """
+    if importlib.util.find_spec("av") is None:
+        raise DecodeError("a video: to read it, PyAV is needed (pip install 'trivium[video]')")
+
+
+def container_kind(data: bytes | mmap.mmap) -> str:
+    """Return the name of the demuxer for a file; see that it is not cut off.
+
+    Raises:
+        DecodeError: If it is of no kind that is read, or cut off.
+    """
+    if data[:4] == MATROSKA:
+        _check_matroska(data)
+        return "matroska"
+    if data[4:8] in BOXES and not (data[4:8] == b"ftyp" and data[8:12] in PICTURE_BRANDS):
+        _check_boxes(data)
+        return "mov"
+    raise DecodeError("not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska")
+
+
+@contextlib.contextmanager
+def open_container(data: bytes | mmap.mmap, kind: str) -> "Iterator[InputContainer]":
+    """Open a file whose kind is known.
+
+    Raises:
+        av.FFmpegError: If it is damaged.
+    """
+    import av
+    from av.container import InputContainer
+
+    with av.open(
+        _Reader(data),
+        format=kind,
+        metadata_errors="replace",
+        buffer_size=READ_BYTES,
+        io_open=_no_other_file,
+        container_options={"codec_whitelist": ",".join(sorted(DECODERS)), "max_streams": MAX_STREAMS},
+    ) as container:
+        assert isinstance(container, InputContainer)
+        yield container
+
+
+class _Reader:
+    """Bytes as a file, without a copy of them."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self._data = data
+        self._place = 0
+
+    def read(self, size: int) -> bytes:
+        piece = self._data[self._place : self._place + size]
+        self._place += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int) -> int:
+        self._place = max(0, offset + (0, self._place, len(self._data))[whence])
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
+def _no_other_file(*_: object) -> None:
+    raise PermissionError("a video names another file, which is not opened")
+
+
+@contextlib.contextmanager
+def as_decode_errors() -> Iterator[None]:
+    """Tell all that goes wrong with a video as a `DecodeError`, but for memory that runs out."""
+    from av.error import FFmpegError
+
+    try:
+        yield
+    except (DecodeError, MemoryError):
+        raise
+    except FFmpegError as error:
+        raise DecodeError(f"damaged video: {error.strerror or error}") from error
+    except Exception as error:
+        raise DecodeError(f"damaged video: {error or type(error).__name__}") from error
+
+
+def picture_stream(container: "InputContainer") -> Any:
+    """Return the stream that is shown.
+
+    Raises:
+        DecodeError: If there is none that is read, or it has too many pixels.
+    """
+    from av.stream import Disposition
+
+    unread: list[str] = []
+    for stream in container.streams.video:
+        if stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            continue  # a cover
+        if (codec := codec_of(stream)) not in VIDEO_CODECS:
+            unread.append(codec)
+            continue
+        if stream.width * stream.height > MAX_PIXELS:
+            raise too_many_pixels(stream)
+        return stream
+    if unread:
+        raise DecodeError(f"a kind of video that is not read: {', '.join(unread)}")
+    raise DecodeError("a video without pictures; if it holds a sound, store it as flac, ogg, mp3 or wav")
+
+
+def sound_stream(container: "InputContainer") -> Any:
+    """Return the first sound track of a kind that is read, None if there is none."""
+    return next((stream for stream in container.streams.audio if codec_of(stream) in SOUND_CODECS), None)
+
+
+def codec_of(stream: Any) -> str:
+    """Name a stream's codec; empty if this PyAV has no decoder for it."""
+    context = stream.codec_context
+    return "" if context is None else str(context.codec.canonical_name)
+
+
+def seconds_of(container: "InputContainer", stream: Any, start: float) -> float:
+    """Return how long a video is."""
+    if container.duration is not None and container.duration > 0:
+        return float(container.duration / 1e6)
+    if stream.duration is not None and stream.duration > 0:
+        return float(stream.duration * stream.time_base)
+    # Recorders that stream leave it out: look through the packets.
+    last = 0.0
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            last = max(last, float((packet.pts + (packet.duration or 0)) * stream.time_base) - start)
+    return last
+
+
+def too_many_pixels(picture: Any) -> DecodeError:
+    """Return the error that says so, of a stream or of one of its frames."""
+    return DecodeError(f"too many pixels: {picture.width} x {picture.height}, the limit is {MAX_PIXELS:,}")
+
+
+def _check_boxes(data: bytes | mmap.mmap) -> None:
+    """Follow the outermost boxes of ISO/IEC 14496-12."""
+    position, names = 0, set()
+    for _ in range(MAX_BOXES):
+        size, name = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16])
+        if len(name) < 4 or not name.isalnum() or (size < 8 and size != 0):
+            break  # the end, or something appended
+        names.add(name)
+        if size == 0:  # up to the end
+            break
+        position += size
+    if position > len(data):
+        raise DecodeError(f"truncated: the header says {position:,} bytes, {len(data):,} are there")
+    if b"moov" not in names:
+        raise DecodeError("truncated: there is no index of the video (the recording was not finished?)")
+
+
+def _check_matroska(data: bytes | mmap.mmap) -> None:
+    """Compare the size of the segment, which is all but the header, with the file's (RFC 8794)."""
+    header, start = _vint(data, 4)
+    if header is None or data[start + header : start + header + 4] != b"\x18\x53\x80\x67":
+        raise DecodeError("damaged video: it has no readable header")
+    size, start = _vint(data, start + header + 4)
+    if size is not None and start + size > len(data):  # None: a recorder that streamed
+        raise DecodeError(f"truncated: the header says {start + size:,} bytes, {len(data):,} are there")
+
+
+def _vint(data: bytes | mmap.mmap, position: int) -> tuple[int | None, int]:
+    """Read a number of variable length, None if it is left open; return it and where it ends."""
+    first = data[position] if position < len(data) else 0
+    length = 9 - first.bit_length()
+    value = int.from_bytes(data[position : position + length]) & ((1 << 7 * length) - 1)
+    is_open = length > 8 or value == (1 << 7 * length) - 1
+    return None if is_open else value, position + length

@@ -1,0 +1,109 @@
+"""Small videos made on the spot: colours that change at known times, a tone that begins at a known time."""
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+FORMATS = {"mp4": "mp4", "mov": "mov", "webm": "webm", "mkv": "matroska"}
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+TONE_HZ = 440.0
+
+
+def video(
+    kind: str = "mp4",
+    *,
+    scenes: Sequence[tuple[str, float]] = (("red", 2.0), ("green", 3.0)),
+    size: tuple[int, int] = (64, 48),
+    fps: int = 10,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    every_second: bool = True,
+    every_scene: bool = False,
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+    aspect: Fraction | None = None,
+    sound: str | None = None,
+    sound_start: float = 0.0,
+    channels: str = "stereo",
+    rate_hz: int = 48_000,
+) -> bytes:
+    """Make a video of scenes (colour, seconds), each of one colour with a white upper left quarter.
+
+    Args:
+        kind: One of `FORMATS`.
+        scenes: What it shows.
+        size: Width and height.
+        fps: Pictures a second.
+        codec: Encoder of the pictures.
+        pixels: Their form.
+        every_second: Put a key frame every second, beside those that the encoder puts; else as the encoder likes.
+        every_scene: Put a key frame where a scene begins.
+        options: For the encoder.
+        rotation: Degrees counterclockwise, as a note in the header.
+        aspect: How many times as wide as high a pixel is.
+        sound: Encoder of a sound track as long as the video, of one tone; none if None.
+        sound_start: When it begins, in seconds.
+        channels: Of the sound.
+        rate_hz: Of the sound.
+    """
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=FORMATS[kind]) as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=options or {})
+        stream.width, stream.height = size
+        stream.pix_fmt = pixels
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if every_second:
+            stream.gop_size = fps
+        track: Any = None
+        if sound is not None:
+            track = container.add_stream(sound, rate=rate_hz, layout=channels)
+        number = 0
+        for colour, seconds in scenes:
+            shown = picture(colour, size)
+            for shown_before in range(round(seconds * fps)):
+                frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+                if every_scene and not shown_before:
+                    frame.pict_type = PictureType.I
+                frame.pts = number
+                number += 1
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if track is not None:
+            _put_sound(container, track, number / fps - sound_start, sound_start, channels, rate_hz)
+    return buffer.getvalue()
+
+
+def picture(colour: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A colour with a white upper left quarter, (h, w, 3)."""
+    width, height = size
+    shown = np.full((height, width, 3), COLOURS[colour], np.uint8)
+    shown[: height // 2, : width // 2] = 255
+    return shown
+
+
+def tone(seconds: float, rate_hz: int) -> NDArray[np.float32]:
+    """The tone, (s,)."""
+    times = np.arange(round(seconds * rate_hz)) / rate_hz
+    return (0.5 * np.sin(2 * np.pi * TONE_HZ * times)).astype(np.float32)
+
+
+def _put_sound(container: Any, track: Any, seconds: float, start: float, channels: str, rate_hz: int) -> None:
+    samples = np.tile(tone(seconds, rate_hz), (av.AudioLayout(channels).nb_channels, 1))
+    size = track.codec_context.frame_size or 1024
+    for place in range(0, samples.shape[1], size):
+        piece = np.ascontiguousarray(samples[:, place : place + size])
+        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=channels)
+        frame.sample_rate = rate_hz
+        frame.pts = place + round(start * rate_hz)
+        frame.time_base = Fraction(1, rate_hz)
+        container.mux(track.encode(frame))
+    container.mux(track.encode(None))

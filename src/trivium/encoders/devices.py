@@ -1,18 +1,28 @@
 """Which devices there are to run networks on, asked without importing torch where there is no GPU."""
 
-import ctypes.util
+import ctypes
+import os
 import platform
+import re
 import sys
-from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
 
 from trivium.encoders.networks import PLAIN
 
+# How a GPU is told what to compute: operator by operator; recorded once for each shape and replayed, which spares the
+# launches that limit small networks; or compiled for each shape, which takes minutes before the first vector.
+GpuMode: TypeAlias = Literal["eager", "graphs", "compile"]
+MODE_VARIABLE = "TRIVIUM_GPU_MODE"
+KNOWN = re.compile(rf"auto|cpu|{PLAIN}|cuda(:\d{{1,4}})?|mps", re.ASCII)
+DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+
 
 class DeviceError(ValueError):
-    """A device that this machine does not have."""
+    """A device that this machine does not have, or a wrong word about one."""
 
 
-def resolve(device: str) -> Sequence[str]:
+def resolve(device: str) -> list[str]:
     """Name the devices that a user means, each of them one that `networks.load_network` takes.
 
     Args:
@@ -22,24 +32,43 @@ def resolve(device: str) -> Sequence[str]:
         At least one device.
 
     Raises:
-        DeviceError: If there is no such device here.
+        DeviceError: If there is no such device here, or TRIVIUM_GPU_MODE is wrong.
     """
+    if not KNOWN.fullmatch(device):
+        raise DeviceError(f"a device is auto, cpu, cuda (all GPUs), cuda:N or mps, got '{device}'")
+    gpu_mode()
     if device in ("cpu", PLAIN):
         return [device]
-    if device == "auto":
-        if _may_have_cuda() and (found := _cuda_devices()):
-            return found
-        return ["mps"] if _may_have_mps() and _works("mps") else ["cpu"]
-    if device == "cuda" and (found := _cuda_devices()):
+    if device in ("auto", "cuda") and (found := _cuda_devices()):
         return found
-    if device != "cuda" and _works(device):
-        return [device]
-    raise DeviceError(f"the device '{device}' cannot be used here: {_why_not(device)}")
+    if device == "auto":
+        return ["mps"] if _may_have_mps() and not _why_not("mps") else ["cpu"]
+    if reason := _why_not(device):
+        raise DeviceError(f"the device '{device}' cannot be used here: {reason}")
+    return [device]
+
+
+def gpu_mode() -> GpuMode:
+    """Return what TRIVIUM_GPU_MODE says, ``eager`` if nothing.
+
+    Raises:
+        DeviceError: If it is none of `GpuMode`.
+    """
+    mode: Any = os.environ.get(MODE_VARIABLE) or "eager"
+    if mode not in get_args(GpuMode):
+        raise DeviceError(f"{MODE_VARIABLE} must be one of {', '.join(get_args(GpuMode))}, got '{mode}'")
+    return mode  # type: ignore[no-any-return]
 
 
 def _may_have_cuda() -> bool:
-    """Whether NVIDIA's driver is installed: importing torch to be told "no" takes seconds."""
-    return ctypes.util.find_library("cuda") is not None if sys.platform == "linux" else sys.platform == "win32"
+    """Whether a GPU's driver is installed: importing torch to be told "no" takes seconds."""
+    if Path("/dev/kfd").exists():  # AMD's; torch calls such GPUs cuda too
+        return True
+    try:
+        ctypes.CDLL(DRIVERS[sys.platform])
+    except (KeyError, OSError):
+        return False
+    return True
 
 
 def _may_have_mps() -> bool:
@@ -47,17 +76,17 @@ def _may_have_mps() -> bool:
 
 
 def _cuda_devices() -> list[str]:
+    if not _may_have_cuda():
+        return []
     import torch
 
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 
 
-def _works(device: str) -> bool:
-    return not _why_not(device)
-
-
 def _why_not(device: str) -> str:
-    """Return what torch says of a device that does not work, empty if it does."""
+    """Return why a device does not work, empty if it does."""
+    if device.startswith("cuda") and not _may_have_cuda():
+        return "there is no driver of a GPU"
     import torch
 
     try:

@@ -36,6 +36,7 @@ class Architecture:
     inputs: Mapping[str, Mapping[int, str]]  # name -> the axes whose length varies, and what they count
     outputs: Sequence[str]
     examples: Callable[[], Sequence[NDArray[np.generic]]]  # what to trace and to compare with
+    longest: int | None = None  # of the second axis where it varies; zeros may be added up to it
 
 
 def graph_file(architecture: Architecture, *, precision: Precision) -> Path:

@@ -27,7 +27,7 @@ from trivium.encoders.weights import WeightsError, cache_folder
 
 PREFIX = "open-clip:"
 REVISION = 2  # of what we do around the models: another one makes other vectors
-PICTURES_PER_PASS = {"cpu": 8, "gpu": 256}
+PICTURES_PER_PASS = {"cpu": 8, "gpu": 4096}  # a GPU's network cuts them as its memory is
 TOKENS_PER_PASS = {"cpu": 1024, "gpu": 32_768}
 GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that torch runs the tower, also on a CPU
 
@@ -218,6 +218,7 @@ class OpenClip:
             inputs={"tokens": {0: "n", 1: "t"} if facts.can_cut else {0: "n"}},
             outputs=["pooled"],
             examples=examples,
+            longest=facts.context_length if facts.can_cut else None,
         )
 
 

@@ -49,6 +49,7 @@ def _minilm(folder: Path) -> Architecture:
             np.array([[101, 2003, 2023, 102], [101, 102, 0, 0]]),
             np.array([[1, 1, 1, 1], [1, 1, 0, 0]]),
         ],
+        longest=256,
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from trivium.encoders import WeightsError, build_backbone, unit_rows
 from trivium.encoders.graphs import Architecture, exported, graph_file
-from trivium.encoders.networks import PLAIN, OnnxNetwork, TorchNetwork, load_network
+from trivium.encoders.networks import PLAIN, OnnxNetwork, load_network
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TEXTS = [
@@ -82,37 +82,6 @@ def test_a_text_needs_no_torch(weights: dict[str, Path]) -> None:
         "assert not {'torch', 'torchaudio', 'torchvision', 'timm', 'transformers', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-class Doubled(torch.nn.Module):
-    """Twice its input; and, while it lasts, out of memory beyond a number of rows."""
-
-    def __init__(self, most_rows: int = 1000) -> None:
-        super().__init__()
-        self.most_rows = most_rows
-        self.rows: list[int] = []
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-        self.rows.append(len(x))
-        if len(x) > self.most_rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return (2 * x,)
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered() -> None:
-    module = Doubled(most_rows=3)
-    network = TorchNetwork(module, device=PLAIN)
-    x = np.arange(20, dtype=np.float32).reshape(10, 2)
-    np.testing.assert_array_equal(network(x)[0], 2 * x)
-    assert [rows for rows in module.rows if rows > 3] == [10, 5]  # each size failed once
-    module.rows.clear()
-    np.testing.assert_array_equal(network(x)[0], 2 * x)
-    assert max(module.rows) <= 3
-
-
-def test_one_item_that_does_not_fit() -> None:
-    with pytest.raises(MemoryError, match=f"one item is too large for the memory of {PLAIN}"):
-        TorchNetwork(Doubled(most_rows=0), device=PLAIN)(np.ones((2, 2), np.float32))
 
 
 def architecture(name: str, module: torch.nn.Module, examples: list[NDArray[Any]]) -> Architecture:

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from trivium.encoders import DecodeError, WeightsError
 from trivium.encoders import open_clip as ours
 from trivium.encoders.base import Modality, unit_rows
-from trivium.encoders.networks import PLAIN, OnnxNetwork, TorchNetwork
+from trivium.encoders.networks import PLAIN, OnnxNetwork
 from trivium.encoders.open_clip import ClipFacts, ClipImages, OpenClip
+from trivium.encoders.torch_network import TorchNetwork
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TEXTS = ["a photo of a cat", "dog", "Ein Haus am See &amp; ein Boot", "a long caption " * 40]
@@ -208,6 +209,23 @@ def test_a_tower_too_large_for_onnx_runs_in_torch(tiny_clip: TinyClip, monkeypat
     monkeypatch.setattr(ours, "GRAPH_BYTES", 200_000)
     assert isinstance(clip.backbone("image")._network, OnnxNetwork)  # type: ignore[attr-defined]
     assert isinstance(clip.backbone("text")._network, TorchNetwork)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_towers_in_half_precision(tiny_clip: TinyClip, modality: Modality, dtype: torch.dtype) -> None:
+    """As on a GPU, with all shapes fixed; the mean and deviation of pixels are not rounded."""
+    clip = OpenClip(tiny_clip())
+    architecture = clip._image_architecture() if modality == "image" else clip._text_architecture()
+    half = TorchNetwork(architecture.build(), device=PLAIN, dtype=dtype, mode="graphs", longest=architecture.longest)
+    backbone = clip.backbone(modality)
+    items: list[Any] = TEXTS if modality == "text" else [picture(60, 100), picture(40, 40) // 2]
+    exact = backbone.features(backbone.prepare_all(items)).pooled
+    backbone._network = half  # type: ignore[attr-defined]
+    rounded = backbone.features(backbone.prepare_all(items)).pooled
+    least = {torch.float16: 0.99999, torch.bfloat16: 0.999}[dtype]
+    assert (unit_rows(exact) * unit_rows(rounded)).sum(axis=1).min() > least
+    assert not np.array_equal(exact, rounded)
 
 
 def test_two_devices_have_a_copy_each(tiny_clip: TinyClip) -> None:

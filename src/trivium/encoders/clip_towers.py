@@ -182,7 +182,7 @@ def tokenizer_of(name: str) -> Any:
 
 def has_plain_tokenizer(name: str) -> bool:
     """Whether a model takes CLIP's own tokenizer as it is: `open_clip.get_tokenizer` decides so."""
-    text: Mapping[str, Any] = open_clip.get_model_config(name).get("text_cfg", {})
+    text: Mapping[str, Any] = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
     return not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs") or "siglip" in name.lower())
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError
+from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.devices import resolve
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.bench_media import is_collection, made_files, own_files
@@ -64,7 +64,7 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
         gemm_gflops=gemm_gflops(devices[0]),
         load=load,
     )
-    modalities = [modality for modality in files if modality in space.modalities]
+    modalities: list[Modality] = [modality for modality in space.modalities if modality in files]
     share = options.seconds / max(len(modalities), 1)
     for modality in modalities:
         space.encoder(modality)  # loading it is not measured

@@ -46,7 +46,9 @@ def own_files(arguments: Sequence[str], *, scratch: Path) -> Files:
         for kind, path in pairs:
             if kind in found:  # a video is none yet
                 found[kind].add(path)
-    chosen = {modality: evenly(sorted(paths), MOST_FILES[modality]) for modality, paths in found.items() if paths}
+    chosen: dict[Modality, Sequence[str]] = {
+        modality: evenly(sorted(paths), MOST_FILES[modality]) for modality, paths in found.items() if paths
+    }
     if not chosen:
         raise CollectionError(f"no texts, pictures or sounds in {', '.join(map(printable, arguments))}")
     return chosen
@@ -67,7 +69,7 @@ def made_files(space: JointSpace, *, scratch: Path) -> Files:
 
 def evenly(paths: Sequence[str], most: int) -> Sequence[str]:
     """Choose at most so many, spread over all."""
-    places = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)
+    places: list[int] = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int).tolist()
     return [paths[place] for place in places]
 
 

@@ -113,6 +113,7 @@ class Shell:
     def run(self, lines: Iterator[str], *, ends_on_interrupt: bool) -> None:
         """Answer lines until there are no more, or one says ``:quit``."""
         while True:
+            line: str | None = None
             try:
                 line = next(lines, None)
                 if line is None or line.strip() in (":quit", ":q"):

@@ -179,3 +179,34 @@ def test_nothing_to_do() -> None:
 def test_numbers_below_1(batch_items: int, loaders: int, encoders: int) -> None:
     with pytest.raises(ValueError, match=rf"at least 1, got \({batch_items}, {loaders}, {encoders}\)"):
         list(engine.run([1], load=abs, encode=[squares] * encoders, batch_items=batch_items, loaders=loaders))
+
+
+def test_one_ahead_makes_the_next_while_this_one_is_used() -> None:
+    made: list[int] = []
+    second = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    seen = []
+    for number in engine.one_ahead(numbers()):
+        if number == 0:
+            assert second.wait(10)
+        assert len(made) <= number + 2
+        seen.append(number)
+    assert seen == made == [0, 1, 2, 3]
+
+
+def test_one_ahead_passes_errors_on() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise ValueError("no second")
+
+    items = engine.one_ahead(numbers())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="no second"):
+        next(items)

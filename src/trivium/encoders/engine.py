@@ -165,3 +165,13 @@ def _batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], ba
         total += price
     if batch:
         yield batch
+
+
+def one_ahead(items: Iterator[J]) -> Iterator[J]:
+    """Yield items while a thread already makes the next one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+        end = object()
+        coming = worker.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = worker.submit(next, items, end)
+            yield item  # type: ignore[misc]

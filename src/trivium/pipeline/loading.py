@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
-from trivium.encoders.engine import Stats
+from trivium.encoders.engine import Stats, one_ahead
 from trivium.encoders.files import OpenedFile
 from trivium.encoders.sandbox import DecodeSandbox, Sound, SoundStream
 from trivium.encoders.text_decoding import decode_text, first_line
@@ -251,7 +251,7 @@ def _take_sound(
 def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
     """Yield blocks; at the end see whether the file is still the one that was hashed."""
     try:
-        yield from encoder.blocks(sound)
+        yield from one_ahead(encoder.blocks(sound))
         file.require_unchanged()
     finally:
         sound.close()

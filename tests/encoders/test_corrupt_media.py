@@ -44,6 +44,8 @@ def picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     elif mode == "RGBA":
         image.putalpha(image.convert("L"))
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="it comes with the extra 'heif'").register_heif_opener()
     buffer = io.BytesIO()
     image.convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -118,6 +120,8 @@ SEEDS: dict[str, tuple[Modality, Callable[[], list[bytes]]]] = {
             animation("WEBP"),
         ],
     ),
+    "avif": ("image", lambda: [picture("AVIF", exif=turned()), picture("AVIF", "RGBA"), animation("AVIF")]),
+    "heic": ("image", lambda: [picture("HEIF", exif=turned().tobytes()), picture("HEIF", "RGBA"), animation("HEIF")]),
     "svg": ("image", lambda: [DRAWING.encode()]),
     "wav pcm": ("audio", lambda: [sound("WAV", "PCM_16", 2), sound("WAVEX", "PCM_24"), sound("RF64", "PCM_U8")]),
     "wav float": ("audio", lambda: [sound("WAV", "FLOAT"), sound("WAV", "DOUBLE", 2), sound("WAV", "ULAW")]),

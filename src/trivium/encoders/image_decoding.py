@@ -24,7 +24,7 @@ STRIP_PIXELS = 1 << 21
 # What a scaled JPEG keeps of both sides, so that our own resize decides.
 SCALED_MARGIN = 2
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF")
 MAGIC = {
     b"\x89PNG": "PNG",
     b"\xff\xd8": "JPEG",
@@ -34,6 +34,10 @@ MAGIC = {
     b"MM\0*": "TIFF",
     b"RIFF": "WebP",
 }
+# Who made the file for whom (ISO/IEC 23008-12): AVIF is the same container with another codec.
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+MAX_BRANDS = 64
 # Longer side of a rendered drawing: twice what the networks look at, so that their own resize decides.
 SVG_PIXELS = 448
 MAX_SVG_BYTES = 16 * 1024 * 1024
@@ -53,10 +57,14 @@ def decode_image(data: bytes, *, side: int | None = None) -> Image.Image:
     Raises:
         DecodeError: If the content is no known picture, damaged, truncated, or over `MAX_PIXELS`.
     """
+    formats: tuple[str, ...] = FORMATS
     if _is_svg(data):
         data = _render_svg(data)
+    elif brands := _brands(data):
+        formats = ("AVIF",) if brands & AVIF_BRANDS else ("HEIF",)
+        _prepare_avif() if brands & AVIF_BRANDS else _prepare_heif()
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if side is not None and image.format == "JPEG":
                 _check_size(image)
                 image.draft(None, (SCALED_MARGIN * side, SCALED_MARGIN * side))
@@ -65,6 +73,8 @@ def decode_image(data: bytes, *, side: int | None = None) -> Image.Image:
         for magic, name in MAGIC.items():
             if data.startswith(magic):
                 raise DecodeError(f"damaged picture: it begins as {name}, but has no readable header") from None
+        if formats != FORMATS:
+            raise DecodeError(f"damaged picture: it begins as {formats[0]}, but has no readable header") from None
         raise DecodeError("not a picture: the content is in no known image format") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, which the header meets before ours
         pixels = re.search(r"\d+", str(error))
@@ -177,6 +187,34 @@ def _scaling(low: float, high: float) -> Callable[[NDArray[np.float64]], NDArray
 
 def _from_array(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8), "L").convert("RGB")
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """Return what an HEIC or AVIF picture says that it is; nothing of any other file."""
+    if data[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(data[:4]), len(data), 4 * MAX_BRANDS)
+    return {data[place : place + 4] for place in (8, *range(16, end, 4))} & (AVIF_BRANDS | HEIF_BRANDS)
+
+
+def _prepare_avif() -> None:
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one for each core would each reserve memory
+
+
+def _prepare_heif() -> None:
+    """Let Pillow read HEIC.
+
+    Raises:
+        DecodeError: If the extra that brings it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError:
+        raise DecodeError("a HEIC picture: to read it, pillow-heif is needed (pip install 'trivium[heif]')") from None
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _is_svg(data: bytes) -> bool:

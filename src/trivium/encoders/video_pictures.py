@@ -49,7 +49,7 @@ class Pictures:
         self._stream = stream
         self._start = start
         self._shorter = shorter
-        # Twice: a short scene may give one more (`_is_due`).
+        # Twice: what is passed over as too near may still give one, if its scene lasts (`taken`).
         self._least = max(LEAST_SECONDS, 2 * seconds / MAX_FRAMES)
         self._most = max(MOST_SECONDS, 2 * self._least)
         self._split = max(SPLIT_SECONDS, self._most)

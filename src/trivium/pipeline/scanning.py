@@ -10,6 +10,7 @@ from trivium.pipeline.records import ItemKind
 
 SUFFIXES: dict[str, ItemKind] = {
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),
+    **dict.fromkeys((".heic", ".heif", ".avif"), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".mp3"), "audio"),
     **dict.fromkeys((".txt", ".md"), "text"),
     **dict.fromkeys((".mp4", ".m4v", ".webm", ".mkv", ".mov"), "video"),
@@ -119,7 +120,9 @@ def _walk(root: str, scan: Scan, seen: set[str]) -> None:
         with_captions = {
             _stem(entry.name)
             for entry in entries.values()
-            if _modality(entry.name) in ("image", "audio", "video") and not entry.is_symlink() and not entry.name.startswith(".")
+            if _modality(entry.name) in ("image", "audio", "video")
+            and not entry.is_symlink()
+            and not entry.name.startswith(".")
         }
         sidecars, others = set(), []
         for entry in entries.values():

@@ -155,9 +155,9 @@ class OpenClip:
         with checkpoint_file(self._name, self._pretrained).open("rb") as file:
             weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         model = self._model
-        config = open_clip.get_model_config(self._name)
+        config: dict[str, Any] = open_clip.get_model_config(self._name) or {}
         config["quick_gelu"] = config.get("quick_gelu", False) or wants_quick_gelu(self._name, self._pretrained)
-        picture = open_clip.get_model_preprocess_cfg(model)
+        picture: dict[str, Any] = open_clip.get_model_preprocess_cfg(model) or {}
         size = picture["size"]
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
@@ -244,7 +244,7 @@ class ClipImages(Backbone):
         Raises:
             DecodeError: See `decode_image`.
         """
-        return _fitted(rgb_pixels(item, side=self.side), self._facts)
+        return _fitted(rgb_pixels(item, side=self._facts.side), self._facts)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the image embeddings, shape (n, d), not normalised."""

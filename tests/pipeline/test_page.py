@@ -13,6 +13,7 @@ from PIL import Image
 
 from trivium.pipeline.page import printable, query_html, render_page
 from trivium.pipeline.retrieval import Hit
+from trivium.pipeline.scanning import fingerprint
 
 NASTY = '<script>alert("x")</script>\'"&\n\x1b[31m'
 
@@ -72,6 +73,45 @@ def test_sounds_get_a_player_and_texts_a_quote(tmp_path: Path) -> None:
     tags = [tag for tag, _ in parse(render_page("t", [("q", hits)], target=tmp_path / "o.html"))]
     assert tags.count("audio") == 1
     assert tags.count("blockquote") == 1
+
+
+@pytest.mark.parametrize(
+    ("modality", "fields", "tag", "end"),
+    [
+        ("audio", {"matched": "window", "start": 83.0, "stop": 88.0}, "audio", "/a%20b.x#t=83.000"),
+        ("audio", {}, "audio", "/a%20b.x"),
+        ("video", {"matched": "frame", "start": 3723.04}, "video", "/a%20b.x#t=3723.040"),
+        ("video", {"matched": "window", "start": 0.0, "stop": 5.0}, "video", "/a%20b.x#t=0.000"),
+        ("video", {}, "video", "/a%20b.x"),
+    ],
+)
+def test_players_begin_where_it_matches(tmp_path: Path, modality: str, fields: Any, tag: str, end: str) -> None:
+    page = render_page("t", [("q", [hit("/m/a b.x", modality=modality, **fields)])], target=tmp_path / "o.html")
+    ((_, attributes),) = [found for found in parse(page) if found[0] == tag]
+    assert (attributes["src"] or "").endswith(end)
+    assert "controls" in attributes
+    assert ("at 1:02:03" in page) == (fields.get("start") == 3723.04)
+    assert "media-src 'self' file:" in page  # videos are media too
+
+
+def test_a_hash_in_a_name_does_not_end_the_link(tmp_path: Path) -> None:
+    page = render_page(
+        "t", [("q", [hit("/m/#1.mp4", modality="video", matched="frame", start=2.0)])], target=tmp_path / "o"
+    )
+    (source,) = [attributes["src"] for tag, attributes in parse(page) if tag == "video"]
+    assert (source or "").endswith("/m/%231.mp4#t=2.000")
+
+
+def test_passages_are_quoted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("first line\n" + "<b>words</b> & more of them " * 30)
+    fields = {"modality": "text", "caption": "first line", "matched": "passage", "start": 11.0, "stop": 300.0}
+    known = fingerprint(os.lstat(tmp_path / "a.txt"))
+    page = render_page("t", [("q", [hit(str(tmp_path / "a.txt"), fingerprint=known, **fields)])], target=tmp_path / "o")
+    assert "<blockquote>… &lt;b&gt;words&lt;/b&gt; &amp; more" in page
+    assert '<p class="caption">first line</p>' in page
+    page = render_page("t", [("q", [hit(str(tmp_path / "a.txt"), fingerprint="old", **fields)])], target=tmp_path / "o")
+    assert "<blockquote>first line</blockquote>" in page
+    assert "text characters 11 to 300" in page
 
 
 def test_no_hits(tmp_path: Path) -> None:

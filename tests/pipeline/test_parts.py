@@ -16,10 +16,10 @@ from PIL import Image
 from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.loading import _windows
+from trivium.pipeline.place import clock, place_of
 from trivium.pipeline.records import Part, part_key
 from trivium.pipeline.spaces import space_folders
 from trivium.pipeline.store import Store
-from trivium.pipeline.terminal import clock, place_of
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

@@ -24,7 +24,7 @@ STRIP_PIXELS = 1 << 21
 # What a scaled JPEG keeps of both sides, so that our own resize decides.
 SCALED_MARGIN = 2
 # Formats are recognised by content and only these are tried: EPS, PDF, PSD and their kind run interpreters.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAGIC = {
     b"\x89PNG": "PNG",
     b"\xff\xd8": "JPEG",

@@ -143,9 +143,9 @@ def sound_stream(container: "InputContainer") -> Any:
 
 
 def codec_of(stream: Any) -> str:
-    """Name a stream's codec; empty if this PyAV has no decoder for it."""
+    """Name a stream's codec, "unknown" if this PyAV has no decoder for it."""
     context = stream.codec_context
-    return "" if context is None else str(context.codec.canonical_name)
+    return "unknown" if context is None else str(context.codec.canonical_name)
 
 
 def seconds_of(container: "InputContainer", stream: Any, start: float) -> float:

@@ -1,4 +1,4 @@
-"""Hits as a web page: pictures shown, sounds played, captions printed; links are relative to the page."""
+"""Hits as a web page: pictures shown, sounds and videos played from where they match; links relative to the page."""
 
 import html
 import os
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from trivium.pipeline.place import excerpt_of, place_of
 from trivium.pipeline.retrieval import Hit
 
 # Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
@@ -22,6 +23,7 @@ li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; disp
 .media { height: 9.5rem; display: flex; align-items: center; justify-content: center; background: #fff; color: #333;
   padding: .5rem; box-sizing: border-box; overflow: hidden; }
 .media img { max-width: 100%; max-height: 100%; } .media audio { width: 100%; }
+.media video { max-width: 100%; max-height: 100%; }
 .media blockquote { margin: 0; font-style: italic; overflow: hidden; max-height: 100%; }
 .about { padding: .5rem .7rem .6rem; font-size: .86rem; } .caption { margin: 0 0 .3rem; }
 .about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
@@ -71,12 +73,13 @@ def _section(heading: str, hits: Sequence[Hit], folder: Path) -> str:
 
 def _card(hit: Hit, folder: Path) -> str:
     name = _escaped(os.path.basename(hit.path))
-    caption = _escaped(hit.caption or "")
+    caption, excerpt = _escaped(hit.caption or ""), excerpt_of(hit)
     if hit.modality == "text":
-        media, caption = f"<blockquote>{caption}</blockquote>", ""
+        media = f"<blockquote>{caption if excerpt is None else _escaped(excerpt)}</blockquote>"
+        caption = "" if excerpt is None else caption
     else:
-        media = _player(hit.modality, hit.path, folder)
-    matched = "" if hit.matched == "content" else " by its caption"
+        media = _player(hit.modality, hit.path, folder, seconds=hit.start)
+    matched = " by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip()
     return (
         f'<li><div class="media">{media}</div><div class="about"><p class="caption">{caption}</p>'
         f"<b>{hit.score:.3f}</b> {hit.modality}{matched}<br>"
@@ -84,10 +87,14 @@ def _card(hit: Hit, folder: Path) -> str:
     )
 
 
-def _player(modality: str, path: str, folder: Path) -> str:
+def _player(modality: str, path: str, folder: Path, *, seconds: float | None = None) -> str:
     link, name = _link(path, folder), _escaped(os.path.basename(path))
     if modality == "image":
         return f'<img src="{link}" alt="{name}" loading="lazy">'
+    if seconds is not None:
+        link += f"#t={seconds:.3f}"  # where it begins (W3C Media Fragments)
+    if modality == "video":  # its metadata, so that it shows the picture at that time
+        return f'<video controls preload="metadata" src="{link}" title="{name}"></video>'
     return f'<audio controls preload="none" src="{link}" title="{name}"></audio>'
 
 

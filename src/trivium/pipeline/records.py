@@ -122,6 +122,7 @@ class Match(NamedTuple):
     caption: str | None
     metadata: str | None
     role: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

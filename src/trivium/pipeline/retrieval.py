@@ -33,6 +33,7 @@ class Hit:
     start: float | None = None  # where in it: seconds of a window and a frame, characters of a passage
     stop: float | None = None  # of a window and a passage
     metadata: Metadata = field(default_factory=dict)
+    fingerprint: str = field(default="", repr=False, compare=False)  # of the file when it was indexed, see `scanning`
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Retrieval:
                         start=part.start,
                         stop=part.stop,
                         metadata=self._metadata(match),
+                        fingerprint=match.fingerprint,
                     )
 
     def _part(self, match: Match) -> Part:

@@ -259,7 +259,7 @@ class Store:
         for start in range(0, len(contents), SQL_VARIABLES):
             part = contents[start : start + SQL_VARIABLES]
             rows = self.db.execute(
-                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role "
+                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint "
                 "FROM embedding e JOIN item i ON i.id = e.item "
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trivium.pipeline.page import printable
+from trivium.pipeline.place import excerpt_of, place_of
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
@@ -85,15 +86,12 @@ def print_hits(hits: "list[Hit]") -> None:
     if not hits:
         print("no hits: the collection has no such items")
         return
-    rows = [
-        (
-            f"{hit.score:.3f}",
-            hit.modality,
-            printable(hit.caption or ""),
-            " ".join(filter(None, (printable(_short(hit.path)), place_of(hit)))),
-        )
-        for hit in hits
-    ]
+    rows = []
+    for hit in hits:
+        excerpt = excerpt_of(hit)
+        place = "" if excerpt else place_of(hit)
+        shown = " ".join(filter(None, (printable(_short(hit.path)), place)))
+        rows.append((f"{hit.score:.3f}", hit.modality, printable(excerpt or hit.caption or ""), shown))
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in rows))
         return
@@ -109,22 +107,6 @@ def print_hits(hits: "list[Hit]") -> None:
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
     Console().print(table)
-
-
-def place_of(hit: "Hit") -> str:
-    """Say where in an item a hit is: ``at 01:23``, or which characters of a text; empty if it is the whole."""
-    if hit.start is None:
-        return ""
-    if hit.matched == "passage":
-        return f"characters {hit.start:.0f} to {hit.stop:.0f}"
-    return f"at {clock(hit.start)}"
-
-
-def clock(seconds: float) -> str:
-    """Write a time as players do: 01:23, or 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
 def print_stats(stats: "Mapping[Any, Stats]") -> None:

@@ -11,6 +11,7 @@ them all.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 from contextlib import ExitStack
@@ -24,33 +25,57 @@ from encoding_query import compare_queries
 from index_process import spread
 from machine import describe, gemm_gflops
 
-COLUMNS = ("case", "size", "A", "B", "A faster, by the clock", "by CPU seconds", "A's vectors to B's", "peak MiB", "A/floor")
+COLUMNS = (
+    "case",
+    "size",
+    "A",
+    "B",
+    "A faster, by the clock",
+    "by CPU seconds",
+    "A's vectors to B's",
+    "peak MiB",
+    "A/floor",
+)
 
 
-def compare(case: Case, a: Contender, b: Contender, *, pairs: int, gflop: float | None) -> None:
-    """Print a row: A, B, A, B, ...; ``gflop`` is what an item takes at least, None if A does not calculate in float32."""
-    gemm = gemm_gflops()  # others use this machine too: how fast is it now?
+class Floor:
+    """How fast this machine multiplies matrices at its best: others use it too, so it is looked at again and again."""
+
+    def __init__(self) -> None:
+        self.gflops = 0.0
+
+    def look(self) -> None:
+        self.gflops = max(self.gflops, gemm_gflops())
+
+
+def compare(case: Case, a: Contender, b: Contender, *, pairs: int, floor: Floor | None) -> None:
+    """Run A, B, A, B, ... and print a row; without ``floor`` where A does not calculate in float32."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        both = [stack.enter_context(one.start(case.items, case.count, case.warm_up, Path(scratch))) for one in (a, b)]
-        for _ in range(min(pairs, case.most_pairs)):
-            for one in both:
-                one.go()
-        row(case, *both, floor_seconds=None if gflop is None else gflop / gemm)
+        ours, theirs = (
+            stack.enter_context(one.start(case.items, case.count, case.warm_up, Path(scratch))) for one in (a, b)
+        )
+        for _ in range(min(pairs, a.most_pairs, b.most_pairs)):
+            if floor is not None:
+                floor.look()
+            ours.go()
+            theirs.go()
+        print(f"| {' | '.join(row(case, ours, theirs, floor))} |", flush=True)
 
 
-def row(case: Case, a: Contestant, b: Contestant, *, floor_seconds: float | None) -> None:
+def row(case: Case, a: Contestant, b: Contestant, floor: Floor | None) -> list[str]:
+    """Return the cells of a comparison."""
     walls, cpus = (
         [getattr(theirs, what) / getattr(own, what) for own, theirs in zip(a.runs, b.runs, strict=True)]
         for what in ("seconds", "cpu")
     )
     rates = [case.count / statistics.median(run.seconds for run in one.runs) for one in (a, b)]
     peaks = [max(run.peak_mib for run in one.runs) for one in (a, b)]
-    cells = [
+    share = "" if floor is None or case.gflop is None else f"{rates[0] * case.gflop / floor.gflops:.0%}"
+    return [
         *(case.name, f"{case.count} {case.unit}", f"{a.name} {rates[0]:.1f}/s", f"{b.name} {rates[1]:.1f}/s"),
-        *(spread(walls), spread(cpus), accuracy(a.vectors, b.vectors), f"{peaks[0]:.0f} / {peaks[1]:.0f}"),
-        "" if floor_seconds is None else f"{rates[0] * floor_seconds:.0%}",
+        *(f"{spread(walls)}, {len(walls)} pairs", spread(cpus), accuracy(a.vectors, b.vectors)),
+        *(f"{peaks[0]:.0f} / {peaks[1]:.0f}", share),
     ]
-    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def accuracy(found: Vectors, expected: Vectors) -> str:
@@ -75,16 +100,20 @@ def main() -> None:
         parser.error(f"name at least one of {', '.join(known)}, and 1 or more pairs")
     FOLDER.mkdir(parents=True, exist_ok=True)
     print(describe(), "\n")
+    for variable in ("TRIVIUM_TEXT_PEERS", "TRIVIUM_CLIP_RETRIEVAL", "TRIVIUM_RCLIP"):
+        if variable not in os.environ:
+            print(f"{variable} is not set: without the peers that it names\n")
     if wanted != ["query"]:
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    floor = Floor()
     for name in wanted:
         if name == "query":
             continue
         case = CASES[name]()
         for peer in case.peers:
-            compare(case, case.ours, peer, pairs=options.pairs, gflop=case.gflop)
+            compare(case, case.ours, peer, pairs=options.pairs, floor=floor)
         for other in case.others:
-            compare(case, other, case.ours, pairs=options.pairs, gflop=None)
+            compare(case, other, case.ours, pairs=options.pairs, floor=None)
     if "query" in wanted:
         compare_queries(pairs=options.pairs)
 

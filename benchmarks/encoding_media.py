@@ -34,9 +34,9 @@ def texts(kind: str, count: int) -> Path:
     path = FOLDER / f"texts-{kind}-{count}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        captions, reviews = _captions(), _reviews()
+        sentences, reviews = captions(), _reviews()
         if kind == "short":
-            chosen = [next(captions) for _ in range(count)]
+            chosen = [next(sentences) for _ in range(count)]
         elif kind == "long":
             chosen = [" ".join(next(reviews).split()[:100]) for _ in range(count)]
         else:
@@ -72,7 +72,7 @@ def sounds(kind: str, count: int, seconds: float) -> Path:
     return folder
 
 
-def _captions() -> Iterator[str]:
+def captions() -> Iterator[str]:
     with (DATA / "flickr8k" / "captions.csv").open(newline="") as file:
         yield from (row["caption"] for row in csv.DictReader(file))
 

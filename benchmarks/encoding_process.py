@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ WORKER = Path(__file__).with_name("encoding_worker.py")
 LOG = FOLDER / "workers.log"
 THREADS = str(os.cpu_count())
 LOOK_SECONDS = 0.1
+MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class WorkerContender:
     function: str
     options: Mapping[str, Any]
     python: str = sys.executable
+    most_pairs: int = MANY
 
     def start(self, items: str, count: int, warm_up: str | None, scratch: Path) -> "Worker":
         """Load and warm up."""
@@ -116,23 +120,23 @@ class Worker:
 def run_whole(command: Sequence[str], *, folder: Path, variables: Mapping[str, str] | None = None) -> tuple[Run, str]:
     """Run a program to its end; return what it took, with the processes that it started, and what it printed."""
     with LOG.open("a") as log:
-        # The clock of the kernel's accounts, which also counts the children of the child.
-        before = os.times()
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(
             command, cwd=folder, env=environment(variables or {}), stdout=subprocess.PIPE, stderr=log, text=True
         )
         with MemoryWatch(process.pid) as watch, process:
             assert process.stdout is not None
             printed = process.stdout.read()
-        after = os.times()
+        # The child's own children are in it too; contenders that live on are not.
+        after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with {process.returncode}: see {LOG}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Run(after.elapsed - before.elapsed, cpu, watch.peak_mib), printed
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, cpu, watch.peak_mib), printed
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The same threads for all, and no network."""
+    """Return the variables of every contender: the same threads for all, and no network."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), THREADS)
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "true"}
     return {**os.environ, **limits, **offline, **(variables or {})}
@@ -161,7 +165,7 @@ class MemoryWatch:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and its descendants; only direct children are listed by the kernel."""
+    """Return a process and its descendants; the kernel lists direct children only."""
     found = [pid]
     for one in found:  # grows meanwhile
         for children in Path(f"/proc/{one}/task").glob("*/children"):

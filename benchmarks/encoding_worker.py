@@ -1,9 +1,10 @@
 """One contender of `encoding.py` in its own process: loads, warms up, then encodes everything each time it is told to.
 
-    python encoding_worker.py CONTENDER '{"files": ..., "checkpoint": ...}'
+    python encoding_worker.py CONTENDER '{"items": FOLDER_OR_JSON, "count": 100, "warm_up": null, "checkpoint": ...}'
 
-Reads "go PATH" lines; answers with seconds by the clock, CPU seconds (children included) and peak memory, and saves its
-vectors as PATH. Contenders that are peers import nothing of ours.
+Reads "go PATH" lines; answers with seconds by the clock, CPU seconds (of the children that have ended, too) and peak
+memory (of this process alone), and saves its vectors as PATH. Peers import nothing of ours, but for the torchaudio
+loop, which needs the network.
 """
 
 import json
@@ -16,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-Encode = Callable[[], Any]
+Encode = Callable[[Sequence[Any]], Any]  # items to unit vectors, (n, d)
 BATCH = 32
+WARM_UP = 8  # items
 
 
-def trivium(space: str, modality: str, items: Sequence[Any], precision: str = "float32") -> Encode:
+def trivium(space: str, modality: str, precision: str = "float32") -> Encode:
     from trivium.pipeline.allocation import keep_freed_memory
     from trivium.pipeline.spaces import load_space
 
     keep_freed_memory()  # as `trivium index` does
     loaded = load_space(space, precision=precision)  # type: ignore[arg-type]
-    loaded.encode(modality, items[:8])  # type: ignore[arg-type]
-    return lambda: loaded.encode(modality, items)  # type: ignore[arg-type]
+    return lambda items: loaded.encode(modality, items)  # type: ignore[arg-type]
 
 
-def open_clip_images(checkpoint: str, model: str, items: Sequence[str]) -> Encode:
+def open_clip_images(checkpoint: str, model: str) -> Encode:
     import open_clip
     import torch
     from PIL import Image
@@ -39,7 +40,7 @@ def open_clip_images(checkpoint: str, model: str, items: Sequence[str]) -> Encod
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     network.eval()
 
-    def encode() -> Any:
+    def encode(items: Sequence[Any]) -> Any:
         found = []
         with torch.inference_mode():
             for start in range(0, len(items), BATCH):
@@ -50,7 +51,7 @@ def open_clip_images(checkpoint: str, model: str, items: Sequence[str]) -> Encod
     return encode
 
 
-def open_clip_texts(checkpoint: str, model: str, items: Sequence[str]) -> Encode:
+def open_clip_texts(checkpoint: str, model: str) -> Encode:
     import open_clip
     import torch
 
@@ -59,7 +60,7 @@ def open_clip_texts(checkpoint: str, model: str, items: Sequence[str]) -> Encode
     network.eval()
     tokenizer = open_clip.get_tokenizer(model)
 
-    def encode() -> Any:
+    def encode(items: Sequence[Any]) -> Any:
         found = []
         with torch.inference_mode():
             for start in range(0, len(items), BATCH):
@@ -70,7 +71,7 @@ def open_clip_texts(checkpoint: str, model: str, items: Sequence[str]) -> Encode
     return encode
 
 
-def timm_loop(weights: str, items: Sequence[str]) -> Encode:
+def timm_loop(weights: str) -> Encode:
     """PIL and timm as most people use them; the features, not projected."""
     import timm
     import torch
@@ -86,7 +87,7 @@ def timm_loop(weights: str, items: Sequence[str]) -> Encode:
             small = image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
         return (torch.from_numpy(np.array(small)).permute(2, 0, 1).float() - 127) / 128
 
-    def encode() -> Any:
+    def encode(items: Sequence[Any]) -> Any:
         found = []
         with torch.inference_mode():
             for start in range(0, len(items), BATCH):
@@ -97,7 +98,7 @@ def timm_loop(weights: str, items: Sequence[str]) -> Encode:
     return encode
 
 
-def torchaudio_loop(weights: str, items: Sequence[str]) -> Encode:
+def torchaudio_loop(weights: str) -> Encode:
     """One file after the other: read, resample, mel, network; the embedding, not projected."""
     import soundfile
     import torch
@@ -124,35 +125,52 @@ def torchaudio_loop(weights: str, items: Sequence[str]) -> Encode:
         parts = [net(blocks[start : start + BATCH])[0] for start in range(0, len(blocks), BATCH)]
         return torch.cat(parts).mean(dim=0)
 
-    def encode() -> Any:
+    def encode(items: Sequence[Any]) -> Any:
         with torch.inference_mode():
             return torch.nn.functional.normalize(torch.stack([one(path) for path in items]), dim=-1).numpy()
 
     return encode
 
 
-def sentence_transformers(weights: str, items: Sequence[str]) -> Encode:
+def sentence_transformers(weights: str) -> Encode:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
 
-    transformer = Transformer(weights, max_seq_length=256)
-    model = SentenceTransformer(modules=[transformer, Pooling(384, "mean")], device="cpu")
-    model.encode(list(items[:8]))
-    return lambda: model.encode(list(items), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
+    model = SentenceTransformer(weights, device="cpu", local_files_only=True)  # mean pooling is its default
+    return lambda items: model.encode(list(items), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
 
 
-def fastembed(weights: str, items: Sequence[str], onnx: str) -> Encode:
-    """Run the graph that ours runs in fastembed's own pipeline."""
+def fastembed(weights: str) -> Encode:
+    """Run the same weights by ONNX Runtime in fastembed's own pipeline, with its own batch size."""
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
     TextEmbedding.add_custom_model(
         model="local/minilm", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(url="x"), dim=384,
-        model_file=onnx,
+        model_file="model.onnx",
     )  # fmt: skip
     model = TextEmbedding("local/minilm", specific_model_path=weights, threads=os.cpu_count())
-    list(model.embed(list(items[:8])))
-    return lambda: np.stack(list(model.embed(list(items))))
+    return lambda items: np.stack(list(model.embed(list(items))))
+
+
+def infinity(weights: str) -> Encode:
+    """Run infinity's engine in this process, without its server."""
+    import asyncio
+
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    settings = EngineArgs(
+        model_name_or_path=weights, engine="torch", device="cpu", batch_size=BATCH, compile=False,
+        bettertransformer=False, model_warmup=False,
+    )  # fmt: skip
+    engine = AsyncEmbeddingEngine.from_args(settings)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(engine.astart())
+
+    def encode(items: Sequence[Any]) -> Any:
+        vectors = np.stack(loop.run_until_complete(engine.embed(sentences=list(items)))[0])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    return encode
 
 
 CONTENDERS: dict[str, Callable[..., Encode]] = {
@@ -165,6 +183,7 @@ CONTENDERS: dict[str, Callable[..., Encode]] = {
         torchaudio_loop,
         sentence_transformers,
         fastembed,
+        infinity,
     )
 }
 
@@ -180,19 +199,26 @@ def peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def taken(source: str) -> list[str]:
+    """Return the paths of a folder, or the texts of a JSON file."""
+    path = Path(source)
+    if path.is_dir():
+        return sorted(map(str, path.iterdir()))
+    texts: list[str] = json.loads(path.read_text())
+    return texts
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
     options = json.loads(sys.argv[2])
-    if isinstance(options["items"], str):
-        path = Path(options["items"])
-        options["items"] = json.loads(path.read_text()) if path.is_file() else sorted(map(str, path.iterdir()))
-    options["items"] = options["items"][: options.pop("count", None)]
+    items, warm_up = taken(options.pop("items"))[: options.pop("count")], options.pop("warm_up")
     encode = CONTENDERS[sys.argv[1]](**options)
+    encode((items if warm_up is None else taken(warm_up))[:WARM_UP])
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         before, started = cpu_seconds(), time.perf_counter()
-        vectors = encode()
+        vectors = encode(items)
         seconds, spent = time.perf_counter() - started, cpu_seconds() - before
         np.save(line.split(maxsplit=1)[1].strip(), np.asarray(vectors, np.float32), allow_pickle=False)
         print(

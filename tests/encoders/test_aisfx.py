@@ -1,5 +1,7 @@
 """The shape of the aiSFX network, without its weights."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -54,3 +56,12 @@ def test_checkpoint_names(net: AiSFXNet) -> None:
     assert all(
         renamed[name] is published_tensor for name, published_tensor in zip(renamed, published.values(), strict=True)
     )
+
+
+def test_torchaudio_is_there_before_threads_want_it() -> None:
+    """Two threads that import it at once may fail: `cannot import name ... from partially initialized module`."""
+    code = (
+        "import sys\nfrom unittest.mock import Mock\nfrom trivium.encoders.audio import AiSFX\n"
+        "AiSFX(Mock(device='cpu'))\nassert {'torchaudio.functional', 'torchaudio.transforms'} <= set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

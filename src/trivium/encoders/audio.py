@@ -35,6 +35,9 @@ class AiSFX(Backbone):
     dim = 512
 
     def __init__(self, network: Network) -> None:
+        # Here, in one thread: its modules import one another, and when two threads begin at once, that fails.
+        import torchaudio  # noqa: F401
+
         self._network = network
         self._blocks_per_pass = BLOCKS_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
 

@@ -120,7 +120,7 @@ def given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32
         yield chunks.pop()
 
 
-def _file(data: bytes | mmap.mmap) -> io.BytesIO | mmap.mmap:
+def _file(data: bytes | mmap.mmap) -> Any:  # soundfile reads both, its types know neither
     if isinstance(data, bytes):
         return io.BytesIO(data)
     data.seek(0)

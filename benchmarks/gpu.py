@@ -383,7 +383,7 @@ def encoder(modality: Any, backbone: Any) -> Any:
     from trivium.pipeline.spaces import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
-    return ProjectedEncoder(modality, space, backbone, IdentityProjection())
+    return ProjectedEncoder(space, backbone, IdentityProjection())
 
 
 def prepare(folder: Path) -> None:

@@ -33,7 +33,7 @@ Matrix = NDArray[np.float32]
 
 def main() -> None:
     print(describe())
-    plain_text = ProjectedEncoder("text", load_space().space, build_backbone("minilm-l6"), IdentityProjection())
+    plain_text = ProjectedEncoder(load_space().space, build_backbone("minilm-l6"), IdentityProjection())
 
     def text(items: Sequence[str]) -> Matrix:
         return encode(plain_text, items, batch_size=64)

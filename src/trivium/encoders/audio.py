@@ -24,7 +24,7 @@ LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the train
 # scaled to a peak of 1 have 0.26, to 0.3 0.19, to 0.1 0.14 (docs/models.md, "The level of a sound").
 PEAK = 0.2
 BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50  # 2.3 s and 1.2 s
-BLOCKS_PER_PASS = {"cpu": 8, "gpu": 512}
+BLOCKS_PER_PASS = {"cpu": 8, "gpu": 4096}  # on a GPU the network cuts them itself, by its memory
 FRAMES_PER_PASS = 2048  # of the front end, 48 s
 
 

@@ -75,15 +75,10 @@ class Passage(NamedTuple):
 class Backbone(Protocol):
     """A frozen pretrained network for one modality. What has a body here is for those that can do more to override."""
 
-    @property
-    def modality(self) -> Modality:
-        """What the items are."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Width of the pooled features."""
-        ...
+    modality: Modality  # what the items are
+    dim: int  # width of the pooled features
+    # What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`).
+    side: int | None = None
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode one item on the CPU; safe to call from several threads.
@@ -96,11 +91,6 @@ class Backbone(Protocol):
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Run the batch through the network, in passes of the best size; row i belongs to ``batch[i]``."""
         ...
-
-    @property
-    def side(self) -> int | None:
-        """What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`)."""
-        return None
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items; the same as one by one, and faster where they can share work."""
@@ -128,15 +118,9 @@ class Backbone(Protocol):
 class Encoder(Protocol):
     """One modality's way into a space. What has a body here is for encoders that can do more to override."""
 
-    @property
-    def modality(self) -> Modality:
-        """What the items are."""
-        ...
-
-    @property
-    def space(self) -> Space:
-        """Where the vectors lie."""
-        ...
+    modality: Modality  # what the items are
+    space: Space  # where the vectors lie
+    side: int | None = None  # what pictures are brought to, in pixels; see `Backbone`
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode one item on the CPU; see `Backbone.prepare`."""
@@ -145,11 +129,6 @@ class Encoder(Protocol):
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d), in order."""
         ...
-
-    @property
-    def side(self) -> int | None:
-        """What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`)."""
-        return None
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items; the same as one by one, and faster where they can share work."""

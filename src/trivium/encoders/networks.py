@@ -80,4 +80,5 @@ class OnnxNetwork:
 
     def __call__(self, *inputs: NDArray[Any]) -> Arrays:
         """Run one pass."""
-        return tuple(self._session.run(None, dict(zip(self._inputs, inputs, strict=True))))
+        outputs: Any = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
+        return tuple(outputs)

@@ -226,8 +226,6 @@ class ClipImages(Backbone):
     """The image tower of an open_clip model."""
 
     modality: Modality = "image"
-    side = 0
-    dim = 0
 
     def __init__(self, facts: ClipFacts, network: Network) -> None:
         self.side, self.dim = facts.side, facts.dim
@@ -263,7 +261,6 @@ class ClipTexts(Backbone):
     """
 
     modality: Modality = "text"
-    dim = 0
 
     def __init__(self, facts: ClipFacts, network: Network) -> None:
         self.dim = facts.dim

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 STREAM_CHUNK_FRAMES = 1 << 20
 STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
+MAX_VIDEO_FRAMES = 2_000  # as `video_decoding` has it, which brings PyAV's needs
 START_SECONDS = 60.0  # 0.3 on an idle machine
 END_SECONDS = 1.0  # from a closed socket to the exit status
 MAX_FILES = 1000  # of one worker, in case that a library leaks; a new one costs as much as 0.3 ms a file
@@ -189,6 +190,8 @@ class DecodeSandbox:
         def take(worker: "_Worker", answer: dict[str, Any], deadline: float) -> "DecodedVideo[T]":
             frames: list[tuple[float, T]] = []
             while "frames_end" not in answer:
+                if len(frames) == MAX_VIDEO_FRAMES:
+                    raise _nonsense()
                 seconds = _frame_seconds(answer)
                 frames.append((seconds, prepare(worker.picture(answer, deadline))))
                 answer = worker.header(deadline)

@@ -39,7 +39,7 @@ from trivium.pipeline.store import ContentLookup, Store
 from trivium.pipeline.writer import Writer, writing
 
 # Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB.
-BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 4}
+BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
 BATCH_BYTES: Mapping[ItemKind, float] = {"text": 64 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 EXAMPLE_TEXTS = 200
 # A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.

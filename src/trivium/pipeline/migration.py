@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trivium.encoders import engine
-from trivium.encoders.base import DecodeError, Vectors
+from trivium.encoders.base import MODALITIES, DecodeError, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file
@@ -128,8 +128,10 @@ def _encode_missing(
                     # Pictures of a video that its items do not know have no place here.
                     wanted = {key for loaded in batch if isinstance(loaded, _Loaded) for key in loaded.wanted}
                     vectors = {key: vector for key, vector in made.items() if key in wanted}
-                    for modality in {key.modality for key in vectors}:
+                    for modality in MODALITIES:
                         keys = [key for key in vectors if key.modality == modality]
+                        if not keys:
+                            continue
                         rows = checked_vectors(
                             np.stack([vectors[key] for key in keys]),
                             dim=space.space.dim,

@@ -6,7 +6,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +51,15 @@ DEFAULT_SPACE = "trivium-labels"
 OPEN_CLIP = "open-clip:"  # such names are spaces too
 
 
-@dataclass(frozen=True, slots=True)
 class ProjectedEncoder:
     """A backbone and the projection that puts its features into a space."""
 
-    modality: Modality
-    space: Space
-    backbone: Backbone
-    projection: Projection
+    def __init__(self, space: Space, backbone: Backbone, projection: Projection) -> None:
+        self.modality: Modality = backbone.modality
+        self.space = space
+        self.side: int | None = backbone.side
+        self.backbone = backbone
+        self.projection = projection
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode one item; see the backbone's own ``prepare`` for what it takes."""
@@ -68,11 +68,6 @@ class ProjectedEncoder:
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d)."""
         return self.projection(self.backbone.features(batch))
-
-    @property
-    def side(self) -> int | None:
-        """What pictures are brought to, in pixels."""
-        return self.backbone.side
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items in one call."""
@@ -151,7 +146,7 @@ class JointSpace:
                     raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
                 backbone = self._backbone(modality, config, self._devices[replica])
                 projection = self._projection(config, backbone.dim)
-                self._encoders[modality, replica] = ProjectedEncoder(modality, self.space, backbone, projection)
+                self._encoders[modality, replica] = ProjectedEncoder(self.space, backbone, projection)
             return self._encoders[modality, replica]
 
     def encode(
@@ -246,7 +241,7 @@ class JointSpace:
                 self._announce(f"encoding {len(words):,} label words (once)")
             # By the backbone alone: the text projection may itself depend on these vectors.
             backbone = build_backbone(text.backbone, device=self._devices[0], announce=self._announce)
-            plain = ProjectedEncoder("text", self.space, backbone, IdentityProjection())
+            plain = ProjectedEncoder(self.space, backbone, IdentityProjection())
             vector_of = dict(zip(words, encode(plain, words, batch_size=128), strict=True))
             matrix = unit_rows(
                 np.stack([np.mean([vector_of[word] for word in labels.phrases[name]], axis=0) for name in names])

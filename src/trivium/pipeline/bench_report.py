@@ -93,15 +93,15 @@ def _speeds(report: Report) -> "Table":
     table = _table("", "files/s", "alone", "share", "limited by", "one by one", "best batch")
     for modality, measured in report.measured.items():
         limiting, by_batch = measured.stats.limiting(), measured.floor_by_batch
-        best = max(by_batch, key=by_batch.__getitem__)
+        best = measured.best_batch
         table.add_row(
             modality,
-            _rate(measured.rate),
-            f"{_rate(measured.floor)}/s",
+            _number(measured.rate),
+            f"{_number(measured.floor)}/s",
             f"{measured.share_of_floor:.0%}",
             "" if limiting is None else limiting.name,
-            f"{_rate(by_batch[min(by_batch)])}/s",
-            f"{_rate(by_batch[best])}/s in {best:,}",
+            f"{_number(by_batch[min(by_batch)])}/s",
+            f"{_number(by_batch[best])}/s in {best:,}",
         )
     return table
 
@@ -113,7 +113,7 @@ def _stages(report: Report) -> "Table":
             could = row["could_do_per_second"]
             busy = f"{row['busy_share']:.0%}"
             table.add_row(
-                modality, row["name"], str(row["workers"]), busy, "" if could is None else f"{_rate(could)}/s"
+                modality, row["name"], str(row["workers"]), busy, "" if could is None else f"{_number(could)}/s"
             )
     return table
 
@@ -142,8 +142,8 @@ def _notes(report: Report) -> list[str]:
     beside = f", and {max(decoders):,.0f} in each process that decodes" if decoders else ""
     notes = [f"peak memory {report.peak_mib:,.0f} MiB{beside}"]
     for modality, measured in report.measured.items():
-        files, each = len(measured.ready.files), f"{measured.ready.mean_size:.3g} {SIZES[modality]}"
-        notes.append(f"{modality}: {files:,} files of {each} on average, {measured.files_done:,} times one was encoded")
+        files, each = len(measured.ready.files), f"{_number(measured.ready.mean_size)} {SIZES[modality]}"
+        notes.append(f"{modality}: a sample of {files:,} files of {each}; {measured.files_done:,} files encoded in all")
         if left_out := measured.ready.left_out:
             path, reason = next(iter(left_out.items()))
             first = f"the first {printable(path)}: {printable(reason)}"
@@ -167,7 +167,7 @@ def _measured_json(measured: Measured) -> dict[str, Any]:
         "files_done": measured.files_done,
         "left_out": dict(ready.left_out),
         f"mean_{SIZES[modality]}": round(ready.mean_size, 4),
-        "vectors_per_file": round(ready.inputs_per_file, 3),
+        "vectors_per_file": round(measured.vectors_done / measured.files_done, 3),
         "files_per_second": round(measured.rate, 2),
         "floor_files_per_second": round(measured.floor, 2),
         "share_of_floor": round(measured.share_of_floor, 4),
@@ -212,5 +212,5 @@ def _accuracy_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
     }
 
 
-def _rate(per_second: float) -> str:
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
+def _number(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -48,11 +48,6 @@ class Ready:
     left_out: Mapping[str, str]  # path -> reason
     mean_size: float  # characters of a text, megapixels of a picture, seconds of a sound
 
-    @property
-    def inputs_per_file(self) -> float:
-        """Vectors that a file gets."""
-        return len(self.inputs) / len(self.files)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -62,8 +57,9 @@ class Measured:
     ready: Ready
     stats: Stats  # of the whole way
     files_done: int
-    floor: float  # files a second
-    floor_by_batch: Mapping[int, float]  # vectors a second
+    vectors_done: int
+    replicas: int  # devices that shared the work
+    floor_by_batch: Mapping[int, float]  # vectors a second, of one device
     decoder_mib: float | None  # most memory that a process which decodes has held; None where that is not told
 
     @property
@@ -72,9 +68,20 @@ class Measured:
         return self.files_done / self.stats.seconds
 
     @property
+    def best_batch(self) -> int:
+        """Size of the batches that the floor was measured with."""
+        return max(self.floor_by_batch, key=self.floor_by_batch.__getitem__)
+
+    @property
     def share_of_floor(self) -> float:
         """How near the whole way comes to the floor; 1 is as fast."""
-        return self.rate / self.floor
+        floor = self.floor_by_batch[self.best_batch] * self.replicas
+        return self.vectors_done / self.stats.seconds / floor
+
+    @property
+    def floor(self) -> float:
+        """Files a second, if the network alone took time."""
+        return self.rate / self.share_of_floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +114,9 @@ def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seco
             return None
         by_batch = rates_by_batch(encoders[0], ready.inputs, seconds=FLOOR_SHARE * seconds)
         best = max(by_batch, key=by_batch.__getitem__)
-        floor = by_batch[best] * len(encoders) / ready.inputs_per_file
+        floor = by_batch[best] * len(encoders) * len(ready.files) / len(ready.inputs)
         batch_items = min(BATCH_FILES[modality], max(1, round(floor * BATCH_SECONDS)))
-        done, stats = _whole_way(
+        files_done, vectors_done, stats = _whole_way(
             *(space, modality, ready.files, encoders, sandbox),
             batch_items=batch_items,
             seconds=max(WHOLE_SHARE * seconds - UNDER_WAY * batch_items / floor, 0),
@@ -117,13 +124,13 @@ def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seco
         decoder_mib = max(filter(None, map(_peak_mib, sandbox.pids)), default=None)
     again = rate_in_batches(encoders[0], ready.inputs, best, seconds=FLOOR_SHARE * seconds)
     by_batch[best] = max(by_batch[best], again)
-    floor = by_batch[best] * len(encoders) / ready.inputs_per_file
     return Measured(
         modality=modality,
         ready=ready,
         stats=stats,
-        files_done=done,
-        floor=floor,
+        files_done=files_done,
+        vectors_done=vectors_done,
+        replicas=len(encoders),
         floor_by_batch=by_batch,
         decoder_mib=decoder_mib,
     )
@@ -148,8 +155,11 @@ def prepare(
     good: list[str] = []
     inputs: list[Prepared] = []
     left_out: dict[str, str] = {}
+    random = np.random.default_rng(0)
+    sample = evenly(files, MOST_READY[modality])
+    shuffled: list[str] = [sample[place] for place in random.permutation(len(sample)).tolist()]  # neighbours are alike
     batches = engine.run(
-        evenly(files, MOST_READY[modality]),
+        shuffled,
         load=load,
         encode=[lambda _: None],
         batch_items=workers,
@@ -169,7 +179,7 @@ def prepare(
             if is_full or (time.perf_counter() > until and len(good) + len(left_out) >= LEAST_READY):
                 break
     sizes = [_size(modality, path, sandbox) for path in evenly(good, SIZED)]
-    order = np.random.default_rng(0).permutation(len(inputs))  # of any length in every batch
+    order = random.permutation(len(inputs))  # of any length in every batch
     return Ready(
         files=good,
         inputs=[inputs[place] for place in order],
@@ -233,8 +243,8 @@ def _whole_way(
     *,
     batch_items: int,
     seconds: float,
-) -> tuple[int, Stats]:
-    """Load and encode files as indexing does, until the time is over; return how many, and what each stage did."""
+) -> tuple[int, int, Stats]:
+    """Load and encode files as indexing does, until the time is over; return how many, their vectors, and the stats."""
     stats, workers = Stats(), usable_cores()
     until = time.perf_counter() + seconds
     batches = engine.run(
@@ -248,9 +258,9 @@ def _whole_way(
         stats=stats,
     )
     with contextlib.closing(batches):
-        done = sum(len(loaded) for loaded, _ in batches)
+        counts = [(len(loaded), len(vectors)) for loaded, vectors in batches]
     stats.end()
-    return done, stats
+    return sum(files for files, _ in counts), sum(vectors for _, vectors in counts), stats
 
 
 def _until(files: Sequence[str], until: float) -> Iterator[str]:

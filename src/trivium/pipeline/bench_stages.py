@@ -157,9 +157,9 @@ def prepare(
     left_out: dict[str, str] = {}
     random = np.random.default_rng(0)
     sample = evenly(files, MOST_READY[modality])
-    shuffled: list[str] = [sample[place] for place in random.permutation(len(sample)).tolist()]  # neighbours are alike
+    order: list[int] = random.permutation(len(sample)).tolist()  # neighbours are alike
     batches = engine.run(
-        shuffled,
+        [sample[place] for place in order],
         load=load,
         encode=[lambda _: None],
         batch_items=workers,
@@ -179,7 +179,7 @@ def prepare(
             if is_full or (time.perf_counter() > until and len(good) + len(left_out) >= LEAST_READY):
                 break
     sizes = [_size(modality, path, sandbox) for path in evenly(good, SIZED)]
-    order = random.permutation(len(inputs))  # of any length in every batch
+    order = random.permutation(len(inputs)).tolist()  # texts of any length in every batch
     return Ready(
         files=good,
         inputs=[inputs[place] for place in order],

@@ -234,7 +234,7 @@ def texts(run: Run) -> None:
         peer = ("transformers", transformers_loop(run, folder, items))
     for mode in run.modes:
         backbone = MiniLM(folder, network(run, build_minilm(folder), mode, 256))
-        ours = encoder("text", backbone)
+        ours = encoder(backbone)
         name = f"short texts to MiniLM ({mode})"
         report(run, name, "texts", count, lambda ours=ours: encode(ours, items, batch_size=8192), peer, exact)  # type: ignore[misc]
 
@@ -297,7 +297,7 @@ def jpegs(run: Run) -> None:
     backbone = ClipImages(facts, network(run, tower()))
     few = np.stack([backbone.prepare(path) for path in items[: run.count(256, 8)]])
     exact = float32_of(run, tower(), few)
-    ours = encoder("image", backbone)
+    ours = encoder(backbone)
     size = run.count(1024, 8)
     peer = ("DataLoader of 16 workers", data_loader(run, items))
     report(run, "JPEG files to ViT-B/32", "img", count, lambda: encode(ours, items, batch_size=size), peer, exact)
@@ -345,7 +345,7 @@ def flacs(run: Run) -> None:
 
     plain = AiSFX(network(dataclasses.replace(run, device="cpu-torch"), net()))
     exact = plain.features([plain.prepare(path) for path in items[: run.count(64, 4)]]).pooled
-    ours = encoder("audio", AiSFX(network(run, net())))
+    ours = encoder(AiSFX(network(run, net())))
     loop = ("loop, mel on the device", sound_loop(run, net(), items))
     size, seconds = run.count(256, 4), count * info.duration
     report(run, "FLAC to aiSFX", "audio-s", seconds, lambda: encode(ours, items, batch_size=size), loop, exact)
@@ -377,7 +377,7 @@ def sound_loop(run: Run, net: Any, items: Sequence[Path]) -> Encode:
     return loop
 
 
-def encoder(modality: Any, backbone: Any) -> Any:
+def encoder(backbone: Any) -> Any:
     from trivium.encoders.base import Space
     from trivium.fusion.projection import IdentityProjection
     from trivium.pipeline.spaces import ProjectedEncoder

@@ -1,5 +1,6 @@
 """Contenders in processes of their own: what a run costs, whoever makes it."""
 
+import contextlib
 import json
 import os
 import resource
@@ -93,7 +94,8 @@ class Worker:
     def go(self) -> None:
         assert self._process.stdin is not None
         with MemoryWatch(self._process.pid) as watch:
-            print(f"go {self._file}", file=self._process.stdin, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+                print(f"go {self._file}", file=self._process.stdin, flush=True)
             run = json.loads(self._answer())
         self.runs.append(Run(run["seconds"], run["cpu"], max(watch.peak_mib, run["peak_mib"])))
 
@@ -113,7 +115,8 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 

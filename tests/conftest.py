@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,14 @@ from trivium.encoders.weights import WEIGHTS, WeightsError, fetch
 # A busy machine is not a bug: no time limit per example. No database: nothing is written into the checkout.
 settings.register_profile("trivium", deadline=None, database=None)
 settings.load_profile("trivium")
+
+
+@pytest.fixture(autouse=True)
+def usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1, called as root, does to a thread that encodes: real-time priority, which children inherit."""
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture(scope="session")

@@ -188,5 +188,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "texts-long": partial(minilm_texts, "long", 150),
     "captions": partial(clip_captions, 256),
     **{f"sounds5s-{kind}": partial(aisfx_sounds, f"sounds5s-{kind}", kind, 40, 5) for kind in SOUND_KINDS},
+    "sound20min": partial(aisfx_sounds, "sound20min", "flac", 1, 1200),
     "sound1h": partial(aisfx_sounds, "sound1h", "flac", 1, 3600),
 }
+WHEN_NAMED = {"sound1h"}  # takes as long as all other sounds together

@@ -108,7 +108,7 @@ def torchaudio_loop(weights: str) -> Encode:
     from trivium.encoders.aisfx import build_aisfx
 
     net = build_aisfx(Path(weights))
-    mel = MelSpectrogram(44_100, n_fft=2048, hop_length=1024, n_mels=96, mel_scale="htk", norm=None, power=2.0)
+    mel = MelSpectrogram(44_100, n_fft=2048, hop_length=1024, n_mels=96, mel_scale="htk", pad_mode="constant")
     filters: Any = mel.get_buffer("mel_scale.fb")
     filters /= filters.sum(dim=0, keepdim=True).clamp(min=1e-12)
 

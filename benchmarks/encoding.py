@@ -68,12 +68,13 @@ def row(case: Case, a: Contestant, b: Contestant, floor: Floor | None) -> list[s
         [getattr(theirs, what) / getattr(own, what) for own, theirs in zip(a.runs, b.runs, strict=True)]
         for what in ("seconds", "cpu")
     )
-    rates = [case.count / statistics.median(run.seconds for run in one.runs) for one in (a, b)]
+    rates = [case.count * case.amount / statistics.median(run.seconds for run in one.runs) for one in (a, b)]
     peaks = [max(run.peak_mib for run in one.runs) for one in (a, b)]
-    share = "" if floor is None or case.gflop is None else f"{rates[0] * case.gflop / floor.gflops:.0%}"
+    share = "" if floor is None or case.gflop is None else f"{rates[0] / case.amount * case.gflop / floor.gflops:.0%}"
+    told = [f"{one.name} {rate:.1f} {case.rate}" for one, rate in zip((a, b), rates, strict=True)]
     return [
-        *(case.name, f"{case.count} {case.unit}", f"{a.name} {rates[0]:.1f}/s", f"{b.name} {rates[1]:.1f}/s"),
-        *(f"{spread(walls)}, {len(walls)} pairs", spread(cpus), accuracy(a.vectors, b.vectors)),
+        *(case.name, f"{case.count} {case.unit}", *told),
+        *(f"{spread(walls)}, pairs: {len(walls)}", spread(cpus), accuracy(a.vectors, b.vectors)),
         *(f"{peaks[0]:.0f} / {peaks[1]:.0f}", share),
     ]
 

@@ -50,6 +50,8 @@ class Case:
     peers: Sequence[Contender]
     others: Sequence[Contender] = ()
     gflop: float | None = None  # that the networks need for an item, nothing padded
+    amount: float = 1.0  # of an item, as `rate` counts
+    rate: str = "/s"
     warm_up: str | None = None  # items to warm up with, where the first few of the items would take long
 
 
@@ -167,6 +169,8 @@ def aisfx_sounds(name: str, kind: str, count: int, seconds: float) -> Case:
             )
         ],
         gflop=AISFX_BLOCK * (1 + (seconds - BLOCK_SECONDS) // HOP_SECONDS),
+        amount=seconds,
+        rate="s/s",
         warm_up=str(sounds("flac", 40, 5)),
     )
 

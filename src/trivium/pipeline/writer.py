@@ -78,6 +78,11 @@ class Writer:
             self._name_vectors(space, shards, ids)
             for item in items:
                 self._insert_item(item)
+            # Of items that failed or wait for another batch: known, but nobody's until an item names it.
+            self._db.executemany(
+                "INSERT OR IGNORE INTO orphan SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM embedding WHERE content = ?1)",
+                [(id_,) for id_ in ids],
+            )
 
     def commit_vectors(self, space: int, modality: Modality, contents: Sequence[int], vectors: Vectors) -> None:
         """Add the vectors of known contents of one modality in another space than the searched one."""

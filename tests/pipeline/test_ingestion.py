@@ -21,6 +21,7 @@ from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.ingestion import Summary
 from trivium.pipeline.scanning import is_below, scan_media
 from trivium.pipeline.store import Store
+from trivium.pipeline.verification import verify
 from trivium.pipeline.writer import writing
 
 
@@ -270,6 +271,31 @@ def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None
         assert words in said[name], (name, said[name])
     assert len(collection) == 7
     assert len(collection.search(text="anything", k=100)) == 7
+
+
+def test_the_caption_of_a_picture_that_failed_is_an_orphan_until_another_has_it(
+    tmp_path: Path, space, picture, monkeypatch
+) -> None:
+    """Its vector came in the same batch, and is not made again."""
+    media = tmp_path / "media"
+    for name, colour in {"bad": "red", "good": "blue"}.items():
+        picture(media / f"{name}.png", colour)
+        (media / f"{name}.txt").write_text("a shared caption")
+    encoder_class = type(space.encoder("image"))
+    embed = encoder_class.embed
+    collection = Collection.open(tmp_path / "c", space=space)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            encoder_class, "embed", lambda e, batch: embed(e, batch) * (np.nan if e.modality == "image" else 1)
+        )
+        assert reasons(collection.add(media / "bad.png")) == {"bad.png": "the network gave no finite vector for it"}
+    store = Store(collection.folder)
+    assert len(store.orphans()) == 1
+    assert verify(collection.folder).findings == []
+    space.calls.clear()
+    collection.add(media / "good.png")
+    assert space.calls == ["image"]
+    assert len(store.orphans()) == 0
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:

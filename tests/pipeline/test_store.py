@@ -14,6 +14,7 @@ import pytest
 from trivium.encoders.base import Space, unit_rows
 from trivium.pipeline import shards as shards_module
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import FORMAT, CollectionError
 from trivium.pipeline.indexing import build_index_file
 from trivium.pipeline.records import ContentKey, NewItem
@@ -21,6 +22,7 @@ from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.searching import usable_index
 from trivium.pipeline.shards import ShardSource
 from trivium.pipeline.store import Store
+from trivium.pipeline.verification import verify
 from trivium.pipeline.writer import writing
 
 SPACE = Space(name="s", dim=4, revision="r")
@@ -93,6 +95,20 @@ def test_failed_commit_leaves_the_store_as_it_was(store: Store) -> None:
     with writing(store):
         pass
     assert len(shards(store)) == 1
+
+
+def test_vectors_that_no_item_of_the_batch_names_are_orphans_until_one_does(store: Store) -> None:
+    """Of items that failed, or that wait for another batch: never found, and compaction deletes what stays so."""
+    vectors = unit_rows(np.ones((3, SPACE.dim)))
+    with writing(store) as writer:
+        writer.commit([item("a")], [key("a"), key("waits"), key("failed")], vectors)
+        assert store.orphans().tolist() == store.content_ids([key("waits"), key("failed")])
+        assert [hit.path for hit in found(store)] == ["/m/a"]
+        writer.commit([item("waits")], [], vectors[:0])
+    assert store.orphans().tolist() == store.content_ids([key("failed")])
+    assert {hit.path for hit in found(store)} == {"/m/a", "/m/waits"}
+    assert verify(store.folder).findings == []
+    assert compact(store).vectors_removed == 1
 
 
 @pytest.mark.parametrize("bad", [np.ones((1, 3)), np.full((1, 4), np.nan)])

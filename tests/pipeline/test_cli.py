@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trivium.encoders import devices
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import ingestion as ingestion_module
@@ -106,11 +107,17 @@ def test_texts_and_options_in_any_order(indexed: str, capsys, arguments: list[st
     assert len(told["hits"]) == 3
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
-def test_device_that_is_not_there(indexed: str, capsys, device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("nonsense", "a device is auto, cpu, cuda (all GPUs), cuda:N or mps, got 'nonsense'"),
+        ("cuda:99", "the device 'cuda:99' cannot be used here: there is no driver of a GPU"),
+    ],
+)
+def test_device_that_is_not_there(indexed: str, capsys, monkeypatch, device: str, told: str) -> None:
+    monkeypatch.setattr(devices, "_may_have_cuda", lambda: False)
     status, out, err = run(capsys, "search", indexed, "x", "--device", device)
-    assert (status, out) == (2, "")
-    assert f"--device {device} cannot be used" in err
+    assert (status, out, err) == (2, "", f"trivium: {told}\n")
 
 
 def test_search_only_and_table(indexed: str, capsys) -> None:

@@ -43,7 +43,7 @@ def device_of(options: argparse.Namespace) -> str:
     try:
         resolve(options.device)
     except DeviceError as error:
-        raise UsageError(f"--device {options.device} cannot be used: {error}") from error
+        raise UsageError(str(error)) from error
     return str(options.device)
 
 

@@ -7,6 +7,9 @@ import time
 import pytest
 
 from trivium.encoders.engine import StageStats, Stats
+from trivium.pipeline import collection as collection_module
+from trivium.pipeline import terminal as terminal_module
+from trivium.pipeline.cli import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.records import ItemKind
 from trivium.pipeline.terminal import limit_of, print_stats, progress_bars
@@ -100,3 +103,25 @@ def test_add_fills_stats_meanwhile(tmp_path, media, space) -> None:
     assert all(seen)
     assert summary.stats is stats
     assert stats["image"].stage("encode").items == 3
+
+
+def test_migration_fills_stats_meanwhile(collection: Collection, make_space) -> None:
+    stats: dict[ItemKind, Stats] = {}
+    seen = []
+    collection.migrate(make_space("2"), stats=stats, progress=lambda kind, *_: seen.append(kind in stats))
+    assert seen
+    assert all(seen)
+    assert {kind: of.stage("write").items for kind, of in stats.items()} == {"text": 2, "image": 3, "audio": 2}
+    assert stats["image"].seconds == stats["image"].seconds  # the clock stands
+
+
+def test_a_migration_says_what_limits_it(collection: Collection, make_space, monkeypatch) -> None:
+    """As indexing does: its bars are given the stages' counters."""
+    monkeypatch.setattr(collection_module, "load_space", lambda *_, **__: make_space("2"))
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        patch.setenv("TERM", "xterm")
+        patch.setattr(terminal_module, "limit_of", lambda stats: f"{len(stats.stages)} stages")
+        assert main(["migrate", str(collection.folder), "--space", "other", "--device", "cpu"]) == 0
+    assert "image: 5 stages" in terminal.getvalue()

@@ -357,6 +357,7 @@ class Collection:
         drop_missing: bool = False,
         progress: "Progress | None" = None,
         index_progress: "IndexProgress | None" = None,
+        stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Migration":
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
         from trivium.pipeline.migration import migrate
@@ -366,7 +367,9 @@ class Collection:
             space = load_space(
                 self._space_source(space), device=self._device, precision=self._precision, announce=self._announce
             )
-        done = migrate(store, space, drop_missing=drop_missing, progress=progress, index_progress=index_progress)
+        done = migrate(
+            store, space, drop_missing=drop_missing, progress=progress, index_progress=index_progress, stats=stats
+        )
         if done.is_done:
             self._space, self._source = space, space.source
         return done

@@ -1,7 +1,7 @@
 """Moving a collection to another space: all is encoded anew, and the old vectors serve until the last is there."""
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,7 @@ def migrate(
     drop_missing: bool = False,
     progress: Progress | None = None,
     index_progress: IndexProgress | None = None,
+    stats: dict[ItemKind, Stats] | None = None,
 ) -> Migration:
     """Encode everything in another space, then search that one.
 
@@ -53,6 +54,7 @@ def migrate(
         drop_missing: Forget the items whose files are gone, changed or damaged; else the migration waits for them.
         progress: Told after each batch.
         index_progress: Told while an index file is made.
+        stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
 
     Raises:
         CollectionLockedError: If another process is writing.
@@ -70,7 +72,7 @@ def migrate(
         _require_encoders(store, space)
         with DecodeSandbox() as sandbox:
             target = writer.add_space(space.space, source=space.source)
-            done, given_up = _encode_missing(writer, target, space, sandbox, progress)
+            done, given_up = _encode_missing(writer, target, space, sandbox, progress, {} if stats is None else stats)
         if given_up and not drop_missing:
             return done
         done.dropped = len(given_up)
@@ -100,7 +102,12 @@ def _require_encoders(store: Store, space: JointSpace) -> None:
 
 
 def _encode_missing(
-    writer: Writer, target: int, space: JointSpace, sandbox: DecodeSandbox, progress: Progress | None
+    writer: Writer,
+    target: int,
+    space: JointSpace,
+    sandbox: DecodeSandbox,
+    progress: Progress | None,
+    stats: dict[ItemKind, Stats],
 ) -> tuple[Migration, set[int]]:
     """Encode what has no vector in the new space; return also the items for which that cannot be done."""
     store = writer.store
@@ -111,16 +118,17 @@ def _encode_missing(
         missing = _items_missing(store, target, kind)
         if not missing:
             continue
-        stats = Stats()
+        counted = stats[kind] = Stats()
+        write_stage = counted.stage("write")
         with contextlib.closing(store.lookup(space=target)) as known:
-            loader = Loader(space, sandbox, Claims(known), stats=stats, workers=workers)
+            loader = Loader(space, sandbox, Claims(known), stats=counted, workers=workers)
             batches = engine.run(
                 (item for id_ in missing if (item := store.item(id_)) is not None),
                 load=lambda item, loader=loader: _load(item, loader),  # type: ignore[misc]
                 encode=[_encoding(space, replica) for replica in range(space.replicas)],
                 batch_items=BATCH_FILES[kind],
                 loaders=workers,
-                stats=stats,
+                stats=counted,
             )
             seen = 0
             with contextlib.closing(batches):
@@ -128,16 +136,8 @@ def _encode_missing(
                     # Pictures of a video that its items do not know have no place here.
                     wanted = {key for loaded in batch if isinstance(loaded, _Loaded) for key in loaded.wanted}
                     vectors = {key: vector for key, vector in made.items() if key in wanted}
-                    for modality in MODALITIES:
-                        keys = [key for key in vectors if key.modality == modality]
-                        if not keys:
-                            continue
-                        rows = checked_vectors(
-                            np.stack([vectors[key] for key in keys]),
-                            dim=space.space.dim,
-                            name=f"the {modality} encoder's vectors",
-                        )
-                        writer.commit_vectors(target, modality, store.content_ids(keys), rows)
+                    with write_stage.working(len(batch)):
+                        _commit(writer, target, vectors, dim=space.space.dim)
                     done.encoded += len(vectors)
                     for loaded in batch:
                         if isinstance(loaded, _Failed):
@@ -148,6 +148,7 @@ def _encode_missing(
                     seen += len(batch)
                     if progress is not None:
                         progress(kind, seen, len(missing))
+        counted.end()
     given_up = {id_ for kind in ITEM_KINDS for id_ in _items_missing(store, target, kind)}
     # A copy elsewhere may have brought what one file could not.
     for id_ in sorted(given_up):
@@ -155,6 +156,14 @@ def _encode_missing(
         assert item is not None
         done.problems.append(Problem(path=item.path, reason=reasons.get(id_, "a copy of it could not be encoded")))
     return done, given_up
+
+
+def _commit(writer: Writer, target: int, vectors: Mapping[ContentKey, Vectors], *, dim: int) -> None:
+    for modality in MODALITIES:
+        if keys := [key for key in vectors if key.modality == modality]:
+            rows = np.stack([vectors[key] for key in keys])
+            checked = checked_vectors(rows, dim=dim, name=f"the {modality} encoder's vectors")
+            writer.commit_vectors(target, modality, writer.store.content_ids(keys), checked)
 
 
 @dataclass(frozen=True, slots=True)

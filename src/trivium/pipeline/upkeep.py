@@ -6,14 +6,18 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivium.pipeline.cli import EXIT_FAILED
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.options import device_of, filter_of, wish_of
 from trivium.pipeline.page import printable
+from trivium.pipeline.records import ItemKind
 from trivium.pipeline.terminal import announce, index_bars, progress_bars
 from trivium.pipeline.verification import verify as verify_folder
+
+if TYPE_CHECKING:
+    from trivium.encoders.engine import Stats
 
 PROBLEMS_SHOWN = 50  # in the terminal; --json has all of them
 
@@ -103,15 +107,17 @@ def import_(options: argparse.Namespace) -> int:
 
 def migrate(options: argparse.Namespace) -> int:
     """Move to another space."""
+    stats: dict[ItemKind, Stats] = {}
     with (
         Collection.open(options.collection, device=device_of(options), announce=announce) as collection,
-        progress_bars() as show,
+        progress_bars(stats) as show,
     ):
         done = collection.migrate(
             options.space,
             drop_missing=options.drop_missing,
             progress=show,
             index_progress=index_bars(show),
+            stats=stats,
         )
     told: dict[str, Any] = asdict(done)
     if options.json:

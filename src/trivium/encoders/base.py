@@ -72,11 +72,13 @@ class Passage(NamedTuple):
     prepared: Prepared
 
 
-class Backbone(Protocol):
-    """A frozen pretrained network for one modality. What has a body here is for those that can do more to override."""
+class Preparing(Protocol):
+    """What backbones and encoders share: items of one modality are made ready for the network.
+
+    What has a body, here and below, is for those that can do more to override.
+    """
 
     modality: Modality  # what the items are
-    dim: int  # width of the pooled features
     # What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`).
     side: int | None = None
 
@@ -88,10 +90,6 @@ class Backbone(Protocol):
         """
         ...
 
-    def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Run the batch through the network, in passes of the best size; row i belongs to ``batch[i]``."""
-        ...
-
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items; the same as one by one, and faster where they can share work."""
         return [self.prepare(item) for item in items]
@@ -104,6 +102,16 @@ class Backbone(Protocol):
     def blocks(self, sound: Any, /) -> Iterator[Prepared]:
         """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
         raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
+
+
+class Backbone(Preparing, Protocol):
+    """A frozen pretrained network for one modality."""
+
+    dim: int  # width of the pooled features
+
+    def features(self, batch: Sequence[Prepared], /) -> Features:
+        """Run the batch through the network, in passes of the best size; row i belongs to ``batch[i]``."""
+        ...
 
     def block_features(self, batch: Sequence[Prepared], /) -> Features:
         """Return one row for each block of all sounds, in order."""
@@ -115,33 +123,14 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
-class Encoder(Protocol):
-    """One modality's way into a space. What has a body here is for encoders that can do more to override."""
+class Encoder(Preparing, Protocol):
+    """One modality's way into a space."""
 
-    modality: Modality  # what the items are
     space: Space  # where the vectors lie
-    side: int | None = None  # what pictures are brought to, in pixels; see `Backbone`
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Decode one item on the CPU; see `Backbone.prepare`."""
-        ...
 
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d), in order."""
         ...
-
-    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
-        """Prepare many items; the same as one by one, and faster where they can share work."""
-        return [self.prepare(item) for item in items]
-
-    def passages(self, text: str, /) -> Sequence[Passage]:
-        """Cut a text that is longer than one vector sees into passages; none if it is not."""
-        del text
-        return ()
-
-    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
-        raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
 
     def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
         """Return the vector of a whole sound and one for each window (start, stop), shape (1 + windows, d)."""

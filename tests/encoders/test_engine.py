@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium.encoders import engine
+from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import BATCHES_AHEAD, StageStats, Stats
 
 
@@ -168,6 +169,64 @@ def test_busy_share_counts_all_workers() -> None:
     assert stage.busy_share(1.0) == 0.5
     assert stage.busy_share(0.1) == 1.0
     assert StageStats("x", 1).busy_share(0.0) == 0.0
+
+
+def work(seconds: float) -> None:
+    """Use a core for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_processor_shares() -> None:
+    """A stage's own threads and its helpers; what other threads do is encoding."""
+    helped = [5.0]
+    stats = Stats(helpers={"decode": lambda: helped[0]})
+    with stats.stage("prepare", workers=2).working():
+        work(0.03)
+    with stats.stage("decode", workers=2).working():
+        work(0.01)
+        with stats.stage("decode").paused():
+            work(0.02)  # nobody's own: it is the rest
+    helped[0] = 5.1
+    network = threading.Thread(target=work, args=(0.06,))
+    network.start()
+    network.join()
+    stats.end()
+    helped[0] = 9.0
+    shares = stats.processor_shares()
+    cores = stats.seconds * usable_cores()
+    assert list(shares) == ["decode", "encode", "prepare"]
+    expected = {"decode": 0.11 / cores, "encode": 0.08 / cores, "prepare": 0.03 / cores}
+    assert shares == pytest.approx(expected, abs=0.02 / cores)
+
+
+def test_a_processor_is_full_when_its_cores_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = Stats()
+    work(0.05)
+    monkeypatch.setattr(engine, "usable_cores", lambda: 1)
+    stats.end()
+    stats._ended = stats._started + 0.052  # on a machine that does nothing else
+    assert stats.fills_processor()
+    monkeypatch.setattr(engine, "usable_cores", lambda: 2)
+    assert not stats.fills_processor()
+
+
+def test_where_the_system_does_not_tell() -> None:
+    stats = Stats(helpers={"decode": lambda: None})
+    assert stats.processor_shares() == {}
+    assert not stats.fills_processor()
+
+
+def test_what_is_paused_is_no_work() -> None:
+    stage = StageStats("decode", workers=1)
+    with stage.working():
+        with stage.paused():
+            time.sleep(0.02)
+            assert stage.busy_share(1.0) == 0.0
+        assert stage.busy_share(1.0) == 0.0  # not below
+    assert 0 < stage.busy_seconds < 0.02
+    assert stage.items == 1
 
 
 def test_nothing_to_do() -> None:

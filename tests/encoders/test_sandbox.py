@@ -804,3 +804,30 @@ def test_the_stand_in_speaks_the_protocol() -> None:
         with ours.makefile("rb") as reader:
             assert reader.read() == b'\x0f\0\0\0{"ready": true}\x0b\0\0\0{"size": 3}abc'
         assert process.wait() == 0
+
+
+@needs_proc
+def test_the_processor_time_of_workers_that_run_and_of_those_that_ended() -> None:
+    """Each takes some tenths of a second to start."""
+    with DecodeSandbox(1) as box:
+        assert box.cpu_seconds() == 0
+        box.decode("image", picture("PNG"))
+        first = box.cpu_seconds()
+        assert first is not None
+        assert first > 0.02
+        os.kill(box.pids[0], signal.SIGKILL)
+        box.decode("image", picture("PNG"))
+        second = box.cpu_seconds()
+        assert second is not None
+        assert second > first + 0.02
+    ended = box.cpu_seconds()
+    assert ended is not None
+    assert ended >= second
+
+
+def test_where_the_system_tells_no_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "cpu_seconds_of", lambda _: None)
+    with DecodeSandbox(1) as box:
+        assert box.cpu_seconds() is None
+        box.decode("image", picture("PNG"))
+    assert box.cpu_seconds() is None

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from trivium.encoders.audio_decoding import decode_audio
 from trivium.encoders.base import Encoder, Prepared, Space, Vectors, unit_rows
-from trivium.encoders.engine import StageStats, Stats
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
 from trivium.encoders.image_decoding import decode_image
 from trivium.pipeline import bench as bench_module
 from trivium.pipeline import bench_media
@@ -254,7 +255,7 @@ def test_one_object_and_nothing_written(folder: Path, media: Path, stub, capsys)
     assert set(told["modalities"]) == {"text", "image", "audio"}
     picture = told["modalities"]["image"]
     assert [stage["name"] for stage in picture["stages"]] == ["read", "decode", "prepare", "encode"]
-    assert picture["limited_by"] in ("read", "decode", "prepare", "encode")
+    assert picture["limited_by"] in ("read", "decode", "prepare", "encode", "processor")
     assert picture["files"] == 3
     assert picture["share_of_floor"] == pytest.approx(
         picture["files_per_second"] / picture["floor_files_per_second"], rel=0.01
@@ -291,7 +292,9 @@ def test_media_that_are_not_there(stub, capsys) -> None:
 
 
 def made_report() -> Report:
-    stats = Stats()
+    stats = Stats(helpers={"decode": lambda: 0.0})
+    stats._used_before = {THIS_PROCESS: 0.0, "decode": 0.0}
+    stats._used_at_end = {THIS_PROCESS: 5.5 * usable_cores(), "decode": 2.0 * usable_cores()}
     stats.stages += [
         StageStats("encode", 1, items=600, busy_seconds=9.0),
         StageStats("decode", 2, items=600, busy_seconds=5.0),
@@ -329,9 +332,9 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
     assert ["image", "60", "80/s", "75%", "encode", "40/s", "80/s", "in", "2"] in rows
-    assert ["image", "decode", "2", "25%", "240/s"] in rows
-    assert ["image", "encode", "1", "90%", "66.7/s"] in rows
-    assert ["image", "other", "1", "0%"] in rows
+    assert ["image", "decode", "2", "25%", "20%", "240/s"] in rows
+    assert ["image", "encode", "1", "90%", "55%", "66.7/s"] in rows
+    assert ["image", "other", "1", "0%", "0%"] in rows
     assert ["image", "0.99000", "0.95000", "too", "few", "of", "2", "1.90x"] in rows
     assert "peak memory 700 MiB, and 50 in each process that decodes" in out
     assert "image: 1 files left out, the first c\\n: no picture" in out
@@ -339,6 +342,16 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "image: the rest of the cores' time went to decoding" in out
     assert "other programs were at work (load 99.0)" in out
     assert "…" not in out
+
+
+def test_a_processor_that_is_fully_used_is_the_limit() -> None:
+    report = made_report()
+    measured = report.measured["image"]
+    assert as_json(report)["modalities"]["image"]["limited_by"] == "encode"
+    measured.stats._used_at_end = {THIS_PROCESS: 7.2 * usable_cores(), "decode": 2.0 * usable_cores()}
+    told = as_json(report)["modalities"]["image"]
+    assert told["limited_by"] == "processor"
+    assert [stage["processor_share"] for stage in told["stages"]] == [0.2, 0.72, 0.0]
 
 
 def test_report_as_json() -> None:

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from trivium.encoders.engine import StageStats, Stats
+from trivium.encoders import engine
+from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import terminal as terminal_module
 from trivium.pipeline.cli import main
@@ -15,10 +16,12 @@ from trivium.pipeline.records import ItemKind
 from trivium.pipeline.terminal import limit_of, print_stats, progress_bars
 
 
-def stats_of(*stages: StageStats, seconds: float = 10.0) -> Stats:
-    """Stats of a run that took so long."""
-    stats = Stats()
+def stats_of(*stages: StageStats, seconds: float = 10.0, used: float = 0.0, decoding: float = 0.0) -> Stats:
+    """Stats of a run that took so long, and so much of the processor's time."""
+    stats = Stats(helpers={"decode": lambda: 0.0})
     stats.stages += stages
+    stats._used_before = {THIS_PROCESS: 0.0, "decode": 0.0}
+    stats._used_at_end = {THIS_PROCESS: used, "decode": decoding}
     stats._ended = stats._started + seconds
     return stats
 
@@ -45,12 +48,45 @@ def test_no_stage_limits_nothing() -> None:
 def test_table_of_stages(capsys: pytest.CaptureFixture[str]) -> None:
     print_stats({"image": stats_of(DECODING, ENCODING, WRITING)})
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["stage", "items", "items/s", "workers", "busy"]
+    assert head.split() == ["stage", "items", "items/s", "workers", "busy", "cpu"]
     assert [row.split() for row in rows] == [
-        ["image", "decode", "100", "10.0", "2", "60%"],
-        ["image", "encode", "96", "9.6", "1", "93%", "<-", "limits"],
-        ["image", "write", "96", "9.6", "1", "5%"],
+        ["image", "decode", "100", "10.0", "2", "60%", "0%"],
+        ["image", "encode", "96", "9.6", "1", "93%", "0%", "<-", "limits"],
+        ["image", "write", "96", "9.6", "1", "5%", "0%"],
     ]
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "usable_cores", lambda: 2)
+
+
+USE = "the processor is fully used: encode takes 62% of it, decode 35%"
+
+
+def test_a_processor_that_is_fully_used_is_the_limit(two_cores, capsys: pytest.CaptureFixture[str]) -> None:
+    """Decoding and encoding share the cores: neither's workers tell that."""
+    stats = stats_of(DECODING, ENCODING, WRITING, used=12.4, decoding=7.0)
+    assert limit_of(stats) == USE
+    print_stats({"image": stats})
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows[:3]] == [
+        ["image", "decode", "100", "10.0", "2", "60%", "35%"],
+        ["image", "encode", "96", "9.6", "1", "93%", "62%"],
+        ["image", "write", "96", "9.6", "1", "5%", "0%"],
+    ]
+    assert rows[3:] == [f"image   {USE}"]
+
+
+def test_a_processor_with_time_to_spare_is_none(two_cores) -> None:
+    assert limit_of(stats_of(DECODING, ENCODING, used=11.0, decoding=6.0)).startswith("limited by encode: 93% busy")
+
+
+def test_table_where_the_system_tells_no_processor_time(capsys: pytest.CaptureFixture[str]) -> None:
+    stats = stats_of(ENCODING)
+    stats._used_at_end = {THIS_PROCESS: 1.0, "decode": None}
+    print_stats({"image": stats})
+    assert capsys.readouterr().out.splitlines()[1].split() == "image encode 96 9.6 1 93% <- limits".split()
 
 
 class Terminal(io.StringIO):

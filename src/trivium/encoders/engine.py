@@ -9,15 +9,20 @@ are. The caller is a stage too: while it writes what it was given, the next batc
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from trivium.encoders.cores import usable_cores
+
 J = TypeVar("J")
 L = TypeVar("L")
 R = TypeVar("R")
+ENCODE = "encode"  # the stage that `run` counts
+THIS_PROCESS = ""
+FULL_SHARE = 0.9  # of all cores' time: the rest goes to waiting for each other, and to other programs
 BATCHES_AHEAD = 2  # loaded, or being loaded, beside those that are being encoded
 
 
@@ -29,37 +34,58 @@ class StageStats:
     workers: int
     items: int = 0
     busy_seconds: float = 0.0  # of all workers together
+    cpu_seconds: float = 0.0  # of the processor's time, those of its workers' own threads
     queued: int = 0  # items that wait for it now
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
     def working(self, items: int = 1) -> Iterator[None]:
         """Count the time that the block takes, and these items as done."""
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            self.add(time.perf_counter() - started, items)
+            self.add(time.perf_counter() - started, items, cpu_seconds=time.thread_time() - used)
 
-    def add(self, seconds: float, items: int = 1) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time that the block takes out of the work around it."""
+        started, used = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            self.add(started - time.perf_counter(), 0, cpu_seconds=used - time.thread_time())
+
+    def add(self, seconds: float, items: int = 1, *, cpu_seconds: float = 0.0) -> None:
         """Count work that was timed elsewhere."""
         with self._lock:
             self.busy_seconds += seconds
+            self.cpu_seconds += cpu_seconds
             self.items += items
 
     def busy_share(self, seconds: float) -> float:
         """Share of its workers' time that it was busy, 0 to 1, of this many seconds by the clock."""
-        return min(self.busy_seconds / max(seconds * self.workers, 1e-9), 1.0)
+        # Below 0 while a block is under way that was paused.
+        return min(max(self.busy_seconds, 0.0) / max(seconds * self.workers, 1e-9), 1.0)
 
 
 class Stats:
     """Counters of a run, for each stage; safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, helpers: Mapping[str, Callable[[], float | None]] | None = None) -> None:
+        """Begin to count.
+
+        Args:
+            helpers: By stage: what tells the processor's time, in seconds, that other processes have worked for it so
+                far; None where the system does not tell.
+        """
         self.stages: list[StageStats] = []
         self._started = time.perf_counter()
         self._ended: float | None = None
         self._lock = threading.Lock()
+        self._helpers = dict(helpers or {})
+        self._used_before = self._used_now()
+        self._used_at_end: Mapping[str, float | None] | None = None
 
     @property
     def seconds(self) -> float:
@@ -68,6 +94,7 @@ class Stats:
 
     def end(self) -> None:
         """Stop the clock."""
+        self._used_at_end = self._used_now()
         self._ended = time.perf_counter()
 
     def stage(self, name: str, *, workers: int = 1) -> StageStats:
@@ -83,6 +110,33 @@ class Stats:
         """Return the stage whose workers are busiest: more of its resource would make the run faster."""
         seconds = self.seconds
         return max(self.stages, key=lambda stage: stage.busy_share(seconds), default=None)
+
+    def processor_shares(self) -> dict[str, float]:
+        """Return what share of all cores' time each stage has used, largest first; nothing where that is not known.
+
+        Their sum is how busy the processor was with this run. What no stage's own threads have used counts for
+        `ENCODE`, whose networks have threads of their own.
+        """
+        used: dict[str, float] = {}
+        for name, now in (self._used_at_end or self._used_now()).items():
+            before = self._used_before[name]
+            if now is None or before is None:
+                return {}
+            used[name] = now - before
+        seconds = {
+            stage.name: stage.cpu_seconds + used.get(stage.name, 0.0) for stage in self.stages if stage.name != ENCODE
+        }
+        seconds[ENCODE] = max(sum(used.values()) - sum(seconds.values()), 0.0)
+        whole = max(self.seconds * usable_cores(), 1e-9)
+        return {name: seconds[name] / whole for name in sorted(seconds, key=seconds.__getitem__, reverse=True)}
+
+    def fills_processor(self) -> bool:
+        """Whether the run has kept all cores busy: then more cores would make it faster, whatever they do."""
+        return sum(self.processor_shares().values()) >= FULL_SHARE
+
+    def _used_now(self) -> dict[str, float | None]:
+        """Return the processor's time so far: of this process under its own name, and of each stage's helpers."""
+        return {THIS_PROCESS: time.process_time(), **{stage: told() for stage, told in self._helpers.items()}}
 
 
 def run(
@@ -118,7 +172,7 @@ def run(
         raise ValueError(
             f"batch_items, loaders and encoders must be at least 1, got {batch_items, loaders, len(encode)}"
         )
-    counted = (stats or Stats()).stage("encode", workers=len(encode))
+    counted = (stats or Stats()).stage(ENCODE, workers=len(encode))
     free = deque(encode)  # thread-safe; as many threads as entries, so none finds it empty
 
     def encode_batch(batch: list[L]) -> R:

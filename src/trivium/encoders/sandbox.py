@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.audio_decoding import MAX_FRAMES, MAX_STREAM_SECONDS, RATES_HZ, USUAL_RATE_HZ
 from trivium.encoders.base import DecodeError, Modality
-from trivium.encoders.cores import usable_cores
+from trivium.encoders.cores import cpu_seconds_of, usable_cores
 from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
 from trivium.encoders.image_decoding import MAX_PIXELS
 
@@ -122,8 +122,9 @@ class DecodeSandbox:
         self._limits = limits or Limits()
         self._command = list(command) if command is not None else _worker_command(self._limits.memory_bytes)
         self._slots = threading.BoundedSemaphore(count)
-        self._lock = threading.Lock()  # over the three below
+        self._lock = threading.Lock()  # over the four below
         self._running: set[_Worker] = set()
+        self._used_by_ended = 0.0  # seconds of the processor's time
         self._idle: list[_Worker] = []
         self._closed = False
         self._process = os.getpid()
@@ -134,6 +135,13 @@ class DecodeSandbox:
         """Process ids of the workers that run now."""
         with self._lock:
             return sorted(worker.pid for worker in self._running)
+
+    def cpu_seconds(self) -> float | None:
+        """Return how much of the processor's time decoding has taken; None where the system does not tell."""
+        if cpu_seconds_of(os.getpid()) is None:
+            return None
+        with self._lock:
+            return self._used_by_ended + sum(worker.cpu_seconds() for worker in self._running)
 
     @overload
     def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
@@ -290,9 +298,12 @@ class DecodeSandbox:
 
     def end(self, worker: "_Worker") -> None:
         """End a worker, whatever it does."""
+        used = worker.cpu_seconds()  # nobody knows it afterwards
         worker.end()
         with self._lock:
-            self._running.discard(worker)
+            if worker in self._running:
+                self._running.remove(worker)
+                self._used_by_ended += used
 
     def _check_open(self) -> None:
         if self._closed:
@@ -422,6 +433,12 @@ class _Worker:
                 self._link.close()
                 raise SandboxError(f"cannot start a process to decode in: {error.strerror or error}") from error
         self.pid = self._process.pid
+        self._used = 0.0
+
+    def cpu_seconds(self) -> float:
+        """Return the processor's time that it has used; of a dead one what was known before."""
+        self._used = max(self._used, cpu_seconds_of(self.pid) or 0.0)
+        return self._used
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -66,7 +66,7 @@ def print_report(report: Report) -> None:
     print(f"space {printable(report.space)} on {', '.join(report.devices)}, {report.precision}")
     tables = {
         "All stages together, and the network alone on inputs that are ready": _speeds(report),
-        "How busy each stage was, and what it could do at 100 %": _stages(report),
+        "How busy each stage was, its share of the processor, and what it could do at 100 %": _stages(report),
     }
     if any(report.accuracy.values()):
         tables[f"What {report.precision} costs and brings, beside float32"] = _accuracies(report)
@@ -92,14 +92,14 @@ def machine() -> str:
 def _speeds(report: Report) -> "Table":
     table = _table("", "files/s", "alone", "share", "limited by", "one by one", "best batch")
     for modality, measured in report.measured.items():
-        limiting, by_batch = measured.stats.limiting(), measured.floor_by_batch
+        by_batch = measured.floor_by_batch
         best = measured.best_batch
         table.add_row(
             modality,
             _number(measured.rate),
             f"{_number(measured.floor)}/s",
             f"{measured.share_of_floor:.0%}",
-            "" if limiting is None else limiting.name,
+            _limit(measured) or "",
             f"{_number(by_batch[min(by_batch)])}/s",
             f"{_number(by_batch[best])}/s in {best:,}",
         )
@@ -107,14 +107,13 @@ def _speeds(report: Report) -> "Table":
 
 
 def _stages(report: Report) -> "Table":
-    table = _table("", "stage", "workers", "busy", "could do")
+    table = _table("", "stage", "workers", "busy", "cpu", "could do")
     for modality, measured in report.measured.items():
         for row in _stages_json(measured):
+            shares = ("" if row[share] is None else f"{row[share]:.0%}" for share in ("busy_share", "processor_share"))
             could = row["could_do_per_second"]
-            busy = f"{row['busy_share']:.0%}"
-            table.add_row(
-                modality, row["name"], str(row["workers"]), busy, "" if could is None else f"{_number(could)}/s"
-            )
+            could_do = "" if could is None else f"{_number(could)}/s"
+            table.add_row(modality, row["name"], str(row["workers"]), *shares, could_do)
     return table
 
 
@@ -161,7 +160,7 @@ def _notes(report: Report) -> list[str]:
 
 
 def _measured_json(measured: Measured) -> dict[str, Any]:
-    modality, ready, limiting = measured.modality, measured.ready, measured.stats.limiting()
+    modality, ready = measured.modality, measured.ready
     return {
         "files": len(ready.files),
         "files_done": measured.files_done,
@@ -173,14 +172,14 @@ def _measured_json(measured: Measured) -> dict[str, Any]:
         "share_of_floor": round(measured.share_of_floor, 4),
         "floor_vectors_per_second_by_batch": {size: round(rate, 2) for size, rate in measured.floor_by_batch.items()},
         "stages": _stages_json(measured),
-        "limited_by": None if limiting is None else limiting.name,
+        "limited_by": _limit(measured),
         "decoding_process_peak_mib": None if measured.decoder_mib is None else round(measured.decoder_mib),
     }
 
 
 def _stages_json(measured: Measured) -> list[dict[str, Any]]:
     stages = []
-    seconds = measured.stats.seconds
+    seconds, processor = measured.stats.seconds, measured.stats.processor_shares()
     for stage in sorted(measured.stats.stages, key=_place):
         share = stage.busy_share(seconds)
         stages.append(
@@ -189,10 +188,19 @@ def _stages_json(measured: Measured) -> list[dict[str, Any]]:
                 "workers": stage.workers,
                 "items_per_second": round(stage.items / seconds, 2),
                 "busy_share": round(share, 4),
+                "processor_share": round(processor[stage.name], 4) if stage.name in processor else None,
                 "could_do_per_second": round(stage.items / seconds / share, 2) if share else None,
             }
         )
     return stages
+
+
+def _limit(measured: Measured) -> str | None:
+    """Name what limits the whole way: the processor if all of it is used, else the busiest stage."""
+    if measured.stats.fills_processor():
+        return "processor"
+    limiting = measured.stats.limiting()
+    return None if limiting is None else limiting.name
 
 
 def _place(stage: StageStats) -> int:

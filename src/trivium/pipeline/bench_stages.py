@@ -23,7 +23,7 @@ from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.bench_media import evenly
 from trivium.pipeline.ingestion import BATCH_BYTES, BATCH_FILES, MAX_FILE_BYTES
-from trivium.pipeline.loading import Claims, LoadedContents, Loader
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, loading_stats
 from trivium.pipeline.spaces import JointSpace
 
 READY_SHARE, FLOOR_SHARE, WHOLE_SHARE = 0.15, 0.15, 0.5  # of a modality's time; the floor is measured twice
@@ -245,7 +245,7 @@ def _whole_way(
     seconds: float,
 ) -> tuple[int, int, Stats]:
     """Load and encode files as indexing does, until the time is over; return how many, their vectors, and the stats."""
-    stats, workers = Stats(), usable_cores()
+    stats, workers = loading_stats(sandbox), usable_cores()
     until = time.perf_counter() + seconds
     batches = engine.run(
         _until(files, until),

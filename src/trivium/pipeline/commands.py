@@ -28,7 +28,7 @@ from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
 from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, print_stats, progress_bars
 
 if TYPE_CHECKING:
-    from trivium.encoders.engine import Stats
+    from trivium.encoders.engine import StageStats, Stats
     from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
 
@@ -273,19 +273,21 @@ def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
         "encoded": dict(summary.encoded),
         "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
         "stages": {
-            kind: [
-                {
-                    "name": stage.name,
-                    "items": stage.items,
-                    "workers": stage.workers,
-                    "busy_share": round(stage.busy_share(stats.seconds), 4),
-                }
-                for stage in stats.stages
-            ]
-            for kind, stats in summary.stats.items()
+            kind: [_stage_json(stage, stats) for stage in stats.stages] for kind, stats in summary.stats.items()
         },
         "stage_seconds": {stage: round(spent, 3) for stage, spent in summary.seconds.items()},
         "seconds": round(seconds, 3),
+    }
+
+
+def _stage_json(stage: "StageStats", stats: "Stats") -> dict[str, Any]:
+    share = stats.processor_shares().get(stage.name)
+    return {
+        "name": stage.name,
+        "items": stage.items,
+        "workers": stage.workers,
+        "busy_share": round(stage.busy_share(stats.seconds), 4),
+        "processor_share": None if share is None else round(share, 4),
     }
 
 

@@ -19,7 +19,7 @@ from trivium.encoders.sandbox import DecodeSandbox
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.indexes import Wish
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats
 from trivium.pipeline.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
 from trivium.pipeline.metadata import Metadata, MetadataError, MetadataTable, merged, read_sidecar
 from trivium.pipeline.records import (
@@ -266,7 +266,7 @@ class _Ingestion:
             return
         if not files:
             return
-        stats = self._summary.stats[kind] = Stats()
+        stats = self._summary.stats[kind] = loading_stats(self._sandbox)
         workers = usable_cores()
         writing = stats.stage("write")
         done = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.engine import Stats, one_ahead
@@ -62,6 +63,11 @@ class Claims:
             return True
 
 
+def loading_stats(sandbox: DecodeSandbox) -> Stats:
+    """Return counters for a `Loader` and what encodes for it, which know what the sandbox's processes use."""
+    return Stats(helpers={"decode": sandbox.cpu_seconds})
+
+
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
@@ -113,19 +119,18 @@ class Loader:
         expected_sha256: bytes | None,
     ) -> LoadedContents:
         with self._reading.working():
-            data = file.read() if file.size <= MAX_HELD_BYTES or kind not in ("audio", "video") else None
-            sha256 = file.sha256() if data is None else content_key("text", data).sha256
-        if expected_sha256 is not None and sha256 != expected_sha256:
+            is_held = file.size <= MAX_HELD_BYTES or kind not in ("audio", "video")
+            data = file.read() if is_held else None
+            source = _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
+        if expected_sha256 is not None and source.sha256 != expected_sha256:
             raise DecodeError("the file has changed since it was indexed: index it again first")
         if kind == "text":
-            assert data is not None
-            return self._text(data, sha256, parts)
+            return self._text(source, parts)
         if kind == "image":
-            assert data is not None
-            return self._image(data, sha256)
+            return self._image(source)
         if kind == "video":
-            return self._video(data, file, sha256, windows, parts)
-        return self._sound(data, file, sha256, windows, parts)
+            return self._video(source, windows, parts)
+        return self._sound(source, windows, parts)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
         """Add the vector of a caption."""
@@ -134,14 +139,14 @@ class Loader:
         if self._claims.claim(key):
             loaded.prepared[key] = self._space.encoder("text").prepare(caption)
 
-    def _text(self, data: bytes, sha256: bytes, parts: Sequence[Part] | None) -> LoadedContents:
+    def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("text")
         with self._decoding.working():
-            text = decode_text(data)
+            text = decode_text(source.whole())
         loaded = LoadedContents(first_line=first_line(text))
         with self._preparing.working():
-            own = _add(loaded, "text", Part("content"), sha256)
-            if self._claims.claim(own):
+            own, is_new = self._own(loaded, "text", source)
+            if is_new:
                 loaded.prepared[own] = encoder.prepare(text)
             if parts is None:
                 passages = {Part("passage", p.start, p.stop): p.prepared for p in encoder.passages(text)}
@@ -149,67 +154,54 @@ class Loader:
                 known = [part for part in parts if part.kind == "passage"]
                 passages = {part: encoder.prepare(text[int(part.start or 0) : int(part.stop or 0)]) for part in known}
             for part, prepared in passages.items():
-                key = _add(loaded, "text", part, sha256)
+                key = _add(loaded, "text", part, source.sha256)
                 if self._claims.claim(key):
                     loaded.prepared[key] = prepared
         return loaded
 
-    def _image(self, data: bytes, sha256: bytes) -> LoadedContents:
+    def _image(self, source: "_Source") -> LoadedContents:
         encoder = self._space.encoder("image")
         loaded = LoadedContents()
-        key = _add(loaded, "image", Part("content"), sha256)
-        if self._claims.claim(key):
+        own, is_new = self._own(loaded, "image", source)
+        if is_new:
             with self._decoding.working():
-                pixels = self._sandbox.decode("image", data, side=encoder.side)
+                pixels = self._sandbox.decode("image", source.whole(), side=encoder.side)
             with self._preparing.working():
-                loaded.prepared[key] = encoder.prepare(pixels)
+                loaded.prepared[own] = encoder.prepare(pixels)
         return loaded
 
-    def _sound(
-        self,
-        data: bytes | None,
-        file: OpenedFile,
-        sha256: bytes,
-        windows: float | None,
-        parts: Sequence[Part] | None,
-    ) -> LoadedContents:
+    def _sound(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("audio")
         loaded = LoadedContents()
-        own = _add(loaded, "audio", Part("content"), sha256)
-        is_new = self._claims.claim(own)
+        own, is_new = self._own(loaded, "audio", source)
         if windows is None and not parts and not is_new:
             return loaded
         with self._decoding.working():
-            sound = self._sandbox.sound(file.descriptor if data is None else data)
+            sound = self._sandbox.sound(source.data_or_descriptor)
         spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
-        if not spans and not isinstance(sound, SoundStream):
-            if is_new:
-                with self._preparing.working():
-                    loaded.prepared[own] = encoder.prepare(sound)
-            return loaded
-        windows_keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
-        keys = [own if is_new else None, *(key if self._claims.claim(key) else None for key in windows_keys)]
-        with self._preparing.working():
-            _take_sound(loaded, encoder, sound, file, spans, keys)
+        self._preparing.add(0.0)
+        if spans or isinstance(sound, SoundStream):
+            self._take_sound(loaded, source, sound, spans, whole=own if is_new else None)
+        elif is_new:
+            with self._preparing.working(0):
+                loaded.prepared[own] = encoder.prepare(sound)
         return loaded
 
-    def _video(
-        self,
-        data: bytes | None,
-        file: OpenedFile,
-        sha256: bytes,
-        windows: float | None,
-        parts: Sequence[Part] | None,
-    ) -> LoadedContents:
+    def _video(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
         """Load a video: its pictures, the mean of their vectors as its own, and windows of its sound track."""
         encoder = self._space.encoder("image")
         loaded = LoadedContents()
-        own = _add(loaded, "image", Part("content"), sha256)
-        is_new = self._claims.claim(own)
+        own, is_new = self._own(loaded, "image", source)
+
+        def prepare(pixels: NDArray[np.uint8]) -> Prepared:
+            with self._decoding.paused(), self._preparing.working(0):
+                return encoder.prepare(pixels)
+
         with self._decoding.working():
-            video = self._sandbox.video(file.descriptor if data is None else data, encoder.prepare, side=encoder.side)
+            video = self._sandbox.video(source.data_or_descriptor, prepare, side=encoder.side)
+        self._preparing.add(0.0)  # one file, however many pictures
         for seconds, prepared in video.frames:
-            key = _add(loaded, "image", Part("frame", round(seconds, 3)), sha256)
+            key = _add(loaded, "image", Part("frame", round(seconds, 3)), source.sha256)
             # Only together with its own vector: a copy that is loaded meanwhile makes none of them.
             if is_new and self._claims.claim(key):
                 loaded.prepared[key] = prepared
@@ -220,32 +212,57 @@ class Loader:
             spans = _windows(seconds, windows or VIDEO_WINDOW_SECONDS) or [(0.0, round(seconds, 3))]
             if parts is not None:
                 spans = _spans(parts)
-            keys = [_add(loaded, "audio", Part("window", *span), sha256) for span in spans]
-            wanted = [None, *(key if self._claims.claim(key) else None for key in keys)]
-            with self._preparing.working():
-                _take_sound(loaded, self._space.encoder("audio"), video.sound, file, spans, wanted)
+            self._take_sound(loaded, source, video.sound, spans, whole=None)
         elif isinstance(video.sound, SoundStream):
             video.sound.close()
         return loaded
 
+    def _own(self, loaded: LoadedContents, modality: Modality, source: "_Source") -> tuple[ContentKey, bool]:
+        """Give a file a vector of its own; return also whether that has to be made."""
+        own = _add(loaded, modality, Part("content"), source.sha256)
+        return own, self._claims.claim(own)
 
-def _take_sound(
-    loaded: LoadedContents,
-    encoder: Encoder,
-    sound: Sound | SoundStream,
-    file: OpenedFile,
-    windows: Sequence[tuple[float, float]],
-    keys: Sequence[ContentKey | None],
-) -> None:
-    """Have the vectors of a sound and its windows made, as far as they are wanted."""
-    if not any(keys):
-        if isinstance(sound, SoundStream):
-            sound.close()
-    elif isinstance(sound, SoundStream):
-        loaded.sounds.append(WindowedSound(_streamed(encoder, sound, file), windows, keys))
-        loaded.reads_on = True
-    else:
-        loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), windows, keys))
+    def _take_sound(
+        self,
+        loaded: LoadedContents,
+        source: "_Source",
+        sound: Sound | SoundStream,
+        windows: Sequence[tuple[float, float]],
+        *,
+        whole: ContentKey | None,
+    ) -> None:
+        """Have the vectors of a sound and its windows made, as far as they are wanted."""
+        encoder = self._space.encoder("audio")
+        window_keys = [_add(loaded, "audio", Part("window", *span), source.sha256) for span in windows]
+        keys = [whole, *(key if self._claims.claim(key) else None for key in window_keys)]
+        if not any(keys):
+            if isinstance(sound, SoundStream):
+                sound.close()
+        elif isinstance(sound, SoundStream):  # prepared as it is encoded
+            loaded.sounds.append(WindowedSound(_streamed(encoder, sound, source.file), windows, keys))
+            loaded.reads_on = True
+        else:
+            with self._preparing.working(0):
+                loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), windows, keys))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file that was read, or only hashed because it is large."""
+
+    file: OpenedFile
+    data: bytes | None
+    sha256: bytes
+
+    @property
+    def data_or_descriptor(self) -> bytes | int:
+        """What a decoder takes."""
+        return self.file.descriptor if self.data is None else self.data
+
+    def whole(self) -> bytes:
+        """Return the bytes of a kind of file that is always read."""
+        assert self.data is not None
+        return self.data
 
 
 def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:

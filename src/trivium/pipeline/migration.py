@@ -15,7 +15,7 @@ from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline.indexing import Indexer, IndexProgress
 from trivium.pipeline.ingestion import BATCH_FILES, MAX_FILE_BYTES, Progress, example_queries
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, parts_of
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats, parts_of
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.scanning import Problem
 from trivium.pipeline.space_config import SpaceError
@@ -118,7 +118,7 @@ def _encode_missing(
         missing = _items_missing(store, target, kind)
         if not missing:
             continue
-        counted = stats[kind] = Stats()
+        counted = stats[kind] = loading_stats(sandbox)
         write_stage = counted.stage("write")
         with contextlib.closing(store.lookup(space=target)) as known:
             loader = Loader(space, sandbox, Claims(known), stats=counted, workers=workers)

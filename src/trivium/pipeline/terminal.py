@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
     from trivium.pipeline.retrieval import Hit
 
+TOLD_SHARE = 0.01  # of the processor's time
 Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 
@@ -69,10 +70,12 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
 
 
 def limit_of(stats: "Stats") -> str:
-    """Say which stage limits a run, how busy its workers are, and how many items wait for it."""
+    """Say what limits a run: the processor and what uses it, or the busiest stage and how many items wait for it."""
     stage = stats.limiting()
     if stage is None:
         return ""
+    if use := _processor_use(stats):
+        return use
     return f"limited by {stage.name}: {stage.busy_share(stats.seconds):.0%} busy, queue {stage.queued:,}"
 
 
@@ -110,22 +113,34 @@ def print_hits(hits: "list[Hit]") -> None:
 
 
 def print_stats(stats: "Mapping[Any, Stats]") -> None:
-    """Print what each stage did for each kind of file, and which one limited it."""
-    print(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}")
+    """Print what each stage did for each kind of file, and what limited it: ``cpu`` is a share of all cores' time."""
+    print(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}{'cpu':>6}")
     for kind, of in stats.items():
-        seconds, limiting = of.seconds, of.limiting()
+        seconds, limiting, shares, use = of.seconds, of.limiting(), of.processor_shares(), _processor_use(of)
         for stage in of.stages:
-            mark = "  <- limits" if stage is limiting else ""
+            cpu = f"{shares[stage.name]:6.0%}" if shares else ""
+            mark = "  <- limits" if stage is limiting and not use else ""
             print(
                 f"{kind:8}{stage.name:10}{stage.items:9,}{stage.items / max(seconds, 1e-9):10,.1f}{stage.workers:9}"
-                f"{stage.busy_share(seconds):7.0%}{mark}"
+                f"{stage.busy_share(seconds):7.0%}{cpu}{mark}"
             )
+        if use:
+            print(f"{kind:8}{use}")
 
 
 def counted(items: Mapping[Any, int]) -> str:
     """Write counts by modality, and their sum."""
     total = sum(items.values())
     return f"{total:,}" + (f" ({', '.join(f'{count:,} {m}' for m, count in items.items())})" if items else "")
+
+
+def _processor_use(stats: "Stats") -> str:
+    """Say which stages use the processor, if together they use all of it; else nothing."""
+    if not stats.fills_processor():
+        return ""
+    (most, share), *others = stats.processor_shares().items()
+    rest = [f"{name} {other:.0%}" for name, other in others if other >= TOLD_SHARE]
+    return f"the processor is fully used: {', '.join([f'{most} takes {share:.0%} of it', *rest])}"
 
 
 def _short(path: str) -> str:

@@ -15,6 +15,7 @@ from trivium.encoders.audio_decoding import decode_audio
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.files import item_bytes
 from trivium.encoders.image_decoding import decode_image
+from trivium.pipeline.cli import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.space_config import SpaceConfig
 from trivium.pipeline.spaces import JointSpace
@@ -126,3 +127,15 @@ def collection(tmp_path: Path, media: Path, space: StubSpace) -> Collection:
     made.add(media)
     space.calls.clear()
     return made
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: its exit status, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main([*arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

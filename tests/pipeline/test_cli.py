@@ -33,41 +33,35 @@ def indexed(tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]) -> 
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = main([*arguments])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, capsys) -> None:
+def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, run) -> None:
     (media / "bad\n.jpg").write_text("text")
-    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media))
+    status, out, _ = run("index", str(tmp_path / "c"), str(media))
     assert status == 0
     assert "7 indexed (7 new, 0 changed)" in out
     assert "1 skipped" in out
     assert "bad\\n.jpg: not a picture" in out
-    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media), "--strict")
+    status, out, _ = run("index", str(tmp_path / "c"), str(media), "--strict")
     assert status == 3
     assert "0 indexed (0 new, 0 changed), 7 unchanged" in out
 
 
-def test_index_json(tmp_path: Path, media: Path, capsys) -> None:
-    status, out, _ = run(capsys, "index", str(tmp_path / "c"), str(media), "--json")
+def test_index_json(tmp_path: Path, media: Path, run) -> None:
+    status, out, _ = run("index", str(tmp_path / "c"), str(media), "--json")
     told = json.loads(out)
     assert status == 0
     assert (told["indexed"], told["unchanged"], told["removed"], told["skipped"]) == (7, 0, 0, [])
     assert told["encoded"] == {"text": 4, "image": 3, "audio": 2}
 
 
-def test_index_of_nothing(tmp_path: Path, capsys) -> None:
-    status, _, err = run(capsys, "index", str(tmp_path / "c"), str(tmp_path / "nothing"))
+def test_index_of_nothing(tmp_path: Path, run) -> None:
+    status, _, err = run("index", str(tmp_path / "c"), str(tmp_path / "nothing"))
     assert status == 1
     assert "no such file or folder" in err
     assert not (tmp_path / "c").exists()
 
 
-def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, capsys) -> None:
-    status, out, _ = run(capsys, "search", indexed, "A red sign.", "-k", "3", "--json")
+def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, run) -> None:
+    status, out, _ = run("search", indexed, "A red sign.", "-k", "3", "--json")
     told = json.loads(out)
     assert status == 0
     assert list(told) == ["query", "space", "hits"]
@@ -83,9 +77,9 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, c
     assert best == {"path": path, "modality": "image", "caption": caption, **rest}
 
 
-def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:
+def test_search_by_several_parts(indexed: str, media: Path, run) -> None:
     arguments = ["--image", str(media / "red.png"), "--audio", f"-0.5:{media / 'low.wav'}", "-crowd", "--json"]
-    _, out, _ = run(capsys, "search", indexed, "2:beach", *arguments)
+    _, out, _ = run("search", indexed, "2:beach", *arguments)
     told = [(part["modality"], part["weight"]) for part in json.loads(out)["query"]]
     assert told == [("text", 2.0), ("text", -1.0), ("image", 1.0), ("audio", -0.5)]
 
@@ -99,8 +93,8 @@ def test_search_by_several_parts(indexed: str, media: Path, capsys) -> None:
         ["--only", "image", "-k", "3", "--", "2:beach", "-crowd"],
     ],
 )
-def test_texts_and_options_in_any_order(indexed: str, capsys, arguments: list[str]) -> None:
-    status, out, _ = run(capsys, "search", indexed, "--json", *arguments)
+def test_texts_and_options_in_any_order(indexed: str, run, arguments: list[str]) -> None:
+    status, out, _ = run("search", indexed, "--json", *arguments)
     told = json.loads(out)
     assert status == 0
     assert [(part["item"], part["weight"]) for part in told["query"]] == [("beach", 2.0), ("crowd", -1.0)]
@@ -114,23 +108,23 @@ def test_texts_and_options_in_any_order(indexed: str, capsys, arguments: list[st
         ("cuda:99", "the device 'cuda:99' cannot be used here: there is no driver of a GPU"),
     ],
 )
-def test_device_that_is_not_there(indexed: str, capsys, monkeypatch, device: str, told: str) -> None:
+def test_device_that_is_not_there(indexed: str, run, monkeypatch, device: str, told: str) -> None:
     monkeypatch.setattr(devices, "_may_have_cuda", lambda: False)
-    status, out, err = run(capsys, "search", indexed, "x", "--device", device)
+    status, out, err = run("search", indexed, "x", "--device", device)
     assert (status, out, err) == (2, "", f"trivium: {told}\n")
 
 
-def test_search_only_and_table(indexed: str, capsys) -> None:
-    status, out, _ = run(capsys, "search", indexed, "x", "--only", "audio", "-k", "50")
+def test_search_only_and_table(indexed: str, run) -> None:
+    status, out, _ = run("search", indexed, "x", "--only", "audio", "-k", "50")
     lines = out.splitlines()
     assert status == 0
     assert len(lines) == 2
     assert all(line.split("\t")[1] == "audio" for line in lines)
 
 
-def test_search_writes_a_page(indexed: str, tmp_path: Path, capsys) -> None:
+def test_search_writes_a_page(indexed: str, tmp_path: Path, run) -> None:
     page = tmp_path / "out.html"
-    status, out, err = run(capsys, "search", indexed, "x", "--html", str(page), "--json")
+    status, out, err = run("search", indexed, "x", "--html", str(page), "--json")
     assert status == 0
     json.loads(out)
     assert "red.png" in page.read_text()
@@ -147,8 +141,8 @@ def test_search_writes_a_page(indexed: str, tmp_path: Path, capsys) -> None:
         (["x", "-x"], "cancel out"),
     ],
 )
-def test_queries_that_cannot_be_answered(indexed: str, capsys, arguments: list[str], message: str) -> None:
-    status, out, err = run(capsys, "search", indexed, *arguments)
+def test_queries_that_cannot_be_answered(indexed: str, run, arguments: list[str], message: str) -> None:
+    status, out, err = run("search", indexed, *arguments)
     assert (status, out) == (2, "")
     assert message in err
 
@@ -161,49 +155,49 @@ def test_wrong_usage(indexed: str, capsys, arguments: list[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_k_above_the_size(indexed: str, capsys) -> None:
-    _, out, _ = run(capsys, "search", indexed, "x", "-k", "1000000", "--json")
+def test_k_above_the_size(indexed: str, run) -> None:
+    _, out, _ = run("search", indexed, "x", "-k", "1000000", "--json")
     assert len(json.loads(out)["hits"]) == 7
 
 
 @pytest.mark.parametrize("command", [["search", "C", "x"], ["info", "C"], ["remove", "C", "x"]])
-def test_missing_collection(tmp_path: Path, capsys, command: list[str]) -> None:
-    status, out, err = run(capsys, *(str(tmp_path / "gone") if word == "C" else word for word in command))
+def test_missing_collection(tmp_path: Path, run, command: list[str]) -> None:
+    status, out, err = run(*(str(tmp_path / "gone") if word == "C" else word for word in command))
     assert (status, out) == (1, "")
     assert "no collection at" in err
 
 
-def test_locked_collection(indexed: str, media: Path, capsys) -> None:
+def test_locked_collection(indexed: str, media: Path, run) -> None:
     with writing(Store(Path(indexed))):
-        status, _, err = run(capsys, "index", indexed, str(media))
+        status, _, err = run("index", indexed, str(media))
     assert status == 75
     assert f"pid {os.getpid()}" in err
 
 
-def test_info(indexed: str, capsys) -> None:
-    _, out, _ = run(capsys, "info", indexed, "--json")
+def test_info(indexed: str, run) -> None:
+    _, out, _ = run("info", indexed, "--json")
     told = json.loads(out)
     assert told["items"] == {"audio": 2, "image": 3, "text": 2}
     assert told["space"] == {"name": "stub", "dim": 16, "revision": "1"}
-    _, out, _ = run(capsys, "info", indexed)
+    _, out, _ = run("info", indexed)
     assert "7 (2 audio, 3 image, 2 text)" in out
 
 
-def test_remove(indexed: str, media: Path, capsys) -> None:
-    status, out, _ = run(capsys, "remove", indexed, str(media / "deep"), str(media / "red.png"))
+def test_remove(indexed: str, media: Path, run) -> None:
+    status, out, _ = run("remove", indexed, str(media / "deep"), str(media / "red.png"))
     assert status == 0
     assert "forgot 3 items" in out
     assert (media / "red.png").exists()
 
 
-def test_spaces_lists_the_default(capsys) -> None:
-    status, out, _ = run(capsys, "spaces", "--json")
+def test_spaces_lists_the_default(run) -> None:
+    status, out, _ = run("spaces", "--json")
     (space, *_) = json.loads(out)["spaces"]
     assert status == 0
     assert (space["name"], space["dim"], space["default"]) == ("trivium-labels", 384, True)
 
 
-def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, capsys, monkeypatch) -> None:
+def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, run, monkeypatch) -> None:
     for error, status, words in [
         (KeyboardInterrupt(), 130, "what was done is kept"),
         (WeightsError("no network"), 1, "no network"),
@@ -214,7 +208,7 @@ def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, capsys, monk
             raise error
 
         monkeypatch.setattr(ingestion_module, "ingest", fail)
-        got, _, err = run(capsys, "index", str(tmp_path / "c"), str(media))
+        got, _, err = run("index", str(tmp_path / "c"), str(media))
         assert got == status
         assert words in err
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,8 @@ def indexed(tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]) -> 
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = main([*arguments])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
-    status, out, err = run(capsys, "search", *arguments, "--json")
+def found(run: Callable[..., tuple[int, str, str]], *arguments: str) -> set[str]:
+    status, out, err = run("search", *arguments, "--json")
     assert status == 0, err
     return {os.path.basename(hit["path"]) for hit in json.loads(out)["hits"]}
 
@@ -51,49 +46,49 @@ def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
         (["--path=deep/*", "--where", "has year"], {"high.ogg"}),
     ],
 )
-def test_filters(indexed: str, capsys, options: list[str], expected: set[str]) -> None:
-    assert found(capsys, indexed, "x", *options) == expected
-    assert found(capsys, indexed, *options, "x") == expected
+def test_filters(indexed: str, run, options: list[str], expected: set[str]) -> None:
+    assert found(run, indexed, "x", *options) == expected
+    assert found(run, indexed, *options, "x") == expected
 
 
-def test_metadata_in_hits(indexed: str, capsys) -> None:
-    _, out, _ = run(capsys, "search", indexed, "x", "--where", "year = 2022", "--json")
+def test_metadata_in_hits(indexed: str, run) -> None:
+    _, out, _ = run("search", indexed, "x", "--where", "year = 2022", "--json")
     assert [hit["metadata"] for hit in json.loads(out)["hits"]] == [{"year": 2022}]
 
 
-def test_a_key_that_no_item_has_is_told(indexed: str, capsys) -> None:
-    status, out, err = run(capsys, "search", indexed, "x", "--where", "yaer = 2022")
+def test_a_key_that_no_item_has_is_told(indexed: str, run) -> None:
+    status, out, err = run("search", indexed, "x", "--where", "yaer = 2022")
     assert (status, out) == (0, "no hits: the collection has no such items\n")
     assert "no item has metadata 'yaer'" in err
-    _, _, err = run(capsys, "search", indexed, "x", "--where", "year = 1900")
+    _, _, err = run("search", indexed, "x", "--where", "year = 1900")
     assert "no item has" not in err
 
 
-def test_expressions_that_cannot_be_understood(indexed: str, capsys) -> None:
-    status, out, err = run(capsys, "search", indexed, "x", "--where", "year >")
+def test_expressions_that_cannot_be_understood(indexed: str, run) -> None:
+    status, out, err = run("search", indexed, "x", "--where", "year >")
     assert (status, out) == (2, "")
     assert "year >" in err
 
 
-def test_a_table_that_is_missing(indexed: str, media: Path, capsys) -> None:
-    status, _, err = run(capsys, "index", indexed, str(media), "--metadata", "gone.csv")
+def test_a_table_that_is_missing(indexed: str, media: Path, run) -> None:
+    status, _, err = run("index", indexed, str(media), "--metadata", "gone.csv")
     assert status == 1
     assert "gone.csv cannot be read" in err
 
 
-def test_index_wishes(indexed: str, media: Path, capsys) -> None:
+def test_index_wishes(indexed: str, media: Path, run) -> None:
     options = ["--index", "sq8", "--recall", "0.9", "--memory", "2GB", "--latency", "5"]
-    status, out, _ = run(capsys, "index", indexed, str(media), *options)
+    status, out, _ = run("index", indexed, str(media), *options)
     assert status == 0
     assert "index of image: sq8: asked for" in out
-    told = json.loads(run(capsys, "info", indexed, "--json")[1])
+    told = json.loads(run("info", indexed, "--json")[1])
     assert told["wish"] == {"kind": "sq8", "recall": 0.9, "memory_bytes": 2 * 10**9, "latency_ms": 5.0}
     assert {file["kind"] for file in told["indexes"].values()} == {"sq8"}
-    _, out, _ = run(capsys, "info", indexed)
+    _, out, _ = run("info", indexed)
     assert "index       image: sq8, 3 vectors" in out
     assert "recall@10 " in out
     assert "sq8: asked for" in out
-    assert found(capsys, indexed, "x") == found(capsys, indexed, "x", "--where", "name contains .")
+    assert found(run, indexed, "x") == found(run, indexed, "x", "--where", "name contains .")
 
 
 @pytest.mark.parametrize(
@@ -104,8 +99,8 @@ def test_index_wishes(indexed: str, media: Path, capsys) -> None:
         (["--latency", "0"], "latency_ms must be above 0, got 0"),
     ],
 )
-def test_wishes_out_of_range(indexed: str, capsys, options: list[str], message: str) -> None:
-    status, _, err = run(capsys, "rebuild", indexed, *options)
+def test_wishes_out_of_range(indexed: str, run, options: list[str], message: str) -> None:
+    status, _, err = run("rebuild", indexed, *options)
     assert status == 2
     assert message in err
 
@@ -117,62 +112,74 @@ def test_memory_that_is_no_size(indexed: str, capsys) -> None:
     assert "'much' is no size" in capsys.readouterr().err
 
 
-def test_verify(indexed: str, capsys) -> None:
-    status, out, _ = run(capsys, "verify", indexed, "--read-data", "--media")
+def test_verify(indexed: str, run) -> None:
+    status, out, _ = run("verify", indexed, "--read-data", "--media")
     assert status == 0
     assert "is sound" in out
     shard = next((Path(indexed) / "vectors").iterdir())
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    assert run(capsys, "verify", indexed)[0] == 0  # sizes are right
-    status, out, _ = run(capsys, "verify", indexed, "--read-data")
+    assert run("verify", indexed)[0] == 0  # sizes are right
+    status, out, _ = run("verify", indexed, "--read-data")
     assert status == 1
     assert f"damage: {shard}" in out
-    status, out, _ = run(capsys, "verify", indexed, "--read-data", "--json")
+    status, out, _ = run("verify", indexed, "--read-data", "--json")
     told = json.loads(out)
     assert (status, told["sound"]) == (1, False)
     assert [finding["path"] for finding in told["findings"] if finding["is_damage"]] == [str(shard)]
 
 
-def test_rebuild(indexed: str, capsys) -> None:
-    _, out, _ = run(capsys, "rebuild", indexed)
+def test_rebuild(indexed: str, run) -> None:
+    _, out, _ = run("rebuild", indexed)
     assert "needs no index files" in out
-    _, out, _ = run(capsys, "rebuild", indexed, "--index", "hnsw")
+    _, out, _ = run("rebuild", indexed, "--index", "hnsw")
     assert "image: 3 vectors; hnsw: asked for" in out
 
 
-def test_compact(indexed: str, media: Path, capsys) -> None:
-    run(capsys, "remove", indexed, str(media / "deep"))
-    status, out, _ = run(capsys, "compact", indexed)
+def test_compact(indexed: str, media: Path, run) -> None:
+    run("remove", indexed, str(media / "deep"))
+    status, out, _ = run("compact", indexed)
     assert status == 0
     assert out.startswith("3 vectors deleted; ")
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.npy"])
-def test_export_and_import(indexed: str, tmp_path: Path, capsys, name: str) -> None:
+def test_export_and_import(indexed: str, tmp_path: Path, run, name: str) -> None:
     file, copy = str(tmp_path / name), str(tmp_path / "copy")
-    status, out, _ = run(capsys, "export", indexed, file, "--where", "has year")
+    status, out, _ = run("export", indexed, file, "--where", "has year")
     assert (status, out) == (0, f"5 vectors written to {file}\n")  # three items, two captions
-    assert run(capsys, "export", indexed, file)[0] == 1
-    assert run(capsys, "export", indexed, file, "--overwrite")[1] == f"9 vectors written to {file}\n"
-    status, out, _ = run(capsys, "import", copy, file)
+    assert run("export", indexed, file)[0] == 1
+    assert run("export", indexed, file, "--overwrite")[1] == f"9 vectors written to {file}\n"
+    status, out, _ = run("import", copy, file)
     assert status == 0
     assert out.startswith("9 rows read: 7 items new, 0 updated; ")
-    assert found(capsys, copy, "x", "--where", "year >= 2021") == {"high.ogg", "blue.jpg"}
-    told = json.loads(run(capsys, "import", copy, file, "--json")[1])
+    assert found(run, copy, "x", "--where", "year >= 2021") == {"high.ogg", "blue.jpg"}
+    told = json.loads(run("import", copy, file, "--json")[1])
     assert (told["rows"], told["added"], told["vectors"]) == (9, 0, 0)
 
 
-def test_migrate(indexed: str, media: Path, capsys) -> None:
+def test_migrate(indexed: str, media: Path, run) -> None:
     (media / "red.png").unlink()
-    status, out, err = run(capsys, "migrate", indexed, "--space", "other", "--device", "cpu")
+    status, out, err = run("migrate", indexed, "--space", "other", "--device", "cpu")
     assert status == 1
     assert "red.png" in out
     assert "--drop-missing" in err
-    status, out, _ = run(capsys, "migrate", indexed, "--space", "other", "--drop-missing", "--device", "cpu", "--json")
+    status, out, _ = run("migrate", indexed, "--space", "other", "--drop-missing", "--device", "cpu", "--json")
     assert (status, json.loads(out)["dropped"]) == (0, 1)
-    assert json.loads(run(capsys, "info", indexed, "--json")[1])["space"]["revision"] == "2"
+    assert json.loads(run("info", indexed, "--json")[1])["space"]["revision"] == "2"
+
+
+def test_a_migration_goes_by_device_and_precision(indexed: str, run, make_space, monkeypatch) -> None:
+    asked = []
+
+    def load(name: str, **options: object) -> object:
+        asked.append((name, options["device"], options["precision"]))
+        return make_space("2")
+
+    monkeypatch.setattr(collection_module, "load_space", load)
+    status, _, err = run("migrate", indexed, "--space", "other", "--device", "cpu-torch", "--precision", "int8")
+    assert (status, asked) == (0, [(os.path.abspath("other"), "cpu-torch", "int8")]), err
 
 
 @pytest.mark.parametrize(
@@ -185,9 +192,9 @@ def test_migrate(indexed: str, media: Path, capsys) -> None:
         ["verify", "C"],
     ],
 )
-def test_locked(indexed: str, capsys, command: list[str]) -> None:
+def test_locked(indexed: str, run, command: list[str]) -> None:
     with writing(Store(Path(indexed))):
-        status, _, err = run(capsys, *(indexed if word == "C" else word for word in command))
+        status, _, err = run(*(indexed if word == "C" else word for word in command))
     if command[0] == "import":
         assert status in (1, 75)  # the file is missing too
     else:
@@ -196,7 +203,7 @@ def test_locked(indexed: str, capsys, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["verify", "C"], ["rebuild", "C"], ["compact", "C"], ["export", "C", "x.npy"]])
-def test_missing_collection(tmp_path: Path, capsys, command: list[str]) -> None:
-    status, out, err = run(capsys, *(str(tmp_path / "gone") if word == "C" else word for word in command))
+def test_missing_collection(tmp_path: Path, run, command: list[str]) -> None:
+    status, out, err = run(*(str(tmp_path / "gone") if word == "C" else word for word in command))
     assert (status, out) == (1, "")
     assert "no collection at" in err

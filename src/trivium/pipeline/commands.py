@@ -25,14 +25,21 @@ from trivium.pipeline.query import QueryError, QueryPart, parse_part
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
-from trivium.pipeline.terminal import announce, counted, fail, index_bars, print_hits, print_stats, progress_bars
+from trivium.pipeline.terminal import (
+    announce,
+    counted,
+    fail,
+    index_bars,
+    print_hits,
+    print_problems,
+    print_stats,
+    progress_bars,
+)
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
     from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
-
-SKIPPED_SHOWN = 50  # in the terminal; --json has all of them
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,16 +61,17 @@ def run(options: argparse.Namespace) -> int:
         return fail("interrupted; what was done is kept, run again to go on", EXIT_INTERRUPTED)
 
 
+def open_collection(options: argparse.Namespace, *, space: str | None) -> Collection:
+    """Open the collection of a command that encodes, on the device and with the precision that were asked for."""
+    return Collection.open(
+        options.collection, space=space, device=device_of(options), precision=options.precision, announce=announce
+    )
+
+
 def index(options: argparse.Namespace) -> int:
     """Make a collection or bring it up to date."""
     started = time.perf_counter()
-    with Collection.open(
-        options.collection,
-        space=options.space,
-        device=device_of(options),
-        precision=options.precision,
-        announce=announce,
-    ) as collection:
+    with open_collection(options, space=options.space) as collection:
         if not any(os.path.lexists(path) for path in options.media):
             raise CollectionError(f"no such file or folder: {', '.join(map(printable, options.media))}")
         summary = index_with_progress(
@@ -87,13 +95,7 @@ def index(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Find items and show them."""
-    with Collection.open(
-        options.collection,
-        space=options.space,
-        device=device_of(options),
-        precision=options.precision,
-        announce=announce,
-    ) as collection:
+    with open_collection(options, space=options.space) as collection:
         answer(collection, options)
     return 0
 
@@ -303,10 +305,7 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
             ]
         )
     )
-    for problem in summary.skipped[:SKIPPED_SHOWN]:
-        print(f"  skipped {printable(problem.path)}: {printable(problem.reason)}")
-    if len(summary.skipped) > SKIPPED_SHOWN:
-        print(f"  and {len(summary.skipped) - SKIPPED_SHOWN:,} more (--json lists all)")
+    print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
     for file in summary.indexes:
         print(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:

@@ -15,10 +15,10 @@ import platformdirs
 
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.commands import answer
+from trivium.pipeline.commands import answer, open_collection
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.filters import FilterError
-from trivium.pipeline.options import UsageError, device_of, filter_of, positive
+from trivium.pipeline.options import UsageError, filter_of, positive
 from trivium.pipeline.page import printable
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
@@ -49,13 +49,7 @@ EXPECTED = (
 
 def shell(options: argparse.Namespace) -> int:
     """Answer queries until there are no more."""
-    with Collection.open(
-        options.collection,
-        space=options.space,
-        device=device_of(options),
-        precision=options.precision,
-        announce=announce,
-    ) as collection:
+    with open_collection(options, space=options.space) as collection:
         filter_of(options)  # refused now rather than at each line
         is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
         held = Shell(collection, options)

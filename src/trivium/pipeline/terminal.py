@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
     from trivium.pipeline.retrieval import Hit
 
+PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
 Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
@@ -126,6 +127,15 @@ def print_stats(stats: "Mapping[Any, Stats]") -> None:
             )
         if use:
             print(f"{kind:8}{use}")
+
+
+def print_problems(lines: Sequence[str], *, count: int | None = None) -> None:
+    """Print the first of some problems, and how many more there are: of ``count``, if there are more than lines."""
+    listed, count = len(lines), len(lines) if count is None else count
+    for line in lines[:PROBLEMS_SHOWN]:
+        print(f"  {line}")
+    if count > PROBLEMS_SHOWN:
+        print(f"  and {count - PROBLEMS_SHOWN:,} more (--json lists {'all' if listed == count else f'{listed:,}'})")
 
 
 def counted(items: Mapping[Any, int]) -> str:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.pipeline.cli import EXIT_FAILED
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.options import device_of, filter_of, wish_of
+from trivium.pipeline.commands import open_collection
+from trivium.pipeline.options import filter_of, wish_of
 from trivium.pipeline.page import printable
 from trivium.pipeline.records import ItemKind
-from trivium.pipeline.terminal import announce, index_bars, progress_bars
+from trivium.pipeline.terminal import announce, index_bars, print_problems, progress_bars
 from trivium.pipeline.verification import verify as verify_folder
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
-
-PROBLEMS_SHOWN = 50  # in the terminal; --json has all of them
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -98,20 +97,15 @@ def import_(options: argparse.Namespace) -> int:
         f"{done.rows:,} rows read: {done.added:,} items new, {done.updated:,} updated; {done.vectors:,} new vectors, "
         f"{done.problem_count:,} rows left out"
     )
-    for problem in done.problems[:PROBLEMS_SHOWN]:
-        print(f"  row {problem.row:,}: {printable(problem.reason)}")
-    if done.problem_count > PROBLEMS_SHOWN:
-        print(f"  and {done.problem_count - PROBLEMS_SHOWN:,} more")
+    rows = [f"row {problem.row:,}: {printable(problem.reason)}" for problem in done.problems]
+    print_problems(rows, count=done.problem_count)
     return 0
 
 
 def migrate(options: argparse.Namespace) -> int:
     """Move to another space."""
     stats: dict[ItemKind, Stats] = {}
-    with (
-        Collection.open(options.collection, device=device_of(options), announce=announce) as collection,
-        progress_bars(stats) as show,
-    ):
+    with open_collection(options, space=None) as collection, progress_bars(stats) as show:
         done = collection.migrate(
             options.space,
             drop_missing=options.drop_missing,
@@ -123,10 +117,7 @@ def migrate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(told))
     else:
-        for problem in done.problems[:PROBLEMS_SHOWN]:
-            print(f"  {printable(problem.path)}: {printable(problem.reason)}")
-        if len(done.problems) > PROBLEMS_SHOWN:
-            print(f"  and {len(done.problems) - PROBLEMS_SHOWN:,} more (--json lists all)")
+        print_problems([f"{printable(problem.path)}: {printable(problem.reason)}" for problem in done.problems])
         print(f"{done.encoded:,} vectors made in the new space, {done.dropped:,} items dropped")
     if not done.is_done:
         print(

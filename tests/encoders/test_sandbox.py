@@ -831,3 +831,34 @@ def test_where_the_system_tells_no_processor_time(monkeypatch: pytest.MonkeyPatc
         assert box.cpu_seconds() is None
         box.decode("image", picture("PNG"))
     assert box.cpu_seconds() is None
+
+
+def test_a_process_that_was_begun_is_the_one_that_decodes() -> None:
+    with DecodeSandbox(2) as box:
+        box.begin()
+        box.begin()
+        (pid,) = box.pids
+        box.decode("image", picture("PNG"))
+        box.begin()  # it is still there
+        assert box.pids == [pid]
+
+
+def test_a_process_that_was_begun_and_died_is_replaced() -> None:
+    with DecodeSandbox(1) as box:
+        box.begin()
+        (pid,) = box.pids
+        os.kill(pid, signal.SIGKILL)
+        assert box.decode("image", picture("PNG")).shape == (30, 20, 3)
+        assert pid not in box.pids
+
+
+def test_a_process_that_was_begun_is_ended() -> None:
+    box = DecodeSandbox(1)
+    box.begin()
+    (pid,) = box.pids
+    box.close()
+    assert box.pids == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(ValueError, match="closed"):
+        box.begin()

@@ -1,8 +1,16 @@
 """Query parts: weights, signs, and what cannot be asked."""
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from trivium.encoders import sandbox
+from trivium.encoders.base import Modality
+from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.cli import name_texts
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.query import QueryError, QueryPart, parse_part, query_vectors
@@ -55,6 +63,64 @@ def test_file_that_cannot_be_used(space, tmp_path) -> None:
         query_vectors(space, [[QueryPart(modality="image", item=str(tmp_path / "x.jpg"))]])
     with pytest.raises(QueryError, match=r"gone\.ogg.*gone"):
         query_vectors(space, [[QueryPart(modality="audio", item=str(tmp_path / "gone.ogg"))]])
+
+
+@pytest.fixture
+def box() -> Iterator[DecodeSandbox]:
+    with DecodeSandbox(1) as box:
+        yield box
+
+
+def test_files_are_decoded_in_the_sandbox_to_the_same(space, media: Path, box: DecodeSandbox) -> None:
+    items: list[tuple[Modality, Any]] = [
+        ("image", media / "red.png"),
+        ("image", str(media / "blue.jpg")),
+        ("image", (media / "deep" / "green.webp").read_bytes()),
+        ("image", np.zeros((8, 8, 3), np.uint8)),
+        ("audio", media / "low.wav"),
+        ("audio", (np.ones(1000, np.float32), 8000)),
+        ("text", "red"),
+    ]
+    queries = [[QueryPart(modality=modality, item=item)] for modality, item in items]
+    np.testing.assert_array_equal(query_vectors(space, queries, sandbox=box), query_vectors(space, queries))
+    assert len(box.pids) == 1
+
+
+def test_a_file_that_crashes_the_decoder_is_a_query_that_cannot_be_used(space, media: Path) -> None:
+    script = (
+        "import os, socket, struct; link = socket.socket(fileno=0); ready = b'{\"ready\": true}'\n"
+        "link.sendall(struct.pack('<I', len(ready)) + ready); link.recv(1); os.abort()"
+    )
+    part = QueryPart(modality="image", item=media / "red.png")
+    with (
+        DecodeSandbox(1, command=[sys.executable, "-I", "-S", "-c", script]) as box,
+        pytest.raises(QueryError, match=r"cannot be used .*red\.png.*the decoder crashed on it \(signal 6, SIGABRT\)"),
+    ):
+        query_vectors(space, [[part]], sandbox=box)
+
+
+def test_a_collection_keeps_the_process_that_decodes_until_it_is_closed(
+    collection: Collection, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[DecodeSandbox] = []
+
+    class Noted(DecodeSandbox):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(sandbox, "DecodeSandbox", Noted)
+    collection.search(text="red", k=1)
+    assert made == []
+    for name in ("red.png", "blue.jpg"):
+        (hit,) = collection.search(image=media / name, k=1)
+        assert Path(hit.path).name == name
+    (box,) = made
+    (pid,) = box.pids
+    collection.search(audio=media / "low.wav", k=1)
+    assert box.pids == [pid]
+    collection.close()
+    assert box.pids == []
 
 
 def test_python_search_takes_weights_and_lists(collection: Collection, media) -> None:

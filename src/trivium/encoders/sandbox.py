@@ -122,10 +122,11 @@ class DecodeSandbox:
         self._limits = limits or Limits()
         self._command = list(command) if command is not None else _worker_command(self._limits.memory_bytes)
         self._slots = threading.BoundedSemaphore(count)
-        self._lock = threading.Lock()  # over the four below
+        self._lock = threading.Lock()  # over the five below
         self._running: set[_Worker] = set()
         self._used_by_ended = 0.0  # seconds of the processor's time
         self._idle: list[_Worker] = []
+        self._begun: list[_Worker] = []  # not yet known to be ready
         self._closed = False
         self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _end_all, self._running, self._process)
@@ -142,6 +143,18 @@ class DecodeSandbox:
             return None
         with self._lock:
             return self._used_by_ended + sum(worker.cpu_seconds() for worker in self._running)
+
+    def begin(self) -> None:
+        """Start a process, if there is none, for a file that is about to come: meanwhile the caller does other things.
+
+        Raises:
+            ValueError: If the sandbox is closed.
+            SandboxError: If none can be started.
+        """
+        if not self.pids:
+            worker = self._begin()
+            with self._lock:
+                self._begun.append(worker)
 
     @overload
     def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
@@ -247,8 +260,9 @@ class DecodeSandbox:
         """End all workers; a `decode` in another thread ends with a ValueError."""
         with self._lock:
             self._closed = True
-            running, idle = list(self._running), list(self._idle)
+            running, idle = list(self._running), [*self._idle, *self._begun]
             self._idle.clear()
+            self._begun.clear()
         for worker in running:
             worker.kill()
         for worker in idle:  # the thread that has a busy one cleans up after it
@@ -269,17 +283,27 @@ class DecodeSandbox:
         while True:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
-            if worker is None:
+                begun = self._begun.pop() if worker is None and self._begun else None
+            if begun is not None:
+                with contextlib.suppress(SandboxError):  # it may have been killed since it was begun
+                    return self._start(begun)
+            elif worker is None:
                 return self._start()
-            if worker.is_well():
+            elif worker.is_well():
                 return worker
-            self.end(worker)
+            else:
+                self.end(worker)
 
-    def _start(self) -> "_Worker":
+    def _begin(self) -> "_Worker":
         self._check_open()
         worker = _Worker(self._command)
         with self._lock:
             self._running.add(worker)
+        return worker
+
+    def _start(self, begun: "_Worker | None" = None) -> "_Worker":
+        """Wait until a new worker is ready, or one that was begun before."""
+        worker = begun or self._begin()
         try:
             worker.wait_until_ready()
             self._check_open()

@@ -20,6 +20,7 @@ from trivium.pipeline.store import Store, size_bytes
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
     from trivium.encoders.engine import Stats
+    from trivium.encoders.sandbox import DecodeSandbox
     from trivium.pipeline.compaction import Compaction
     from trivium.pipeline.exporting import RowProgress
     from trivium.pipeline.importing import Imported
@@ -66,6 +67,7 @@ class Collection:
         self._announce = announce
         self._store = Store(folder) if _exists(folder) else None
         self._search: Retrieval | None = None
+        self._sandbox: DecodeSandbox | None = None
         self._source = self._space_source(space)
         self._space = space if isinstance(space, JointSpace) else None
         if space is not None and self._store is not None:
@@ -248,8 +250,9 @@ class Collection:
     ) -> list[list[Hit]]:
         """Do what `search_many` does, with the parts of each query in one list."""
         store = self._existing()
+        sandbox = self._sandbox_for(queries)
         store.require(self.space.space)
-        return self._retrieval(store).search(query_vectors(self.space, queries), k=k, filter=filter)
+        return self._retrieval(store).search(query_vectors(self.space, queries, sandbox=sandbox), k=k, filter=filter)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
@@ -375,7 +378,10 @@ class Collection:
         return done
 
     def close(self) -> None:
-        """Release the database file."""
+        """Release the database file, and end the process that decoded queries' files."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
         if self._store is not None:
             self._store.close()
 
@@ -395,6 +401,17 @@ class Collection:
         from trivium.pipeline.ingestion import example_queries
 
         return example_queries(self.space)
+
+    def _sandbox_for(self, queries: Sequence[Sequence[QueryPart]]) -> "DecodeSandbox | None":
+        """Return where the parts' files are decoded: a process that starts while the networks are loaded, and stays."""
+        if not any(part.is_file for query in queries for part in query):
+            return None
+        if self._sandbox is None:
+            from trivium.encoders.sandbox import DecodeSandbox
+
+            self._sandbox = DecodeSandbox(1)
+        self._sandbox.begin()
+        return self._sandbox
 
     def _existing(self) -> Store:
         if self._store is None:

@@ -1,15 +1,20 @@
 """What a user asks for: texts, pictures and sounds with weights, combined into one vector."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Modality, Prepared, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.files import item_bytes
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.spaces import JointSpace
+
+if TYPE_CHECKING:
+    from trivium.encoders.sandbox import DecodeSandbox
 
 BATCH_PARTS = 32  # encoded in one pass
 # "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
@@ -28,6 +33,11 @@ class QueryPart:
     item: Any  # what the space's encoder takes
     weight: float = 1.0
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it has to be decoded, by libraries that a bad file may crash."""
+        return self.modality != "text" and isinstance(self.item, str | bytes | os.PathLike)
+
 
 def parse_part(modality: Modality, written: str) -> QueryPart:
     """Read ``item``, ``-item`` or ``weight:item``.
@@ -45,8 +55,15 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
     return QueryPart(modality=modality, item=item.strip() if modality == "text" else item, weight=weight)
 
 
-def query_vectors(space: JointSpace, queries: Sequence[Sequence[QueryPart]]) -> Vectors:
+def query_vectors(
+    space: JointSpace, queries: Sequence[Sequence[QueryPart]], *, sandbox: "DecodeSandbox | None" = None
+) -> Vectors:
     """Encode queries, many at a time, and combine the parts of each to one unit vector: shape (q, d).
+
+    Args:
+        space: Of the collection.
+        queries: The parts of each.
+        sandbox: Where files are decoded; in this process if None.
 
     Raises:
         QueryError: If a query has no part, a part cannot be decoded, or the parts of a query cancel out.
@@ -60,8 +77,8 @@ def query_vectors(space: JointSpace, queries: Sequence[Sequence[QueryPart]]) -> 
         places = [place for place, part in enumerate(parts) if part.modality == modality]
         for start in range(0, len(places), BATCH_PARTS):
             batch = places[start : start + BATCH_PARTS]
-            prepared = [_prepared(space, parts[place]) for place in batch]
-            vectors[batch] = space.encoder(modality).embed(prepared)
+            encoder = space.encoder(modality)
+            vectors[batch] = encoder.embed([_prepared(encoder, parts[place], sandbox) for place in batch])
     combined, start = [], 0
     for query in queries:
         try:
@@ -72,8 +89,10 @@ def query_vectors(space: JointSpace, queries: Sequence[Sequence[QueryPart]]) -> 
     return np.stack(combined) if combined else vectors
 
 
-def _prepared(space: JointSpace, part: QueryPart) -> Prepared:
+def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
     try:
-        return space.encoder(part.modality).prepare(part.item)
+        if sandbox is None or not part.is_file:
+            return encoder.prepare(part.item)
+        return encoder.prepare(sandbox.decode(part.modality, item_bytes(part.item), side=encoder.side))
     except DecodeError as error:
         raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,20 @@ from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
 from trivium.encoders.image_decoding import decode_image
 from trivium.pipeline import bench as bench_module
-from trivium.pipeline import bench_media
+from trivium.pipeline import bench_media, bench_stages
 from trivium.pipeline.bench_media import evenly, made_files, own_files
 from trivium.pipeline.bench_report import Report, as_json, print_report
-from trivium.pipeline.bench_stages import Accuracy, Measured, Ready, _give_up, compare, measure, rates_by_batch
+from trivium.pipeline.bench_stages import (
+    LONG_SOUND,
+    Accuracy,
+    Measured,
+    NothingReadyError,
+    Ready,
+    _give_up,
+    compare,
+    measure,
+    rates_by_batch,
+)
 from trivium.pipeline.cli import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError
@@ -80,7 +91,7 @@ def test_files_that_are_not_there(tmp_path: Path, scratch: Path) -> None:
     with pytest.raises(CollectionError, match="no such file, folder or collection: gone"):
         own_files(["gone"], scratch=scratch)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CollectionError, match="no texts, pictures or sounds in"):
+    with pytest.raises(CollectionError, match="no texts, pictures, sounds or videos in"):
         own_files([str(tmp_path / "empty")], scratch=scratch)
 
 
@@ -118,7 +129,6 @@ def test_stages_floor_and_what_is_left_out(space, media: Path, scratch: Path) ->
     (media / "bad.jpg").write_text("no picture")
     files = own_files([str(media)], scratch=scratch)
     measured = measure(space, "image", files["image"], seconds=0.4)
-    assert measured is not None
     assert names(measured.ready.files) == ["blue.jpg", "green.webp", "red.png"]
     assert [Path(path).name for path in measured.ready.left_out] == ["bad.jpg"]
     assert measured.ready.mean_size == pytest.approx(32 * 24 / 1e6)
@@ -135,16 +145,70 @@ def test_stages_floor_and_what_is_left_out(space, media: Path, scratch: Path) ->
 def test_nothing_that_can_be_encoded(space, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_text("no picture")
-    assert measure(space, "image", [str(bad)], seconds=0.1) is None
+    with pytest.raises(NothingReadyError, match=r"the first, .*bad\.jpg: not a picture"):
+        measure(space, "image", [str(bad)], seconds=0.1)
 
 
 def test_sizes(space, media: Path, scratch: Path) -> None:
     files = own_files([str(media)], scratch=scratch)
-    texts, sounds = (measure(space, modality, files[modality], seconds=0.1) for modality in ("text", "audio"))
-    assert texts is not None
-    assert sounds is not None
+    texts, sounds = (measure(space, kind, files[kind], seconds=0.1) for kind in ("text", "audio"))
     assert texts.ready.mean_size == np.mean([len(Path(path).read_text()) for path in files["text"]])
     assert sounds.ready.mean_size == pytest.approx(0.2, rel=0.02)
+
+
+@pytest.fixture
+def video(tmp_path: Path, reference) -> Path:
+    pytest.importorskip("av", reason="PyAV comes with the extra 'video'")
+    path = tmp_path / "videos" / "v.mp4"
+    path.parent.mkdir()
+    path.write_bytes(reference("videos").video(scenes=[("red", 2.0), ("green", 2.0)], sound="aac"))
+    return path
+
+
+def test_videos_are_measured_with_their_sound(space, video: Path, scratch: Path, monkeypatch) -> None:
+    encoded_windows = []
+
+    def embed_windows(encoder: Any, blocks: Any, seconds: Sequence[Any]) -> Vectors:
+        encoded_windows.append(encoder.modality)
+        return np.ones((1 + len(seconds), encoder.space.dim), np.float32)
+
+    encoder_class = type(space.encoder("audio"))
+    monkeypatch.setattr(encoder_class, "blocks", lambda _, sound: iter([sound[0]]))
+    monkeypatch.setattr(encoder_class, "embed_windows", embed_windows)
+    (video.parent / "bad.mp4").write_text("no video")
+    files = own_files([str(video.parent)], scratch=scratch)
+    measured = measure(space, "video", files["video"], seconds=0.5)
+    assert (names(measured.ready.files), names(list(measured.ready.left_out))) == (["v.mp4"], ["bad.mp4"])
+    pictures = len(measured.ready.inputs)
+    assert pictures >= 2
+    assert measured.vectors_done == measured.files_done * pictures  # by the pictures' network
+    assert encoded_windows == ["audio"] * measured.files_done
+    assert measured.ready.mean_size == video.stat().st_size / 1e6
+    assert {stage.name: stage.items for stage in measured.stats.stages} == dict.fromkeys(
+        ("read", "decode", "prepare", "encode"), measured.files_done
+    )
+
+
+def test_a_video_that_would_take_too_long_is_told(space, video: Path, monkeypatch) -> None:
+    monkeypatch.setattr(bench_stages, "MOST_VIDEO_BYTES", 1000)
+    with pytest.raises(NothingReadyError, match=r"v\.mp4: larger than 0 MiB: measuring with it would take too long"):
+        measure(space, "video", [str(video)], seconds=0.1)
+
+
+def test_long_sounds_are_left_out_and_told(space, media: Path, monkeypatch) -> None:
+    """What is read as it is encoded has nothing that is ready for the network."""
+    load = bench_stages._load
+
+    def load_some(space: Any, kind: Any, path: str, *rest: Any) -> LoadedContents:
+        if Path(path).name == "low.wav":
+            return LoadedContents(sounds=[WindowedSound(iter([]), [], [])])
+        return load(space, kind, path, *rest)
+
+    monkeypatch.setattr(bench_stages, "_load", load_some)
+    sounds = [str(media / "low.wav"), str(media / "deep" / "high.ogg")]
+    measured = measure(space, "audio", sounds, seconds=0.2)
+    assert measured.ready.left_out == {sounds[0]: LONG_SOUND}
+    assert measured.ready.files == sounds[1:]
 
 
 class Table(Encoder):
@@ -303,7 +367,7 @@ def made_report() -> Report:
     stats._ended = stats._started + 10
     ready = Ready(files=["a", "b"], inputs=[np.zeros(1)] * 2, left_out={"c\n": "no picture"}, mean_size=0.1875)
     measured = Measured(
-        modality="image",
+        kind="image",
         ready=ready,
         stats=stats,
         files_done=600,
@@ -342,6 +406,20 @@ def test_report_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "image: the rest of the cores' time went to decoding" in out
     assert "other programs were at work (load 99.0)" in out
     assert "…" not in out
+
+
+def test_each_reason_to_leave_files_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report = made_report()
+    left_out = {"a": "empty", "b": LONG_SOUND, "c": LONG_SOUND, "d": "no sound", "e": "damaged", "f": "too large"}
+    ready = replace(report.measured["image"].ready, left_out=left_out)
+    report.measured = {"video": replace(report.measured["image"], kind="video", ready=ready)}
+    print_report(report)
+    out = capsys.readouterr().out
+    assert f"video: 2 files left out, the first b: {LONG_SOUND}" in out
+    assert "video: 1 files left out, the first a: empty" in out
+    assert "video: 2 files left out for other reasons" in out
+    assert "video: alone and share are of the pictures' network" in out
+    assert "of 0.188 megabytes" in out
 
 
 def test_a_processor_that_is_fully_used_is_the_limit() -> None:

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.base import DecodeError
 from trivium.encoders.devices import resolve
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.bench_media import is_collection, made_files, own_files
 from trivium.pipeline.bench_report import Report, as_json, print_report
-from trivium.pipeline.bench_stages import FLOOR_SHARE, compare, measure
+from trivium.pipeline.bench_stages import FLOOR_SHARE, NothingReadyError, compare, measure
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.options import device_of
+from trivium.pipeline.records import Part, modality_of
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
 from trivium.pipeline.store import Store
 from trivium.pipeline.terminal import announce
@@ -48,7 +49,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse.Namespace) -> Report:
-    """Measure each modality that the space and the media have.
+    """Measure each kind of file that the media have and the space has an encoder for.
 
     Raises:
         CollectionError: If there is nothing that can be encoded.
@@ -64,24 +65,28 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
         gemm_gflops=gemm_gflops(devices[0]),
         load=load,
     )
-    modalities: list[Modality] = [modality for modality in space.modalities if modality in files]
-    share = options.seconds / max(len(modalities), 1)
-    for modality in modalities:
-        space.encoder(modality)  # loading it is not measured
-        announce(f"measuring {modality} ({share:.0f} s)")
-        measured = measure(space, modality, files[modality], seconds=share)
-        if measured is None:
-            announce(f"no {modality} can be encoded")
-        else:
-            report.measured[modality] = measured
+    kinds = [kind for kind in files if modality_of(kind, Part("content")) in space.modalities]
+    share = options.seconds / max(len(kinds), 1)
+    for kind in kinds:
+        for modality in ("image", "audio") if kind == "video" else (kind,):
+            if modality in space.modalities:
+                space.encoder(modality)  # loading it is not measured
+        announce(f"measuring {kind} ({share:.0f} s)")
+        try:
+            report.measured[kind] = measure(space, kind, files[kind], seconds=share)
+        except NothingReadyError as error:
+            announce(f"no {kind} can be measured: {error}")
     if not report.measured:
         raise CollectionError(f"nothing that space {space.space} can encode")
     report.peak_mib = _peak_mib()
     if options.precision != "float32":
         plain = load_space(space.source, device="cpu", announce=announce)
-        for modality, measured in report.measured.items():
+        for kind, measured in report.measured.items():
+            if kind == "video" and "image" in report.measured:  # by the same network
+                continue
+            modality = modality_of(kind, Part("content"))
             ours, theirs = space.encoder(modality), plain.encoder(modality)
-            report.accuracy[modality] = compare(ours, theirs, measured.ready, seconds=FLOOR_SHARE * share)
+            report.accuracy[kind] = compare(ours, theirs, measured.ready, seconds=FLOOR_SHARE * share)
     report.seconds = time.perf_counter() - started
     return report
 

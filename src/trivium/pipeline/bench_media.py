@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from trivium.encoders.base import MODALITIES, Modality
 from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.page import printable
+from trivium.pipeline.records import ITEM_KINDS, ItemKind
 from trivium.pipeline.scanning import scan_media
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
 from trivium.pipeline.store import Store
 
 # More are not read; a run that gets further begins again at the first.
-MOST_FILES: Mapping[Modality, int] = {"text": 2048, "image": 512, "audio": 256}
+MOST_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 512, "audio": 256, "video": 32}
 MADE_TEXTS, MADE_PICTURES, MADE_SOUNDS = 256, 48, 24
 MADE_SIZE, MADE_SECONDS, MADE_RATE_HZ = (640, 480), 5.0, 44_100
 
-Files = Mapping[Modality, Sequence[str]]
+Files = Mapping[ItemKind, Sequence[str]]
 
 
 def is_collection(path: str) -> bool:
@@ -38,26 +38,25 @@ def own_files(arguments: Sequence[str], *, scratch: Path) -> Files:
     Raises:
         CollectionError: If there is no such path, or nothing in it that can be encoded.
     """
-    found: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
+    found: dict[ItemKind, set[str]] = {kind: set() for kind in ITEM_KINDS}
     for argument in arguments:
         if not os.path.lexists(argument):
             raise CollectionError(f"no such file, folder or collection: {printable(argument)}")
         pairs = _of_collection(Path(argument), scratch) if is_collection(argument) else _of_media(argument)
         for kind, path in pairs:
-            if kind in found:  # a video is none yet
-                found[kind].add(path)
-    chosen: dict[Modality, Sequence[str]] = {
-        modality: evenly(sorted(paths), MOST_FILES[modality]) for modality, paths in found.items() if paths
+            found[kind].add(path)
+    chosen: dict[ItemKind, Sequence[str]] = {
+        kind: evenly(sorted(paths), MOST_FILES[kind]) for kind, paths in found.items() if paths
     }
     if not chosen:
-        raise CollectionError(f"no texts, pictures or sounds in {', '.join(map(printable, arguments))}")
+        raise CollectionError(f"no texts, pictures, sounds or videos in {', '.join(map(printable, arguments))}")
     return chosen
 
 
 def made_files(space: JointSpace, *, scratch: Path) -> Files:
     """Make texts of label words, pictures of coloured clouds and sounds of tones in noise; the same each time."""
     random = np.random.default_rng(0)
-    made: dict[Modality, Sequence[str]] = {}
+    made: dict[ItemKind, Sequence[str]] = {}
     if "text" in space.modalities:
         made["text"] = _written(_texts(space), scratch, "made")
     if "image" in space.modalities:
@@ -73,14 +72,14 @@ def evenly(paths: Sequence[str], most: int) -> Sequence[str]:
     return [paths[place] for place in places]
 
 
-def _of_media(argument: str) -> Iterator[tuple[str, str]]:
+def _of_media(argument: str) -> Iterator[tuple[ItemKind, str]]:
     for file in scan_media([argument]).files:
         yield file.modality, file.path
         if file.caption_path is not None:
             yield "text", file.caption_path
 
 
-def _of_collection(folder: Path, scratch: Path) -> Iterator[tuple[str, str]]:
+def _of_collection(folder: Path, scratch: Path) -> Iterator[tuple[ItemKind, str]]:
     captions: list[str] = []
     with closing(Store(folder)) as store:
         for item in store.items():

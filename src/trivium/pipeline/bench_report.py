@@ -2,23 +2,30 @@
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.base import Modality
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import StageStats
 from trivium.encoders.graphs import Precision
 from trivium.pipeline.bench_stages import Accuracy, Measured
 from trivium.pipeline.page import printable
+from trivium.pipeline.records import ItemKind
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 STAGES = ("read", "decode", "prepare", "encode")
-SIZES: Mapping[Modality, str] = {"text": "characters", "image": "megapixels", "audio": "seconds"}
+SIZES: Mapping[ItemKind, str] = {
+    "text": "characters",
+    "image": "megapixels",
+    "audio": "seconds",
+    "video": "megabytes",
+}
+REASONS_SHOWN = 3  # why files were left out; --json has all
 LOW_SHARE = 0.8  # of the floor: below it the reason is told
 MADE = "the media were made up (label words, coloured clouds, tones in noise): your own take longer to decode, or less"
 
@@ -35,8 +42,8 @@ class Report:
     load: float  # programs that wanted to run in the minute before, ours not among them
     peak_mib: float = 0.0
     seconds: float = 0.0
-    measured: dict[Modality, Measured] = field(default_factory=dict)
-    accuracy: dict[Modality, Accuracy | None] = field(default_factory=dict)  # None: as float32
+    measured: dict[ItemKind, Measured] = field(default_factory=dict)
+    accuracy: dict[ItemKind, Accuracy | None] = field(default_factory=dict)  # None: as float32
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -91,11 +98,11 @@ def machine() -> str:
 
 def _speeds(report: Report) -> "Table":
     table = _table("", "files/s", "alone", "share", "limited by", "one by one", "best batch")
-    for modality, measured in report.measured.items():
+    for kind, measured in report.measured.items():
         by_batch = measured.floor_by_batch
         best = measured.best_batch
         table.add_row(
-            modality,
+            kind,
             _number(measured.rate),
             f"{_number(measured.floor)}/s",
             f"{measured.share_of_floor:.0%}",
@@ -108,22 +115,22 @@ def _speeds(report: Report) -> "Table":
 
 def _stages(report: Report) -> "Table":
     table = _table("", "stage", "workers", "busy", "cpu", "could do")
-    for modality, measured in report.measured.items():
+    for kind, measured in report.measured.items():
         for row in _stages_json(measured):
             shares = ("" if row[share] is None else f"{row[share]:.0%}" for share in ("busy_share", "processor_share"))
             could = row["could_do_per_second"]
             could_do = "" if could is None else f"{_number(could)}/s"
-            table.add_row(modality, row["name"], str(row["workers"]), *shares, could_do)
+            table.add_row(kind, row["name"], str(row["workers"]), *shares, could_do)
     return table
 
 
 def _accuracies(report: Report) -> "Table":
     table = _table("", "mean cosine", "least", "10 nearest kept", "speed")
-    for modality, accuracy in report.accuracy.items():
+    for kind, accuracy in report.accuracy.items():
         if accuracy is not None:
             kept = "too few" if math.isnan(accuracy.neighbours_kept) else f"{accuracy.neighbours_kept:.1%}"
             cosines = (f"{cosine:.5f}" for cosine in (accuracy.mean_cosine, accuracy.least_cosine))
-            table.add_row(modality, *cosines, f"{kept} of {accuracy.among:,}", f"{accuracy.speed:.2f}x")
+            table.add_row(kind, *cosines, f"{kept} of {accuracy.among:,}", f"{accuracy.speed:.2f}x")
     return table
 
 
@@ -140,17 +147,16 @@ def _notes(report: Report) -> list[str]:
     decoders = [measured.decoder_mib for measured in report.measured.values() if measured.decoder_mib is not None]
     beside = f", and {max(decoders):,.0f} in each process that decodes" if decoders else ""
     notes = [f"peak memory {report.peak_mib:,.0f} MiB{beside}"]
-    for modality, measured in report.measured.items():
-        files, each = len(measured.ready.files), f"{_number(measured.ready.mean_size)} {SIZES[modality]}"
-        notes.append(f"{modality}: a sample of {files:,} files of {each}; {measured.files_done:,} files encoded in all")
-        if left_out := measured.ready.left_out:
-            path, reason = next(iter(left_out.items()))
-            first = f"the first {printable(path)}: {printable(reason)}"
-            notes.append(f"{modality}: {len(left_out):,} files left out, {first}")
-    shared = [modality for modality, measured in report.measured.items() if measured.share_of_floor < LOW_SHARE]
+    for kind, measured in report.measured.items():
+        files, each = len(measured.ready.files), f"{_number(measured.ready.mean_size)} {SIZES[kind]}"
+        notes.append(f"{kind}: a sample of {files:,} files of {each}; {measured.files_done:,} files encoded in all")
+        notes += [f"{kind}: {note}" for note in _left_out(measured.ready.left_out)]
+    if "video" in report.measured:
+        notes.append("video: alone and share are of the pictures' network, files/s of all")
+    shared = [kind for kind, measured in report.measured.items() if measured.share_of_floor < LOW_SHARE]
     if shared and report.devices[0].startswith("cpu"):
         notes.append(f"{' and '.join(shared)}: the rest of the cores' time went to decoding, or to other programs")
-    if same := [modality for modality, accuracy in report.accuracy.items() if accuracy is None]:
+    if same := [kind for kind, accuracy in report.accuracy.items() if accuracy is None]:
         notes.append(f"{' and '.join(same)}: the vectors are those of float32, this network has no {report.precision}")
     if report.load > usable_cores() / 4:
         notes.append(f"other programs were at work (load {report.load:.1f}): without them it is faster")
@@ -159,13 +165,26 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
+def _left_out(reasons: Mapping[str, str]) -> list[str]:
+    """Say how many files were left out for each reason, the most frequent first."""
+    counts = Counter(reasons.values()).most_common()
+    firsts = {reason: path for path, reason in reversed(list(reasons.items()))}
+    notes = [
+        f"{count:,} files left out, the first {printable(firsts[reason])}: {printable(reason)}"
+        for reason, count in counts[:REASONS_SHOWN]
+    ]
+    if rest := sum(count for _, count in counts[REASONS_SHOWN:]):
+        notes.append(f"{rest:,} files left out for other reasons (--json has all)")
+    return notes
+
+
 def _measured_json(measured: Measured) -> dict[str, Any]:
-    modality, ready = measured.modality, measured.ready
+    kind, ready = measured.kind, measured.ready
     return {
         "files": len(ready.files),
         "files_done": measured.files_done,
         "left_out": dict(ready.left_out),
-        f"mean_{SIZES[modality]}": round(ready.mean_size, 4),
+        f"mean_{SIZES[kind]}": round(ready.mean_size, 4),
         "vectors_per_file": round(measured.vectors_done / measured.files_done, 3),
         "files_per_second": round(measured.rate, 2),
         "floor_files_per_second": round(measured.floor, 2),

@@ -1,7 +1,8 @@
-"""How fast one modality is encoded here: the whole way that indexing goes, and the network alone beside it.
+"""How fast one kind of file is encoded here: the whole way that indexing goes, and the network alone beside it.
 
 The *floor* is what no indexing can beat: the network alone, on inputs that are ready, in batches of the size that is
-fastest here. It is measured before and after the whole way, and the faster of the two counts.
+fastest here. It is measured before and after the whole way, and the faster of the two counts. Of videos it is that of
+their pictures, though the whole way encodes their sound too.
 """
 
 import contextlib
@@ -16,24 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders import engine
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.bench_media import evenly
 from trivium.pipeline.ingestion import BATCH_BYTES, BATCH_FILES, MAX_FILE_BYTES
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, loading_stats
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats
+from trivium.pipeline.page import printable
+from trivium.pipeline.records import ItemKind, Part, modality_of
 from trivium.pipeline.spaces import JointSpace
 
 READY_SHARE, FLOOR_SHARE, WHOLE_SHARE = 0.15, 0.15, 0.5  # of a modality's time; the floor is measured twice
-MOST_READY: Mapping[Modality, int] = {"text": 1024, "image": 256, "audio": 128}
+MOST_READY: Mapping[ItemKind, int] = {"text": 1024, "image": 256, "audio": 128, "video": 16}
 MOST_READY_BYTES = 256 << 20
 BATCH_SIZES = (1, 8, 64, 256, 1024)
 ROUNDS = 3  # in which two encoders take turns
-LEAST_READY = 16
+LEAST_READY: Mapping[ItemKind, int] = {"text": 16, "image": 16, "audio": 16, "video": 1}
+MOST_VIDEO_BYTES = 64 << 20  # a larger one may take a minute or more
 BATCH_SECONDS = 1.0  # of the whole way: on a slow machine smaller batches than indexing has, or it would not end
 UNDER_WAY = engine.BATCHES_AHEAD + 1  # batches that are still to be encoded when the time is over
+LONG_SOUND = "so long that it is read as it is encoded, which is not measured"
 SIZED = 32  # files whose size is told
 COMPARED = 160  # vectors, with those of float32
 NEIGHBOURS = 10
@@ -41,23 +46,23 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A sample of files that can be encoded, and what the network takes of them."""
+    """A sample of files that can be encoded, at least one, and what the network takes of them."""
 
     files: Sequence[str]
-    inputs: Sequence[Prepared]  # in any order; a long text has several
+    inputs: Sequence[Prepared]  # in any order; a long text has several, and so has a video
     left_out: Mapping[str, str]  # path -> reason
-    mean_size: float  # characters of a text, megapixels of a picture, seconds of a sound
+    mean_size: float  # characters of a text, megapixels of a picture, seconds of a sound, megabytes of a video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured of one modality."""
+    """What was measured of one kind of file."""
 
-    modality: Modality
+    kind: ItemKind
     ready: Ready
     stats: Stats  # of the whole way
     files_done: int
-    vectors_done: int
+    vectors_done: int  # by the network that the floor is of
     replicas: int  # devices that shared the work
     floor_by_batch: Mapping[int, float]  # vectors a second, of one device
     decoder_mib: float | None  # most memory that a process which decodes has held; None where that is not told
@@ -95,29 +100,32 @@ class Accuracy:
     speed: float  # of the network alone, to float32
 
 
-def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seconds: float) -> Measured | None:
-    """Measure one modality.
+class NothingReadyError(Exception):
+    """No file of a kind can be encoded; the message says why the first cannot."""
+
+
+def measure(space: JointSpace, kind: ItemKind, files: Sequence[str], *, seconds: float) -> Measured:
+    """Measure one kind of file.
 
     Args:
         space: Its networks are loaded here if they are not yet.
-        modality: Which.
+        kind: Which.
         files: At least one; read again from the first when all were read.
         seconds: About how long to take, beside loading the networks.
 
-    Returns:
-        None if no file can be encoded.
+    Raises:
+        NothingReadyError: If no file can be encoded.
     """
+    modality = modality_of(kind, Part("content"))
     encoders = [space.encoder(modality, replica) for replica in range(space.replicas)]
     with DecodeSandbox() as sandbox:
-        ready = prepare(space, modality, files, sandbox, seconds=READY_SHARE * seconds)
-        if not ready.files:
-            return None
+        ready = prepare(space, kind, files, sandbox, seconds=READY_SHARE * seconds)
         by_batch = rates_by_batch(encoders[0], ready.inputs, seconds=FLOOR_SHARE * seconds)
         best = max(by_batch, key=by_batch.__getitem__)
         floor = by_batch[best] * len(encoders) * len(ready.files) / len(ready.inputs)
-        batch_items = min(BATCH_FILES[modality], max(1, round(floor * BATCH_SECONDS)))
+        batch_items = min(BATCH_FILES[kind], max(1, round(floor * BATCH_SECONDS)))
         files_done, vectors_done, stats = _whole_way(
-            *(space, modality, ready.files, encoders, sandbox),
+            *(space, kind, ready.files, sandbox),
             batch_items=batch_items,
             seconds=max(WHOLE_SHARE * seconds - UNDER_WAY * batch_items / floor, 0),
         )
@@ -125,7 +133,7 @@ def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seco
     again = rate_in_batches(encoders[0], ready.inputs, best, seconds=FLOOR_SHARE * seconds)
     by_batch[best] = max(by_batch[best], again)
     return Measured(
-        modality=modality,
+        kind=kind,
         ready=ready,
         stats=stats,
         files_done=files_done,
@@ -137,32 +145,36 @@ def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seco
 
 
 def prepare(
-    space: JointSpace, modality: Modality, files: Sequence[str], sandbox: DecodeSandbox, *, seconds: float
+    space: JointSpace, kind: ItemKind, files: Sequence[str], sandbox: DecodeSandbox, *, seconds: float
 ) -> Ready:
-    """Make a sample of files ready for the network: as many as fit into the time and the memory, but a few at least."""
+    """Make a sample of files ready for the network: as many as fit into the time and the memory, but a few at least.
+
+    Raises:
+        NothingReadyError: If no file can be encoded.
+    """
     stats, workers = Stats(), usable_cores()
 
     def load(path: str) -> tuple[str, LoadedContents | str]:
         try:
-            contents = _load(space, modality, path, sandbox, stats)
+            if kind == "video" and os.path.getsize(path) > MOST_VIDEO_BYTES:
+                return path, f"larger than {MOST_VIDEO_BYTES >> 20} MiB: measuring with it would take too long"
+            contents = _load(space, kind, path, sandbox, stats)
         except (DecodeError, MemoryError) as error:
             return path, str(error) or "too large for this machine's memory"
-        if contents.sounds:
-            _give_up(contents)
-            return path, "so long that it is read as it is encoded, which is not measured"
-        return path, contents
+        _give_up(contents)
+        return path, contents if contents.prepared else LONG_SOUND
 
     good: list[str] = []
     inputs: list[Prepared] = []
     left_out: dict[str, str] = {}
     random = np.random.default_rng(0)
-    sample = evenly(files, MOST_READY[modality])
+    sample = evenly(files, MOST_READY[kind])
     order: list[int] = random.permutation(len(sample)).tolist()  # neighbours are alike
     batches = engine.run(
         [sample[place] for place in order],
         load=load,
         encode=[lambda _: None],
-        batch_items=workers,
+        batch_items=1 if kind == "video" else workers,
         loaders=workers,
     )
     until = None
@@ -176,15 +188,18 @@ def prepare(
                     good.append(path)
                     inputs += contents.prepared.values()
             is_full = sum(array.nbytes for array in inputs) > MOST_READY_BYTES
-            if is_full or (time.perf_counter() > until and len(good) + len(left_out) >= LEAST_READY):
+            if is_full or (time.perf_counter() > until and len(good) + len(left_out) >= LEAST_READY[kind]):
                 break
-    sizes = [_size(modality, path, sandbox) for path in evenly(good, SIZED)]
+    if not good:
+        path, reason = next(iter(left_out.items()))
+        raise NothingReadyError(f"the first, {printable(path)}: {printable(reason)}")
+    sizes = [_size(kind, path, sandbox) for path in evenly(good, SIZED)]
     order = random.permutation(len(inputs)).tolist()  # texts of any length in every batch
     return Ready(
         files=good,
         inputs=[inputs[place] for place in order],
         left_out=left_out,
-        mean_size=float(np.mean(sizes)) if sizes else 0.0,
+        mean_size=float(np.mean(sizes)),
     )
 
 
@@ -236,9 +251,8 @@ def compare(encoder: Encoder, reference: Encoder, ready: Ready, *, seconds: floa
 
 def _whole_way(
     space: JointSpace,
-    modality: Modality,
+    kind: ItemKind,
     files: Sequence[str],
-    encoders: Sequence[Encoder],
     sandbox: DecodeSandbox,
     *,
     batch_items: int,
@@ -249,16 +263,16 @@ def _whole_way(
     until = time.perf_counter() + seconds
     batches = engine.run(
         _until(files, until),
-        load=lambda path: _load(space, modality, path, sandbox, stats),
-        encode=[_encoding(encoder) for encoder in encoders],
+        load=lambda path: _load(space, kind, path, sandbox, stats),
+        encode=[_encoding(space, kind, replica) for replica in range(space.replicas)],
         batch_items=batch_items,
-        batch_cost=BATCH_BYTES[modality],
+        batch_cost=BATCH_BYTES[kind],
         cost=os.path.getsize,
         loaders=workers,
         stats=stats,
     )
     with contextlib.closing(batches):
-        counts = [(len(loaded), len(vectors)) for loaded, vectors in batches]
+        counts = [(len(loaded), vectors) for loaded, vectors in batches]
     stats.end()
     return sum(files for files, _ in counts), sum(vectors for _, vectors in counts), stats
 
@@ -270,10 +284,10 @@ def _until(files: Sequence[str], until: float) -> Iterator[str]:
         yield path
 
 
-def _load(space: JointSpace, modality: Modality, path: str, sandbox: DecodeSandbox, stats: Stats) -> LoadedContents:
+def _load(space: JointSpace, kind: ItemKind, path: str, sandbox: DecodeSandbox, stats: Stats) -> LoadedContents:
     # Claims of its own: the same file, met again, is encoded again.
     loader = Loader(space, sandbox, Claims(()), stats=stats, workers=usable_cores())
-    return loader.contents(modality, open_file(path, max_bytes=MAX_FILE_BYTES[modality]))
+    return loader.contents(kind, open_file(path, max_bytes=MAX_FILE_BYTES[kind]))
 
 
 def _give_up(contents: LoadedContents) -> None:
@@ -284,15 +298,28 @@ def _give_up(contents: LoadedContents) -> None:
             sound.blocks.close()
 
 
-def _encoding(encoder: Encoder) -> Callable[[list[LoadedContents]], Vectors]:
-    return lambda batch: encoder.embed([prepared for contents in batch for prepared in contents.prepared.values()])
+def _encoding(space: JointSpace, kind: ItemKind, replica: int) -> Callable[[list[LoadedContents]], int]:
+    """Return what encodes a batch, and counts its inputs of the network that the floor is of."""
+    encoder = space.encoder(modality_of(kind, Part("content")), replica)
+
+    def encode(batch: list[LoadedContents]) -> int:
+        inputs = [prepared for contents in batch for prepared in contents.prepared.values()]
+        if kind == "video":
+            encode_contents(batch, lambda modality: space.encoder(modality, replica))
+        else:  # not so: files of one content, of which a small sample soon has many, would be encoded once
+            encoder.embed(inputs)
+        return len(inputs)
+
+    return encode
 
 
-def _size(modality: Modality, path: str, sandbox: DecodeSandbox) -> float:
-    data = read_file(path, max_bytes=MAX_FILE_BYTES[modality])
-    if modality == "text":
+def _size(kind: ItemKind, path: str, sandbox: DecodeSandbox) -> float:
+    if kind == "video":
+        return os.path.getsize(path) / 1e6
+    data = read_file(path, max_bytes=MAX_FILE_BYTES[kind])
+    if kind == "text":
         return len(data.decode("utf-8", "replace"))
-    if modality == "image":
+    if kind == "image":
         height, width, _ = sandbox.decode("image", data).shape
         return float(height * width / 1e6)
     waveform, rate_hz = sandbox.decode("audio", data)

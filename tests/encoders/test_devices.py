@@ -75,6 +75,20 @@ def test_a_wrong_mode_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("cpu")
 
 
+@pytest.mark.parametrize("mode", ["cpu", "resize", "jpeg"])
+def test_what_a_gpu_does_of_pictures(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIVIUM_GPU_PICTURES", raising=False)
+    assert devices.picture_mode() == "cpu"
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", mode)
+    assert devices.picture_mode() == mode
+
+
+def test_a_wrong_word_about_pictures_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "all")
+    with pytest.raises(DeviceError, match="TRIVIUM_GPU_PICTURES must be one of cpu, resize, jpeg, got 'all'"):
+        resolve("cpu")
+
+
 def test_being_told_no_takes_no_torch() -> None:
     script = (
         "import sys; from trivium.encoders import devices; devices._may_have_cuda = lambda: False; "

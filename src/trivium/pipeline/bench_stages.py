@@ -22,7 +22,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.bench_media import evenly
-from trivium.pipeline.ingestion import BATCH_BYTES, BATCH_FILES, MAX_FILE_BYTES
+from trivium.pipeline.ingestion import BATCH_BYTES, MAX_FILE_BYTES, batch_files
 from trivium.pipeline.loading import Claims, LoadedContents, Loader
 from trivium.pipeline.spaces import JointSpace
 
@@ -115,9 +115,9 @@ def measure(space: JointSpace, modality: Modality, files: Sequence[str], *, seco
         by_batch = rates_by_batch(encoders[0], ready.inputs, seconds=FLOOR_SHARE * seconds)
         best = max(by_batch, key=by_batch.__getitem__)
         floor = by_batch[best] * len(encoders) * len(ready.files) / len(ready.inputs)
-        batch_items = min(BATCH_FILES[modality], max(1, round(floor * BATCH_SECONDS)))
+        batch_items = min(batch_files(space, modality), max(1, round(floor * BATCH_SECONDS)))
         files_done, vectors_done, stats = _whole_way(
-            *(space, modality, ready.files, encoders, sandbox),
+            *(space, modality, ready.files, sandbox),
             batch_items=batch_items,
             seconds=max(WHOLE_SHARE * seconds - UNDER_WAY * batch_items / floor, 0),
         )
@@ -238,7 +238,6 @@ def _whole_way(
     space: JointSpace,
     modality: Modality,
     files: Sequence[str],
-    encoders: Sequence[Encoder],
     sandbox: DecodeSandbox,
     *,
     batch_items: int,
@@ -250,7 +249,7 @@ def _whole_way(
     batches = engine.run(
         _until(files, until),
         load=lambda path: _load(space, modality, path, sandbox, stats),
-        encode=[_encoding(encoder) for encoder in encoders],
+        encode=[_encoding(space.encoder(modality, replica)) for replica in space.lanes],
         batch_items=batch_items,
         batch_cost=BATCH_BYTES[modality],
         cost=os.path.getsize,

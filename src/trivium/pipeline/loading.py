@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.engine import Stats, one_ahead
@@ -159,10 +160,12 @@ class Loader:
         loaded = LoadedContents()
         key = _add(loaded, "image", Part("content"), sha256)
         if self._claims.claim(key):
-            with self._decoding.working():
-                pixels = self._sandbox.decode("image", data, side=encoder.side)
+            content: bytes | NDArray[np.uint8] = data
+            if not encoder.takes_file(data):
+                with self._decoding.working():
+                    content = self._sandbox.decode("image", data, side=encoder.side)
             with self._preparing.working():
-                loaded.prepared[key] = encoder.prepare(pixels)
+                loaded.prepared[key] = encoder.prepare_file(content)
         return loaded
 
     def _sound(
@@ -300,7 +303,7 @@ def _embed(
 ) -> None:
     try:
         rows = encoder.embed([item for _, item in prepared])
-    except MemoryError as error:
+    except (DecodeError, MemoryError) as error:  # the device decodes too
         if len(prepared) == 1:
             failures[prepared[0][0]] = _reason(error)
             return

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock, call
 
 import numpy as np
 import pytest
@@ -181,6 +182,24 @@ def test_what_the_device_refuses_is_decoded_in_the_sandbox() -> None:
     np.testing.assert_array_equal(found[0], found[2])
 
 
+def test_a_gpu_decodes_apart_from_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the calls only: there is no GPU here."""
+    cuda, decode = Mock(), Mock()
+    decode.return_value = [cuda.picture]
+    decode.side_effect = lambda _: cuda.decode() and decode.return_value
+    cuda.stream.return_value = MagicMock()
+    cuda.stream.return_value.__exit__ = lambda *_: cuda.left()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    device = torch.device("cuda:0")
+    assert device_pictures._apart(decode, device)([torch.zeros(1)]) == [cuda.picture]
+    aside, computing = cuda.Stream.return_value, cuda.current_stream.return_value
+    assert cuda.mock_calls == [
+        *[call.Stream(device), call.current_stream(device), call.stream(aside), call.stream().__enter__()],
+        *[call.decode(), call.left(), call.current_stream().wait_stream(aside)],
+        call.picture.record_stream(computing),
+    ]
+
+
 def test_memory_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -252,6 +271,7 @@ def test_what_the_variable_does(
     monkeypatch: pytest.MonkeyPatch, mode: str, device: str, resizes: bool, decodes: bool
 ) -> None:
     monkeypatch.setenv("TRIVIUM_GPU_PICTURES", mode)
+    monkeypatch.setattr(device_pictures, "_apart", lambda decode, _: decode)  # which makes a stream
     for build in (
         lambda: image_backbone(Nothing(device), FITS[0], dim=4, heads={}),
         lambda: BACKBONES["efficientnet-lite0"].build(Path(), Nothing(device)),

@@ -8,6 +8,7 @@ Never run on a GPU so far; tested with torch's CPU as the device.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,11 +34,29 @@ def jpeg_decoder(device: str) -> Decode:
     """Return torchvision's decoder: nvJPEG on a GPU."""
     from torchvision.io import decode_jpeg
 
-    def decode(files: list[Tensor]) -> list[Tensor]:
-        pictures: list[Tensor] = decode_jpeg(files, mode="RGB", device=device)
+    decode: Decode = partial(decode_jpeg, mode="RGB", device=device)
+    return _apart(decode, torch.device(device)) if device.startswith("cuda") else decode
+
+
+def _apart(decode: Decode, device: torch.device) -> Decode:
+    """Let torchvision allocate pictures on a stream on which nothing is queued.
+
+    It decodes on a stream of its own that does not wait for the caller's. In memory that the caller has given back, but
+    whose content is still to be read, it would write too early (pytorch/vision, pull request 9606).
+    """
+    make_stream: Any = torch.cuda.Stream  # not typed
+    aside = make_stream(device)
+
+    def decoded(files: list[Tensor]) -> list[Tensor]:
+        computing = torch.cuda.current_stream(device)
+        with torch.cuda.stream(aside):
+            pictures = decode(files)
+        computing.wait_stream(aside)
+        for picture in pictures:
+            picture.record_stream(computing)  # its memory is given to no other before that has read it
         return pictures
 
-    return decode
+    return decoded
 
 
 class DevicePictures:

@@ -36,7 +36,7 @@ def resolve(device: str) -> list[str]:
         At least one device.
 
     Raises:
-        DeviceError: If there is no such device here, or TRIVIUM_GPU_MODE or TRIVIUM_GPU_PICTURES is wrong.
+        DeviceError: If there is no such device here, or a variable does not fit (`gpu_mode`, `picture_mode`).
     """
     if not KNOWN.fullmatch(device):
         raise DeviceError(f"a device is auto, cpu, cuda (all GPUs), cuda:N or mps, got '{device}'")
@@ -45,6 +45,11 @@ def resolve(device: str) -> list[str]:
     if device in ("cpu", PLAIN):
         return [device]
     if device in ("auto", "cuda") and (found := _cuda_devices()):
+        if len(found) > 1 and picture_mode() == "jpeg":
+            raise DeviceError(
+                f"{PICTURES_VARIABLE}=jpeg works with one GPU, there are {len(found)}: torchvision has one decoder, "
+                "and makes it anew whenever the GPU changes. Name a GPU, as cuda:0, or choose resize"
+            )
         return found
     if device == "auto":
         return ["mps"] if _may_have_mps() and not _why_not("mps") else ["cpu"]

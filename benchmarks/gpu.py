@@ -208,7 +208,6 @@ def tensors(run: Run) -> None:
 
 
 def texts(run: Run) -> None:
-
     from trivium.encoders.batching import encode
     from trivium.encoders.minilm import build_minilm
     from trivium.encoders.text import MiniLM
@@ -234,7 +233,7 @@ def texts(run: Run) -> None:
         peer = ("transformers", transformers_loop(run, folder, items))
     for mode in run.modes:
         backbone = MiniLM(folder, network(run, build_minilm(folder), mode, 256))
-        ours = encoder(backbone)
+        ours = encoders(run, backbone)
         name = f"short texts to MiniLM ({mode})"
         report(run, name, "texts", count, lambda ours=ours: encode(ours, items, batch_size=8192), peer, exact)  # type: ignore[misc]
 
@@ -268,39 +267,34 @@ def transformers_loop(run: Run, folder: Path, items: Sequence[str]) -> Encode:
 
 
 def jpegs(run: Run) -> None:
+    """Compare files to vectors in each way that TRIVIUM_GPU_PICTURES names."""
     import numpy as np
 
-    from trivium.encoders.batching import encode
-    from trivium.encoders.open_clip import ClipFacts, ClipImages
+    from trivium.encoders.batching import BATCH_ITEMS, encode
+    from trivium.encoders.device_pictures import DevicePictures, jpeg_decoder
+    from trivium.encoders.image import ImageBackbone
+    from trivium.encoders.pictures import Fit
 
     files = sorted((run.material / "photos").iterdir())
-    count = run.count(16_384, 8)
+    count, size = run.count(16_384, 8), run.count(BATCH_ITEMS["gpu"]["image"], 8)
     items = [files[number % len(files)] for number in range(count)]
-    facts = ClipFacts(
-        name="ViT-B-32",
-        pretrained="",
-        dim=512,
-        weights_sha256="",
-        side=224,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-        interpolation="bicubic",
-        resize_mode="shortest",
-        fill_color=0,
-        context_length=77,
-        is_plain_bpe=True,
-        can_cut=True,
-        config_sha256="",
-        image_bytes=0,
-        text_bytes=0,
-    )
-    backbone = ClipImages(facts, network(run, tower()))
-    few = np.stack([backbone.prepare(path) for path in items[: run.count(256, 8)]])
+    fit = Fit(side=224, mode="shortest")
+    ways = {
+        "cpu": None,
+        "resize": DevicePictures(fit, run.torch_device),
+        "jpeg": DevicePictures(fit, run.torch_device, decode=jpeg_decoder(run.torch_device)),
+    }
+    backbones = {
+        way: ImageBackbone(network(run, tower()), fit, dim=512, heads={}, on_device=on_device)
+        for way, on_device in ways.items()
+    }
+    few = np.stack([backbones["cpu"].prepare(path) for path in items[: run.count(256, 8)]])
     exact = float32_of(run, tower(), few)
-    ours = encoder(backbone)
-    size = run.count(1024, 8)
     peer = ("DataLoader of 16 workers", data_loader(run, items))
-    report(run, "JPEG files to ViT-B/32", "img", count, lambda: encode(ours, items, batch_size=size), peer, exact)
+    for way, backbone in backbones.items():
+        ours = encoders(run, backbone)
+        name = f"JPEG files to ViT-B/32 (pictures: {way})"
+        report(run, name, "img", count, lambda ours=ours: encode(ours, items, batch_size=size), peer, exact)  # type: ignore[misc]
 
 
 def data_loader(run: Run, items: Sequence[Path]) -> Encode:
@@ -332,7 +326,10 @@ def flacs(run: Run) -> None:
 
     from trivium.encoders.aisfx import AiSFXNet
     from trivium.encoders.audio import AiSFX
-    from trivium.encoders.batching import encode
+    from trivium.encoders.batching import BATCH_ITEMS, encode
+    from trivium.encoders.device_mel import SampleBlocks, Samples
+    from trivium.encoders.folding import folded
+    from trivium.encoders.log_mel import LogMel
 
     files = sorted((run.material / "sounds").iterdir())
     count = run.count(4096, 4)
@@ -343,12 +340,19 @@ def flacs(run: Run) -> None:
         torch.manual_seed(0)
         return AiSFXNet().eval()
 
-    plain = AiSFX(network(dataclasses.replace(run, device="cpu-torch"), net()))
+    plain = AiSFX(network(dataclasses.replace(run, device="cpu-torch"), net()), LogMel())
     exact = plain.features([plain.prepare(path) for path in items[: run.count(64, 4)]]).pooled
-    ours = encoder(AiSFX(network(run, net())))
+    quick = folded(net(), [torch.rand(2, 100, 96)])
+    backbones = {
+        "device": AiSFX(network(run, SampleBlocks(quick)), Samples()),
+        "processor": AiSFX(network(run, quick), LogMel(blocks_per_pass=4096)),
+    }
     loop = ("loop, mel on the device", sound_loop(run, net(), items))
-    size, seconds = run.count(256, 4), count * info.duration
-    report(run, "FLAC to aiSFX", "audio-s", seconds, lambda: encode(ours, items, batch_size=size), loop, exact)
+    size, seconds = run.count(BATCH_ITEMS["gpu"]["audio"], 4), count * info.duration
+    for where, backbone in backbones.items():
+        ours = encoders(run, backbone)
+        name = f"FLAC to aiSFX (mel on the {where})"
+        report(run, name, "audio-s", seconds, lambda ours=ours: encode(ours, items, batch_size=size), loop, exact)  # type: ignore[misc]
 
 
 def sound_loop(run: Run, net: Any, items: Sequence[Path]) -> Encode:
@@ -377,13 +381,15 @@ def sound_loop(run: Run, net: Any, items: Sequence[Path]) -> Encode:
     return loop
 
 
-def encoder(backbone: Any) -> Any:
+def encoders(run: Run, backbone: Any) -> Any:
+    """Return the encoder for each thread that encodes, as `JointSpace.encode` has them: two on a GPU."""
     from trivium.encoders.base import Space
     from trivium.fusion.projection import IdentityProjection
     from trivium.pipeline.spaces import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
-    return ProjectedEncoder(space, backbone, IdentityProjection())
+    encoder = ProjectedEncoder(space, backbone, IdentityProjection())
+    return [encoder] * (2 if run.device.startswith("cuda") else 1)
 
 
 def prepare(folder: Path) -> None:

@@ -62,6 +62,6 @@ def test_torchaudio_is_there_before_threads_want_it() -> None:
     """Two threads that import it at once may fail: `cannot import name ... from partially initialized module`."""
     code = (
         "import sys\nfrom unittest.mock import Mock\nfrom trivium.encoders.audio import AiSFX\n"
-        "AiSFX(Mock(device='cpu'))\nassert {'torchaudio.functional', 'torchaudio.transforms'} <= set(sys.modules)"
+        "AiSFX(Mock(), Mock())\nassert {'torchaudio.functional', 'torchaudio.transforms'} <= set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trivium.encoders import BACKBONES, Backbone, DecodeError, audio, build_backbone, image_decoding, unit_rows
+from trivium.encoders import BACKBONES, Backbone, DecodeError, build_backbone, image_decoding, log_mel, unit_rows
 from trivium.encoders.aisfx import HEADS
 
 pytestmark = pytest.mark.weights
@@ -258,7 +258,7 @@ def test_log_mel_equals_the_reference(
 def test_long_sounds_are_cut_without_a_seam(aisfx: Backbone, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
     sound = noise(220_500)  # 216 frames
     whole = aisfx.prepare((sound, RATE))
-    monkeypatch.setattr(audio, "FRAMES_PER_PASS", frames)
+    monkeypatch.setattr(log_mel, "FRAMES_PER_PASS", frames)
     assert_allclose(aisfx.prepare((sound, RATE)), whole, atol=1e-6)
 
 
@@ -319,7 +319,8 @@ def test_any_rate_gives_the_same_sound(aisfx: Backbone, rate: int) -> None:
 
 
 def test_sound_features_are_the_mean_over_blocks(aisfx: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "BLOCKS_PER_PASS", 3)  # so that a clip is cut across passes
+    # So that a clip is cut across passes.
+    monkeypatch.setattr(aisfx._front_end, "_blocks_per_pass", 3)  # type: ignore[attr-defined]
     blocks = aisfx.prepare((noise(1024 * 299), RATE))
     assert len(blocks) == 5
     clip = aisfx.features([blocks])

@@ -75,6 +75,31 @@ def test_a_wrong_mode_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("cpu")
 
 
+@pytest.mark.parametrize("mode", ["cpu", "resize", "jpeg"])
+def test_what_a_gpu_does_of_pictures(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIVIUM_GPU_PICTURES", raising=False)
+    assert devices.picture_mode() == "cpu"
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", mode)
+    assert devices.picture_mode() == mode
+
+
+def test_jpegs_are_decoded_by_one_gpu(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "jpeg")
+    for device in ("auto", "cuda"):
+        with pytest.raises(DeviceError, match=r"=jpeg works with one GPU, there are 2: .* Name a GPU, as cuda:0, or"):
+            resolve(device)
+    assert resolve("cuda:1") == ["cuda:1"]
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "resize")
+    assert resolve("cuda") == ["cuda:0", "cuda:1"]
+
+
+def test_a_wrong_word_about_pictures_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "all")
+    with pytest.raises(DeviceError, match="TRIVIUM_GPU_PICTURES must be one of cpu, resize, jpeg, got 'all'"):
+        resolve("cpu")
+
+
 def test_being_told_no_takes_no_torch() -> None:
     script = (
         "import sys; from trivium.encoders import devices; devices._may_have_cuda = lambda: False; "

@@ -1,9 +1,8 @@
-"""How batches are cut and padded."""
+"""How batches are cut."""
 
-import numpy as np
 import pytest
 
-from trivium.encoders.passes import MOST_NUMBERS, PassSize, next_size, padded
+from trivium.encoders.passes import MOST_NUMBERS, PassSize, next_size
 
 
 def test_without_a_measure_there_is_no_limit_until_a_pass_fails() -> None:
@@ -53,13 +52,3 @@ def test_limits() -> None:
 )
 def test_sizes(count: int, limits: dict[str, int], expected: int) -> None:
     assert next_size(count, **limits) == expected
-
-
-def test_padding() -> None:
-    ids, mask = np.array([[1, 2, 3], [4, 5, 0]]), np.array([[1, 1, 1], [1, 1, 0]])
-    found = padded([ids, mask], rows=4, length=5)
-    assert found[0].tolist() == [[1, 2, 3, 0, 0], *3 * [[4, 5, 0, 0, 0]]]
-    assert found[1].tolist() == [[1, 1, 1, 0, 0], *3 * [[1, 1, 0, 0, 0]]]
-    (pixels,) = padded([np.ones((1, 3, 2, 2), np.uint8)], rows=2, length=None)
-    assert pixels.shape == (2, 3, 2, 2)
-    assert pixels.dtype == np.uint8

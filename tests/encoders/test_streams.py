@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trivium.encoders import DecodeError
-from trivium.encoders.audio import PEAK, RATE_HZ, AiSFX, _resampled
+from trivium.encoders.audio import AiSFX
 from trivium.encoders.audio_decoding import decode_audio, scan_audio, whole
 from trivium.encoders.decode_worker import STREAM_FRAMES
+from trivium.encoders.device_mel import BLOCK_HOP_SAMPLES, BLOCK_SAMPLES, BLOCKS_PER_PART, FULL_SCALE, Samples
+from trivium.encoders.log_mel import PEAK, LogMel
+from trivium.encoders.resampling import RATE_HZ, resampled_chunks
 from trivium.encoders.sandbox import DecodeSandbox, Limits, SoundStream
 
 
@@ -31,7 +34,7 @@ class Nothing:
 
 @pytest.fixture(scope="module")
 def aisfx() -> AiSFX:
-    return AiSFX(Nothing())
+    return AiSFX(Nothing(), LogMel())
 
 
 def sweep(frames: int, rate_hz: int) -> NDArray[np.float32]:
@@ -59,6 +62,38 @@ def test_blocks_of_a_stream_are_those_of_the_whole(aisfx: AiSFX, rate_hz: int, s
     assert np.std(found - expected) < tolerance / 3
 
 
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 48_000, 8_000])
+@pytest.mark.parametrize(("seconds", "blocks"), [(2.4, 1), (160.0, 136)])
+def test_samples_of_a_stream_are_those_of_the_whole(rate_hz: int, seconds: float, blocks: int) -> None:
+    waveform = sweep(int(seconds * rate_hz), rate_hz)
+    front_end = Samples()
+    peak = float(np.abs(waveform).max())
+    whole_sound = front_end.whole(waveform.copy(), rate_hz)
+    stream = SoundStream(len(waveform), rate_hz, peak, pieces(waveform, 100_003))
+    found = list(front_end.parts(stream))
+    parts = [front_end.count(part) for part in found]
+    assert sum(parts) == blocks == front_end.count(whole_sound)
+    assert all(count >= BLOCKS_PER_PART for count in parts[:-1])
+    loudest = max(int(np.abs(part.astype(np.int32)).max()) for part in found)
+    assert 0.9 * FULL_SCALE < loudest <= FULL_SCALE
+    gain = 1.0 if rate_hz == RATE_HZ else _gain(found[0], whole_sound)
+    start = 0
+    for part, count in zip(found, parts, strict=True):
+        length = (count - 1) * BLOCK_HOP_SAMPLES + BLOCK_SAMPLES
+        same = part[:length] * gain - whole_sound[start * BLOCK_HOP_SAMPLES :][:length]
+        assert np.abs(same).max() <= (
+            1 if rate_hz == RATE_HZ else 0.03 * FULL_SCALE
+        )  # what rises above the peak is cut
+        assert np.abs(same).mean() < 2
+        start += count
+
+
+def _gain(part: NDArray[np.int16], whole_sound: NDArray[np.int16]) -> float:
+    """A stream's level is taken before resampling, which moves the peak a little."""
+    a, b = part.astype(np.float64), whole_sound[: len(part)].astype(np.float64)
+    return float(a @ b / (a @ a))
+
+
 @settings(max_examples=20)
 @given(st.sampled_from([48_000, 32_000, 11_025, 96_000]), st.integers(1, 2000), st.integers(1, 2_000_000))
 def test_resampling_in_pieces_is_resampling(rate_hz: int, size_hint: int, frames: int) -> None:
@@ -67,7 +102,7 @@ def test_resampling_in_pieces_is_resampling(rate_hz: int, size_hint: int, frames
     frames = min(frames, 700_000)
     waveform = sweep(frames, rate_hz)
     expected = whole_resampled = resample(torch.from_numpy(waveform), rate_hz, RATE_HZ).numpy()
-    found = np.concatenate([piece.numpy() for piece in _resampled(pieces(waveform, 1000 + size_hint), rate_hz)])
+    found = np.concatenate([piece.numpy() for piece in resampled_chunks(pieces(waveform, 1000 + size_hint), rate_hz)])
     assert abs(len(found) - len(whole_resampled)) <= 1  # where the end falls between two samples
     n = min(len(found), len(expected))
     np.testing.assert_allclose(found[:n], expected[:n], atol=2e-6)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trivium.encoders import engine
 from trivium.encoders.networks import PLAIN
 from trivium.encoders.registry import BACKBONES, build_backbone
-from trivium.encoders.torch_network import TorchNetwork
+from trivium.encoders.torch_network import TorchNetwork, _filled
 
 
 class Doubled(torch.nn.Module):
@@ -53,6 +53,41 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered() -> None:
 def test_one_item_that_does_not_fit() -> None:
     with pytest.raises(MemoryError, match=f"one item is too large for the memory of {PLAIN}"):
         TorchNetwork(Doubled(most_rows=0), device=PLAIN)(np.ones((2, 2), np.float32))
+
+
+def test_filling() -> None:
+    ids, pixels = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.ones((1, 3, 2, 2), dtype=torch.uint8)
+    assert _filled(ids, rows=4, length=5).tolist() == [[1, 2, 3, 0, 0], *3 * [[4, 5, 0, 0, 0]]]
+    assert _filled(ids.float(), rows=2, length=3).tolist() == ids.tolist()
+    found = _filled(pixels, rows=2, length=None)
+    assert found.dtype == torch.uint8
+    assert found.tolist() == np.ones((2, 3, 2, 2)).tolist()
+
+
+@pytest.mark.parametrize("mode", ["eager", "graphs"])
+def test_tensors_are_taken_beside_arrays(mode: Any) -> None:
+    """Cut by memory, rounded, and run again where they overflow, as arrays are."""
+
+    class Sum(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: list[int] = []
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
+            assert x.dtype == y.dtype != torch.float32
+            self.rows.append(len(x))
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return (x + y,)
+
+    module = Sum()
+    network = TorchNetwork(module, device=PLAIN, dtype=torch.float16, mode=mode)
+    x, y = numbers(6), numbers(6) * 10_000
+    (found,) = network(torch.from_numpy(x), y)
+    np.testing.assert_allclose(found, x + y, rtol=2**-7)  # both rounded to the 8 bits of bfloat16
+    assert max(module.rows[1:]) <= 4
+    (found,) = network(x, torch.from_numpy(x))
+    np.testing.assert_array_equal(found, 2 * x)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8])

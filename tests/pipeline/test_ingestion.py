@@ -13,13 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
+from trivium.encoders.device_pictures import DevicePictures, jpeg_decoder
+from trivium.encoders.image import ImageBackbone
+from trivium.encoders.networks import PLAIN
+from trivium.encoders.pictures import Fit
+from trivium.encoders.torch_network import TorchNetwork
+from trivium.fusion.projection import IdentityProjection
 from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.ingestion import Summary
 from trivium.pipeline.scanning import is_below, scan_media
+from trivium.pipeline.spaces import ProjectedEncoder
 from trivium.pipeline.store import Store
 from trivium.pipeline.verification import verify
 from trivium.pipeline.writer import writing
@@ -485,3 +493,38 @@ def test_batches_of_any_size_give_the_same_collection(
         collection.add(media)
         results.append([(hit.path, round(hit.score, 6)) for hit in collection.search(text="x", k=20)])
     assert results[0] == results[1] == results[2]
+
+
+class Averages(torch.nn.Module):
+    """A network of pictures of 8 x 8: what 16 of their pixels are."""
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
+        return (pixels.flatten(1)[:, :16].float() + 1,)
+
+
+@pytest.mark.filterwarnings("ignore:.*decoding and encoding capabilities of TorchVision:DeprecationWarning")
+def test_a_device_that_decodes_refuses_one_file(
+    tmp_path: Path, make_space, picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with TRIVIUM_GPU_PICTURES=jpeg; the device is torch's CPU. What it cannot decode costs nothing else."""
+    fit = Fit(side=8, mode="squash")
+    pictures = DevicePictures(fit, "cpu", decode=jpeg_decoder("cpu"))
+    backbone = ImageBackbone(TorchNetwork(Averages(), device=PLAIN), fit, dim=16, heads={}, on_device=pictures)
+    space = make_space()
+    encoder = ProjectedEncoder(space.space, backbone, IdentityProjection())
+    monkeypatch.setattr(space, "encoder", lambda *_: encoder)
+    folder = tmp_path / "pictures"
+    for number in range(6):
+        picture(folder / f"{number}.jpg", "red", size=(20 + number, 20))
+    picture(folder / "6.png", "blue")
+    data = bytearray((folder / "3.jpg").read_bytes())
+    tables = data.index(b"\xff\xc4") + 5
+    data[tables : tables + 16] = b"\xff" * 16  # numbers of codes, more than there can be
+    (folder / "3.jpg").write_bytes(data)
+    assert encoder.takes_file(bytes(data))
+    collection = Collection.open(tmp_path / "collection", space=space)
+    summary = collection.add(folder)
+    assert list(reasons(summary)) == ["3.jpg"]
+    assert reasons(summary)["3.jpg"].startswith("damaged picture: ")
+    assert names(collection) == {"0.jpg", "1.jpg", "2.jpg", "4.jpg", "5.jpg", "6.png"}
+    assert os.path.basename(collection.search(image=folder / "6.png")[0].path) == "6.png"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import DecodeError, Modality, Vectors, unit_rows
-from trivium.pipeline import migration
+from trivium.pipeline import ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import CollectionError, CollectionLockedError
@@ -33,7 +33,7 @@ class Stopped(BaseException):
 @pytest.fixture
 def store(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> Store:
     """7 items with 9 vectors: 4 of texts (2 of them captions), 3 of pictures, 2 of sounds; batches of 2."""
-    monkeypatch.setattr(migration, "BATCH_FILES", {"text": 2, "image": 2, "audio": 2})
+    monkeypatch.setattr(ingestion, "BATCH_FILES", {"text": 2, "image": 2, "audio": 2})
     return Store(collection.folder)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from trivium.pipeline.ingestion import batch_files
 from trivium.pipeline.space_config import SpaceError, read_labels, read_space_config
 from trivium.pipeline.spaces import load_space, space_folders
 
@@ -125,3 +126,29 @@ def test_a_space_of_ones_own(tmp_path: Path, weights) -> None:
     save_file({"weight": matrix[:, :32]}, folder / "w.safetensors")
     with pytest.raises(SpaceError, match="width 32, the space has 64"):
         load_space(folder).encode("text", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "kind", "lanes"),
+    [
+        (["cpu"], "cpu", [0]),
+        (["mps"], "gpu", [0]),
+        (["cuda:0"], "gpu", [0, 0]),
+        (["cuda:0", "cuda:1"], "gpu", [0, 1] * 2),
+    ],
+)
+def test_two_threads_encode_on_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, devices: list[str], kind: str, lanes: list[int]
+) -> None:
+    monkeypatch.setattr("trivium.pipeline.spaces.resolve", lambda _: devices)
+    space = load_space(device="any")
+    assert (space.device_kind, space.lanes, space.replicas) == (kind, lanes, len(devices))
+    assert batch_files(space, "image") == (64 if kind == "cpu" else 256)
+    asked: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(space, "encoder", lambda _, replica: replica)
+    monkeypatch.setattr(
+        "trivium.pipeline.spaces.encode", lambda encoders, _, *, batch_size, **__: asked.append((encoders, batch_size))
+    )
+    space.encode("text", ["a"])
+    space.encode("text", ["a"], batch_size=5)
+    assert asked == [(lanes, 1024 if kind == "cpu" else 8192), (lanes, 5)]

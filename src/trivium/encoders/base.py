@@ -94,6 +94,18 @@ class Preparing(Protocol):
         """Prepare many items; the same as one by one, and faster where they can share work."""
         return [self.prepare(item) for item in items]
 
+    def takes_file(self, data: bytes, /) -> bool:
+        """Whether `prepare_file` takes this file's bytes, which are then decoded with its batch, on the device."""
+        del data
+        return False
+
+    def prepare_file(self, content: Any, /) -> Prepared:
+        """Prepare a file's bytes that it takes, or what was decoded of others; a part may be left to the device.
+
+        That part waits in a larger form than what `prepare` gives, so this is not for the many pictures of a video.
+        """
+        return self.prepare(content)
+
     def passages(self, text: str, /) -> Sequence[Passage]:
         """Cut a text that is longer than one vector sees into passages; none if it is not."""
         del text

@@ -1,6 +1,6 @@
 """Encoding many items of one modality in batches: order kept, memory bounded by a few batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,16 @@ from trivium.encoders.base import Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import item_bytes
+from trivium.encoders.networks import DeviceKind
 
 if TYPE_CHECKING:
     from trivium.encoders.sandbox import DecodeSandbox
 
-BATCH_ITEMS: dict[Modality, int] = {"text": 1024, "image": 64, "audio": 32}
+# A GPU takes hundreds of pictures in a pass; loaded and whole, as it may resize them itself, such a batch takes 1 GB.
+BATCH_ITEMS: Mapping[DeviceKind, Mapping[Modality, int]] = {
+    "cpu": {"text": 1024, "image": 64, "audio": 32},
+    "gpu": {"text": 8192, "image": 256, "audio": 128},
+}
 TOGETHER = 256  # texts that are tokenized in one call
 
 
@@ -31,10 +36,12 @@ def encode(
 ) -> Vectors:
     """Encode all items, batch by batch, in their order.
 
-    Files and bytes of pictures and sounds are decoded in processes of their own (`sandbox`), as in indexing.
+    Files and bytes of pictures and sounds are decoded in processes of their own (`sandbox`), as in indexing, unless
+    the encoder takes them as they are.
 
     Args:
-        encoder: Any encoder; or several of the same on different devices, which share the work.
+        encoder: Any encoder; or several of the same, which share the work: on different devices, or the very same
+            one that several threads may call at once.
         items: What ``encoder.prepare`` takes.
         batch_size: Items that are loaded and encoded together, at least 1; how many go through the network at a time
             is the encoder's own choice.
@@ -52,7 +59,7 @@ def encode(
 
     encoders = [encoder] if isinstance(encoder, Encoder) else list(encoder)
     first = encoders[0]
-    size = BATCH_ITEMS[first.modality] if batch_size is None else batch_size
+    size = BATCH_ITEMS["cpu"][first.modality] if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {size}")
     stats = stats or Stats()
@@ -87,6 +94,8 @@ def _loading(
         if sandbox is not None:
             with decoding.working(len(group)):
                 group = [_decoded(sandbox, encoder, item) for item in group]
+            with preparing.working(len(group)):
+                return [encoder.prepare_file(item) for item in group]
         with preparing.working(len(group)):
             return encoder.prepare_all(group)
 
@@ -95,7 +104,8 @@ def _loading(
 
 def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     if isinstance(item, bytes | str | Path):
-        return sandbox.decode(encoder.modality, item_bytes(item), side=encoder.side)
+        data = item_bytes(item)
+        return data if encoder.takes_file(data) else sandbox.decode(encoder.modality, data, side=encoder.side)
     return item
 
 

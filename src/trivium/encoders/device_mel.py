@@ -1,19 +1,39 @@
 """aiSFX with its front end on the device: 16-bit samples in, so that the processor only decodes and resamples.
 
-The log-mel frames that it computes are those of `audio.AiSFX`. Blocks overlap by half, so each sample is sent twice, in
-two bytes: 180 kB for a second of sound, where its log-mel blocks would take 33 kB and most of the processor's time.
+The log-mel frames that it computes are those of `log_mel.LogMel`. Resampling stays on the processor, one sound at a
+time. A sound waits as its samples, 88 kB a second, and is cut into blocks when its pass comes. They overlap by half, so
+each sample crosses to the device twice: 180 kB for a second of sound, where its log-mel blocks would take 33 kB and
+most of the processor's time.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# Of `audio.AiSFX`, whose module comments say why.
-RATE_HZ, FFT_SAMPLES, HOP_SAMPLES, MELS = 44_100, 2048, 1024, 96
-LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707
-BLOCK_FRAMES, BLOCK_HOP_FRAMES = 100, 50
+from trivium.encoders.base import Prepared
+from trivium.encoders.log_mel import (
+    BLOCK_FRAMES,
+    BLOCK_HOP_FRAMES,
+    FFT_SAMPLES,
+    HOP_SAMPLES,
+    LOG_FULL_SCALE,
+    LOG_GAIN,
+    MELS,
+    PEAK,
+)
+from trivium.encoders.networks import Arrays
+from trivium.encoders.resampling import RATE_HZ, resampled, resampled_chunks, scaled
+from trivium.encoders.sandbox import SoundStream
+
 BLOCK_SAMPLES = (BLOCK_FRAMES - 1) * HOP_SAMPLES + FFT_SAMPLES
-PEAK = 0.2
+BLOCK_HOP_SAMPLES = BLOCK_HOP_FRAMES * HOP_SAMPLES
 FULL_SCALE = 32_767  # of a sound's loudest sample
+BLOCKS_PER_PASS = 512  # 106 MB of samples; the network cuts them further, by its memory
+BLOCKS_PER_PART = 128  # of a stream, 150 s
 
 
 class SampleBlocks(nn.Module):
@@ -34,7 +54,7 @@ class SampleBlocks(nn.Module):
         self._constants = {"cpu": (torch.hann_window(FFT_SAMPLES), filters)}
 
     def forward(self, samples: Tensor, frames: Tensor) -> tuple[Tensor, ...]:
-        """Map what `sample_blocks` gives, (n, `BLOCK_SAMPLES`) and (n,), to the network's outputs."""
+        """Map blocks (n, `BLOCK_SAMPLES`), and how many frames of each are of the sound, (n,), to the outputs."""
         window, filters = self._on(samples.device)
         x = samples.float() * (PEAK / FULL_SCALE)
         spectrum = torch.stft(
@@ -55,21 +75,53 @@ class SampleBlocks(nn.Module):
         return self._constants[name]
 
 
-def sample_blocks(sound: Tensor, *, peak: float | None = None) -> tuple[Tensor, Tensor]:
-    """Cut a sound at 44,100 Hz into blocks of samples, as its log-mel frames would be cut.
+class Samples:
+    """Sounds as their samples, int16, (s,), with the half windows of zeros that centred frames need at both ends."""
 
-    Args:
-        sound: Samples (s,), of any level.
-        peak: Its loudest sample, if this is a part of a longer one.
+    @torch.inference_mode()
+    def whole(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
+        """Prepare a sound, its loudest sample `FULL_SCALE`."""
+        samples = _rounded(scaled(resampled(waveform, rate_hz), FULL_SCALE))
+        return np.pad(samples, FFT_SAMPLES // 2)
 
-    Returns:
-        At least one block, shape (b, `BLOCK_SAMPLES`), 16-bit, the sound's loudest sample `FULL_SCALE`; and how many of
-        each block's frames are of the sound, (b,): all, but for a sound that fills no block.
-    """
-    largest = max(float(sound.abs().max()) if peak is None else peak, 1e-9)
-    whole = (sound * (FULL_SCALE / largest)).round().clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
-    # Frames are centred on multiples of the hop; a last part that fills no block is left out, unless it is all.
-    whole = nn.functional.pad(whole, (FFT_SAMPLES // 2, FFT_SAMPLES // 2))
-    whole = nn.functional.pad(whole, (0, max(0, BLOCK_SAMPLES - len(whole))))
-    blocks = whole.unfold(0, BLOCK_SAMPLES, BLOCK_HOP_FRAMES * HOP_SAMPLES).contiguous()
-    return blocks, torch.full((len(blocks),), min(BLOCK_FRAMES, 1 + len(sound) // HOP_SAMPLES))
+    def parts(self, stream: SoundStream) -> Iterator[Prepared]:
+        """Prepare a long sound as its samples are taken: parts that overlap by what their blocks do."""
+        gain = FULL_SCALE / max(stream.peak, 1e-9)
+        edge = np.zeros(FFT_SAMPLES // 2, np.int16)
+        chunks = (_rounded(chunk * gain) for chunk in resampled_chunks(stream.chunks, stream.rate_hz))
+        held, count = np.empty(0, np.int16), 0
+        for samples in chain([edge], chunks, [edge]):
+            held = np.concatenate([held, samples])
+            count = max(0, (len(held) - BLOCK_SAMPLES) // BLOCK_HOP_SAMPLES + 1)
+            if count >= BLOCKS_PER_PART:
+                yield held[: (count - 1) * BLOCK_HOP_SAMPLES + BLOCK_SAMPLES]
+                held = held[count * BLOCK_HOP_SAMPLES :]
+                count = 0
+        if count:
+            yield held
+
+    def count(self, prepared: Prepared) -> int:
+        """Return how many blocks there are: a last part that fills none is left out, unless it is all."""
+        return max(0, len(prepared) - BLOCK_SAMPLES) // BLOCK_HOP_SAMPLES + 1
+
+    def passes(self, batch: Sequence[Prepared]) -> Iterator[Arrays]:
+        """Yield the blocks of many sounds and how many of their frames are of the sound, as `SampleBlocks` takes them.
+
+        All are, but for a sound that fills no block.
+        """
+        blocks = ((block, frames) for prepared in batch for block, frames in self._blocks(prepared))
+        while some := list(islice(blocks, BLOCKS_PER_PASS)):
+            yield np.stack([block for block, _ in some]), np.array([frames for _, frames in some])
+
+    def _blocks(self, prepared: Prepared) -> Iterator[tuple[NDArray[np.int16], int]]:
+        frames = min(BLOCK_FRAMES, 1 + (len(prepared) - FFT_SAMPLES) // HOP_SAMPLES)
+        if len(prepared) < BLOCK_SAMPLES:
+            prepared = np.pad(prepared, (0, BLOCK_SAMPLES - len(prepared)))
+        for number in range(self.count(prepared)):
+            start = number * BLOCK_HOP_SAMPLES
+            yield prepared[start : start + BLOCK_SAMPLES], frames  # a view
+
+
+def _rounded(sound: Tensor) -> NDArray[np.int16]:
+    """Round samples in place; resampling may have moved a stream's above its peak."""
+    return sound.round_().clamp_(-FULL_SCALE, FULL_SCALE).to(torch.int16).numpy()

@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from trivium.encoders.networks import PLAIN
 
@@ -14,6 +14,10 @@ from trivium.encoders.networks import PLAIN
 # launches that limit small networks; or compiled for each shape, which takes minutes before the first vector.
 GpuMode: TypeAlias = Literal["eager", "graphs", "compile"]
 MODE_VARIABLE = "TRIVIUM_GPU_MODE"
+# What a GPU does of pictures: nothing before the network; resizing; or decoding of JPEGs too, which is then done
+# outside the sandbox (`device_pictures`).
+PictureMode: TypeAlias = Literal["cpu", "resize", "jpeg"]
+PICTURES_VARIABLE = "TRIVIUM_GPU_PICTURES"
 KNOWN = re.compile(rf"auto|cpu|{PLAIN}|cuda(:\d{{1,4}})?|mps", re.ASCII)
 DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
@@ -32,14 +36,20 @@ def resolve(device: str) -> list[str]:
         At least one device.
 
     Raises:
-        DeviceError: If there is no such device here, or TRIVIUM_GPU_MODE is wrong.
+        DeviceError: If there is no such device here, or a variable does not fit (`gpu_mode`, `picture_mode`).
     """
     if not KNOWN.fullmatch(device):
         raise DeviceError(f"a device is auto, cpu, cuda (all GPUs), cuda:N or mps, got '{device}'")
     gpu_mode()
+    picture_mode()
     if device in ("cpu", PLAIN):
         return [device]
     if device in ("auto", "cuda") and (found := _cuda_devices()):
+        if len(found) > 1 and picture_mode() == "jpeg":
+            raise DeviceError(
+                f"{PICTURES_VARIABLE}=jpeg works with one GPU, there are {len(found)}: torchvision has one decoder, "
+                "and makes it anew whenever the GPU changes. Name a GPU, as cuda:0, or choose resize"
+            )
         return found
     if device == "auto":
         return ["mps"] if _may_have_mps() and not _why_not("mps") else ["cpu"]
@@ -54,10 +64,23 @@ def gpu_mode() -> GpuMode:
     Raises:
         DeviceError: If it is none of `GpuMode`.
     """
-    mode: Any = os.environ.get(MODE_VARIABLE) or "eager"
-    if mode not in get_args(GpuMode):
-        raise DeviceError(f"{MODE_VARIABLE} must be one of {', '.join(get_args(GpuMode))}, got '{mode}'")
-    return mode  # type: ignore[no-any-return]
+    return _chosen(MODE_VARIABLE, get_args(GpuMode))  # type: ignore[return-value]
+
+
+def picture_mode() -> PictureMode:
+    """Return what TRIVIUM_GPU_PICTURES says, ``cpu`` if nothing.
+
+    Raises:
+        DeviceError: If it is none of `PictureMode`.
+    """
+    return _chosen(PICTURES_VARIABLE, get_args(PictureMode))  # type: ignore[return-value]
+
+
+def _chosen(variable: str, known: tuple[str, ...]) -> str:
+    mode = os.environ.get(variable) or known[0]
+    if mode not in known:
+        raise DeviceError(f"{variable} must be one of {', '.join(known)}, got '{mode}'")
+    return mode
 
 
 def _may_have_cuda() -> bool:

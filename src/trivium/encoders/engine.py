@@ -187,7 +187,7 @@ def run(
     encoding = ThreadPoolExecutor(len(encode), thread_name_prefix="encode")
     ahead: deque[list[Future[L]]] = deque()
     encoded: deque[tuple[list[L], Future[R]]] = deque()
-    batches = _batches(jobs, batch_items, cost, batch_cost)
+    batches = in_batches(jobs, batch_items, cost, batch_cost)
     try:
         while True:
             while len(ahead) < BATCHES_AHEAD and (batch := next(batches, None)):
@@ -207,7 +207,8 @@ def run(
         encoding.shutdown(cancel_futures=True)
 
 
-def _batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], batch_cost: float) -> Iterator[list[J]]:
+def in_batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], batch_cost: float) -> Iterator[list[J]]:
+    """Cut jobs into batches of at most so many, and at most so much together, unless one alone takes more."""
     batch: list[J] = []
     total = 0.0
     for job in jobs:

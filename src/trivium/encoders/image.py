@@ -1,34 +1,54 @@
-"""Pictures: EfficientNet-Lite0 features (1280-d) and its 1,000 ImageNet classes."""
+"""Networks of pictures: pooled features, and the scores of a classifier where there is one."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
-from trivium.encoders.files import item_bytes
-from trivium.encoders.image_decoding import as_rgb, decode_image
-from trivium.encoders.networks import Network
+from trivium.encoders.base import Backbone, Features, Modality, Prepared
+from trivium.encoders.devices import picture_mode
+from trivium.encoders.networks import Network, device_kind
+from trivium.encoders.pictures import Fit, rgb_pixels
 
-SIDE = 224  # pixels; what the network was trained on
+if TYPE_CHECKING:
+    from trivium.encoders.device_pictures import DevicePictures
+
 PICTURES_PER_PASS = {"cpu": 8, "gpu": 4096}  # on a GPU the network cuts them itself, by its memory
 
 
-class EfficientNetLite0(Backbone):
-    """The ImageNet classifier, cut open: pooled features and class scores."""
+class ImageBackbone(Backbone):
+    """A network that takes squares of uint8."""
 
     modality: Modality = "image"
-    dim = 1280
-    side: int | None = SIDE
 
-    def __init__(self, network: Network) -> None:
+    def __init__(
+        self,
+        network: Network,
+        fit: Fit,
+        *,
+        dim: int,
+        heads: Mapping[str, int],
+        on_device: "DevicePictures | None" = None,
+    ) -> None:
+        """Take a network.
+
+        Args:
+            network: Gives pooled features, and for each head its scores.
+            fit: What it takes.
+            dim: Width of the pooled features.
+            heads: How many classes each has.
+            on_device: Does the rest of the work where the network runs; None where the processor does it.
+        """
+        self.dim = dim
+        self.side: int | None = fit.side
         self._network = network
-        self._pictures_per_pass = PICTURES_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
+        self._fit = fit
+        self._heads = heads
+        self._on_device = on_device
+        self._pictures_per_pass = PICTURES_PER_PASS[device_kind(network.device)]
 
     def prepare(self, item: Any, /) -> Prepared:
-        """Decode a picture to the network's input size, uint8, shape (3, 224, 224).
+        """Decode a picture to the network's input size, uint8, shape (3, side, side).
 
         Args:
             item: A path, a file's bytes, a PIL image, or an array (h, w, 3) of uint8.
@@ -36,59 +56,47 @@ class EfficientNetLite0(Backbone):
         Raises:
             DecodeError: See `decode_image`.
         """
-        return squeezed(rgb_pixels(item, side=SIDE), SIDE)
+        return self._fit.of_pixels(rgb_pixels(item, side=self._fit.side))
+
+    def takes_file(self, data: bytes, /) -> bool:
+        """Whether the device decodes this file."""
+        return self._on_device is not None and self._on_device.takes_file(data)
+
+    def prepare_file(self, content: Any, /) -> Prepared:
+        """Prepare a file that the device decodes, or what `prepare` takes: to be resized there, unless it is large."""
+        return self.prepare(content) if self._on_device is None else self._on_device.prepare(content)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return pooled features (n, 1280) and class scores ``imagenet`` (n, 1000)."""
-        pooled = np.empty((len(batch), self.dim), np.float32)
-        logits = np.empty((len(batch), 1000), np.float32)
+        """Return pooled features, shape (n, dim), not normalised, and class scores {head: (n, classes)}.
+
+        Raises:
+            DecodeError: If one was left to the device, which cannot decode it, and neither can the sandbox.
+        """
+        pooled, *logits = (np.empty((len(batch), width), np.float32) for width in (self.dim, *self._heads.values()))
         for start in range(0, len(batch), self._pictures_per_pass):
             rows = slice(start, start + self._pictures_per_pass)
-            pooled[rows], logits[rows] = self._network(np.stack(batch[rows]))
-        return Features(pooled=pooled, logits={"imagenet": logits})
+            found = self._network(self._together(batch[rows]))
+            for whole, part in zip((pooled, *logits), found, strict=True):
+                whole[rows] = part
+        return Features(pooled=pooled, logits=dict(zip(self._heads, logits, strict=True)))
+
+    def _together(self, batch: Sequence[Prepared]) -> Any:
+        """Return what the network takes: an array, or a tensor that is on its device."""
+        return np.stack(batch) if self._on_device is None else self._on_device(batch)
 
 
-def rgb_pixels(item: Any, *, side: int) -> NDArray[np.uint8]:
-    """Return the pixels of a path, a file's bytes, a PIL image or an array, shape (h, w, 3).
-
-    Args:
-        item: What to decode.
-        side: What it will be brought to: a larger JPEG may be decoded at a part of its size (`decode_image`).
+def image_backbone(network: Network, fit: Fit, *, dim: int, heads: Mapping[str, int]) -> ImageBackbone:
+    """Build a backbone whose device does as much as TRIVIUM_GPU_PICTURES says.
 
     Raises:
-        DecodeError: See `decode_image`.
+        DeviceError: See `devices.picture_mode`.
     """
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
-            raise DecodeError(f"an array must be uint8 of shape (h, w, 3), got {item.dtype} {item.shape}")
-        if not item.size:
-            raise DecodeError(f"the picture has no pixels: {item.shape}")
-        return item
-    image = as_rgb(item) if isinstance(item, Image.Image) else decode_image(item_bytes(item), side=side)
-    return np.asarray(image)
+    mode = picture_mode()
+    on_device = None
+    if mode != "cpu" and device_kind(network.device) == "gpu":
+        from trivium.encoders.device_pictures import DevicePictures, jpeg_decoder
 
-
-def squeezed(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Bring (h, w, 3) to (3, side, side): the whole picture, squeezed to a square.
-
-    The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
-    part of a picture").
-    """
-    return resized(pixels, side, side)
-
-
-def resized(pixels: NDArray[np.uint8], height: int, width: int, *, bilinear: bool = False) -> NDArray[np.uint8]:
-    """Resize (h, w, 3) by antialiased bicubic interpolation, or bilinear, to (3, height, width).
-
-    torchvision has SIMD code for uint8 whose channels lie together, as decoders give them: 7 times as fast as Pillow.
-    """
-    import torch
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
-    if not pixels.flags.writeable:  # torch has no read-only tensors, and warns
-        pixels = pixels.copy()
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # (1, 3, h, w) in channels-last memory
-    mode = InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC
-    out = resize(tensor, [height, width], interpolation=mode, antialias=True)
-    return np.ascontiguousarray(out[0].numpy())
+        decodes = mode == "jpeg" and network.device.startswith("cuda")
+        decode = jpeg_decoder(network.device) if decodes else None
+        on_device = DevicePictures(fit, network.device, decode=decode)
+    return ImageBackbone(network, fit, dim=dim, heads=heads, on_device=on_device)

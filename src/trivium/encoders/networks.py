@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -11,7 +11,13 @@ from trivium.encoders.graphs import Architecture, Precision, exported, graph_fil
 from trivium.encoders.weights import WeightsError
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
+DeviceKind: TypeAlias = Literal["cpu", "gpu"]
 PLAIN = "cpu-torch"  # a device's name: the slow way that the fast ones are compared with
+
+
+def device_kind(device: str) -> DeviceKind:
+    """Whether a device's batches are a processor's or a GPU's."""
+    return "cpu" if device.startswith("cpu") else "gpu"
 
 
 class Network(Protocol):

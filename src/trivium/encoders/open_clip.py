@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.clip_tokenizer import ClipTokenizer
 from trivium.encoders.graphs import Architecture, Precision
-from trivium.encoders.image import resized, rgb_pixels
-from trivium.encoders.networks import PLAIN, Network, load_network
+from trivium.encoders.image import image_backbone
+from trivium.encoders.networks import PLAIN, Network, device_kind, load_network
+from trivium.encoders.pictures import Fit
 from trivium.encoders.text import passes_by_length
 from trivium.encoders.weights import WeightsError, cache_folder
 
 PREFIX = "open-clip:"
 REVISION = 2  # of what we do around the models: another one makes other vectors
-PICTURES_PER_PASS = {"cpu": 8, "gpu": 4096}  # a GPU's network cuts them as its memory is
-TOKENS_PER_PASS = {"cpu": 1024, "gpu": 32_768}
+TOKENS_PER_PASS = {"cpu": 1024, "gpu": 32_768}  # a GPU's network cuts them as its memory is
 GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that torch runs the tower, also on a CPU
 
 
@@ -100,7 +100,9 @@ class OpenClip:
         if device == "cpu" and size_bytes > GRAPH_BYTES:
             device = PLAIN
         network = load_network(architecture, device=device, precision=precision, announce=self._announce)
-        return ClipImages(self.facts, network) if modality == "image" else ClipTexts(self.facts, network)
+        if modality == "image":
+            return image_backbone(network, fit_of(self.facts), dim=self.facts.dim, heads={})
+        return ClipTexts(self.facts, network)
 
     @cached_property
     def _model(self) -> Any:
@@ -222,37 +224,6 @@ class OpenClip:
         )
 
 
-class ClipImages(Backbone):
-    """The image tower of an open_clip model."""
-
-    modality: Modality = "image"
-
-    def __init__(self, facts: ClipFacts, network: Network) -> None:
-        self.side, self.dim = facts.side, facts.dim
-        self._facts = facts
-        self._network = network
-        self._pictures_per_pass = PICTURES_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Decode a picture to the model's input size, uint8, shape (3, side, side).
-
-        Args:
-            item: A path, a file's bytes, a PIL image, or an array (h, w, 3) of uint8.
-
-        Raises:
-            DecodeError: See `decode_image`.
-        """
-        return _fitted(rgb_pixels(item, side=self._facts.side), self._facts)
-
-    def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return the image embeddings, shape (n, d), not normalised."""
-        pooled = np.empty((len(batch), self.dim), np.float32)
-        for start in range(0, len(batch), self._pictures_per_pass):
-            rows = slice(start, start + self._pictures_per_pass)
-            (pooled[rows],) = self._network(np.stack(batch[rows]))
-        return Features(pooled=pooled)
-
-
 class ClipTexts(Backbone):
     """The text tower of an open_clip model.
 
@@ -267,7 +238,7 @@ class ClipTexts(Backbone):
         self._facts = facts
         self._network = network
         self._tokenizer = tokenizer_of(facts)
-        self._tokens_per_pass = TOKENS_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
+        self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
 
     def prepare(self, item: Any, /) -> Prepared:
         """Return the token ids of a text, shape (t,).
@@ -300,34 +271,14 @@ class ClipTexts(Backbone):
         return Features(pooled=pooled)
 
 
-def _fitted(pixels: NDArray[np.uint8], facts: ClipFacts) -> NDArray[np.uint8]:
-    """Bring (h, w, 3) to (3, side, side) as open_clip's own transform does, to the same rounding of sizes."""
-    side, is_bilinear = facts.side, facts.interpolation == "bilinear"
-    if facts.resize_mode == "squash":
-        return resized(pixels, side, side, bilinear=is_bilinear)
-    if facts.resize_mode == "longest":
-        ratio = max(pixels.shape[:2]) / side
-        height, width = (max(1, round(length / ratio)) for length in pixels.shape[:2])
-        padded = np.full((3, side, side), facts.fill_color, np.uint8)
-        top, left = (side - height) // 2, (side - width) // 2
-        padded[:, top : top + height, left : left + width] = resized(pixels, height, width, bilinear=is_bilinear)
-        return padded
-    pixels = _without_far_ends(pixels)
-    short = min(pixels.shape[:2])
-    height, width = (int(side * length / short) for length in pixels.shape[:2])
-    top, left = round((height - side) / 2), round((width - side) / 2)
-    whole = resized(pixels, height, width, bilinear=is_bilinear)
-    return np.ascontiguousarray(whole[:, top : top + side, left : left + side])
-
-
-def _without_far_ends(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut the ends off a strip, which the crop would lose anyway: a strip of one pixel's height is scaled by 224."""
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    if max(height, width) <= 8 * short:
-        return pixels
-    top, left = (max(0, (length - 2 * short) // 2) for length in (height, width))
-    return np.ascontiguousarray(pixels[top : top + 2 * short, left : left + 2 * short])
+def fit_of(facts: ClipFacts) -> Fit:
+    """Return how a model's pictures become squares."""
+    return Fit(
+        side=facts.side,
+        mode=facts.resize_mode,
+        is_bilinear=facts.interpolation == "bilinear",
+        fill=facts.fill_color,
+    )
 
 
 def tokenizer_of(facts: ClipFacts) -> Callable[[Sequence[str]], Sequence[NDArray[np.int64]]]:

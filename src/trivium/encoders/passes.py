@@ -1,11 +1,6 @@
 """How a batch is cut into passes of a network: as large as memory allows, and of few shapes where that pays."""
 
 import threading
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 FIRST_NUMBERS = 1 << 21  # 14 pictures of 224 x 224: fits any GPU, and tells how much memory a number takes
 MOST_NUMBERS = 1 << 26  # 445 such pictures: a larger pass is no faster, and several passes overlap with their copies
@@ -51,21 +46,3 @@ def next_size(count: int, *, least: int = 1, most: int | None = None) -> int:
     """Return the next power of two from ``least`` on, or ``most`` if that is less."""
     size = max(least, 1 << max(0, count - 1).bit_length())
     return size if most is None else min(size, most)
-
-
-def padded(inputs: Sequence[NDArray[Any]], *, rows: int, length: int | None) -> list[NDArray[Any]]:
-    """Fill arrays (n, ...) up to a number of rows with their last row, and those with a length up to it with zeros.
-
-    Args:
-        inputs: Arrays with the same n of 1 or more.
-        rows: At least n.
-        length: Of the second axis, at least what it is; None leaves it.
-    """
-    found = []
-    for array in inputs:
-        lacking = [(0, 0)] * array.ndim
-        if length is not None:
-            lacking[1] = (0, length - array.shape[1])
-        array = np.pad(array, lacking)
-        found.append(np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)]))
-    return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.graphs import Architecture, Precision
-from trivium.encoders.networks import Network, load_network
+from trivium.encoders.networks import Network, device_kind, load_network
 from trivium.encoders.weights import WEIGHTS, Weights, fetch
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class BackboneSpec:
     preprocessing: str  # change it with anything that changes a prepared item
     architecture: Callable[[Path], Architecture]  # of the folder of weights
     build: Callable[[Path, Network], Backbone]
+    gpu_architecture: Callable[[Path], Architecture] | None = None  # where a GPU does more of the work
 
     @property
     def revision(self) -> str:
@@ -79,6 +80,23 @@ def _aisfx(folder: Path) -> Architecture:
     )
 
 
+def _aisfx_of_samples(folder: Path) -> Architecture:
+    from trivium.encoders.aisfx import HEADS, build_aisfx
+    from trivium.encoders.device_mel import BLOCK_SAMPLES, SampleBlocks
+
+    def examples() -> list[np.ndarray]:
+        samples = np.random.default_rng(0).integers(-20_000, 20_000, (2, BLOCK_SAMPLES), np.int16)
+        return [samples, np.array([100, 50])]
+
+    return Architecture(
+        name=f"{folder.name}-samples",
+        build=lambda: SampleBlocks(build_aisfx(folder)),
+        inputs={"samples": {0: "n"}, "frames": {0: "n"}},
+        outputs=["embedding", *HEADS],
+        examples=examples,
+    )
+
+
 def _text_backbone(folder: Path, network: Network) -> Backbone:
     from trivium.encoders.text import MiniLM
 
@@ -86,15 +104,24 @@ def _text_backbone(folder: Path, network: Network) -> Backbone:
 
 
 def _image_backbone(_: Path, network: Network) -> Backbone:
-    from trivium.encoders.image import EfficientNetLite0
+    from trivium.encoders.image import image_backbone
+    from trivium.encoders.pictures import Fit
 
-    return EfficientNetLite0(network)
+    # The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
+    # part of a picture").
+    return image_backbone(network, Fit(side=224, mode="squash"), dim=1280, heads={"imagenet": 1000})
 
 
 def _audio_backbone(_: Path, network: Network) -> Backbone:
     from trivium.encoders.audio import AiSFX
 
-    return AiSFX(network)
+    if device_kind(network.device) == "gpu":
+        from trivium.encoders.device_mel import Samples
+
+        return AiSFX(network, Samples())
+    from trivium.encoders.log_mel import LogMel
+
+    return AiSFX(network, LogMel())
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -121,6 +148,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         preprocessing="logmel96-peak0.2-1",
         architecture=_aisfx,
         build=_audio_backbone,
+        gpu_architecture=_aisfx_of_samples,
     ),
 }
 
@@ -147,7 +175,10 @@ def build_backbone(
     spec = backbone_spec(name)
     folder = fetch(spec.weights, announce=announce)
     precision = precision if spec.modality == "text" else "float32"
-    network = load_network(spec.architecture(folder), device=device, precision=precision, announce=announce)
+    architecture = spec.architecture
+    if spec.gpu_architecture is not None and device_kind(device) == "gpu":
+        architecture = spec.gpu_architecture
+    network = load_network(architecture(folder), device=device, precision=precision, announce=announce)
     return spec.build(folder, network)
 
 

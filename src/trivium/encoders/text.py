@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
-from trivium.encoders.networks import Network
+from trivium.encoders.networks import Network, device_kind
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.
 MAX_TOKENS = 256
@@ -31,7 +31,7 @@ class MiniLM(Backbone):
     def __init__(self, folder: Path, network: Network) -> None:
         """Take the tokenizer from ``folder`` (tokenizer.json), offline."""
         self._network = network
-        self._tokens_per_pass = TOKENS_PER_PASS["cpu" if network.device.startswith("cpu") else "gpu"]
+        self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
         # The Rust tokenizer itself: transformers' wrapper sets truncation on each call, which is not thread-safe.
         self._tokenizer = _tokenizer(folder, MAX_TOKENS)
         self._passages = _tokenizer(folder, PASSAGE_TOKENS, OVERLAP_TOKENS)

@@ -5,6 +5,7 @@ the cosine to float32 was 0.99999 against 0.9991. A pass whose numbers overflow 
 """
 
 import copy
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,10 +21,11 @@ from trivium.encoders.devices import GpuMode, gpu_mode
 from trivium.encoders.folding import folded
 from trivium.encoders.graphs import Architecture
 from trivium.encoders.networks import PLAIN, Arrays
-from trivium.encoders.passes import FIRST_NUMBERS, SHORTEST, PassSize, next_size, padded
+from trivium.encoders.passes import FIRST_NUMBERS, SHORTEST, PassSize, next_size
 
 Forward: TypeAlias = Callable[..., Sequence[Tensor]]
 Fetch: TypeAlias = Callable[[], list[NDArray[Any]]]
+Input: TypeAlias = NDArray[Any] | Tensor  # a tensor lies on the device already
 
 
 def load_torch_network(architecture: Architecture, *, device: str) -> "TorchNetwork":
@@ -37,6 +39,11 @@ def load_torch_network(architecture: Architecture, *, device: str) -> "TorchNetw
         return TorchNetwork(module, device=device)
     module = folded(module, [torch.from_numpy(np.array(example)) for example in architecture.examples()])
     return TorchNetwork(module, device=device, dtype=torch.float16, mode=gpu_mode(), longest=architecture.longest)
+
+
+def made_current(device: torch.device) -> AbstractContextManager[None]:
+    """Make a GPU the one that what names none means; nothing for other devices."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class TorchNetwork:
@@ -78,14 +85,14 @@ class TorchNetwork:
         self._size = PassSize(FIRST_NUMBERS if self._is_measured else None)
         self._transfer = _Streams(self._device) if self._device.type == "cuda" else _Direct(self._device)
         self._wide: nn.Module | None = None
-        self._lock = threading.Lock()
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
 
-    def __call__(self, *inputs: NDArray[Any]) -> Arrays:
+    def __call__(self, *inputs: Input) -> Arrays:
         """Run one pass, or as many as memory needs; what is copied for one overlaps with computing the one before."""
         count = len(inputs[0])
-        numbers_per_row = sum(array.size for array in inputs) // max(1, count)
+        numbers_per_row = sum(math.prod(array.shape[1:]) for array in inputs)
         todo, done = deque([slice(0, count)]), list[tuple[slice, Fetch]]()
-        with torch.inference_mode(), self._current():
+        with torch.inference_mode(), made_current(self._device):
             while todo:
                 rows = todo.popleft()
                 most = self._size.rows(numbers_per_row)
@@ -102,22 +109,14 @@ class TorchNetwork:
                 todo.appendleft(rows)
             return self._collected(inputs, done)
 
-    def _started(self, pieces: list[NDArray[Any]]) -> Fetch | None:
+    def _started(self, pieces: list[Input]) -> Fetch | None:
         """Run a pass as far as the device takes it without waiting; None if memory has run out."""
         count = len(pieces[0])
-        if self._is_fixed and count:
-            length = (
-                None if self._longest is None else next_size(pieces[0].shape[1], least=SHORTEST, most=self._longest)
-            )
-            pieces = padded(pieces, rows=next_size(count), length=length)
         try:
-            sent = [self._in_precision(tensor, self._dtype) for tensor in self._transfer.send(pieces)]
-            used_before = torch.cuda.memory_allocated(self._device) if self._is_measured else 0
-            if self._is_measured:
-                torch.cuda.reset_peak_memory_stats(self._device)
-            outputs = [output[:count].float() for output in self._forward(*sent)]
-            if self._is_measured:
-                self._measure(sum(piece.size for piece in pieces), used_before)
+            sent = self._sent(pieces, self._dtype)
+            if self._is_fixed and count:
+                sent = self._padded(sent)
+            outputs = [output[:count].float() for output in self._run(sent)]
             return self._transfer.fetch(outputs)
         except torch.OutOfMemoryError:
             pass  # outside, where the traceback no longer holds the tensors
@@ -125,17 +124,31 @@ class TorchNetwork:
             torch.cuda.empty_cache()
         return None
 
-    def _current(self) -> AbstractContextManager[None]:
-        """Make this GPU the one that what names none means."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+    def _sent(self, pieces: Sequence[Input], dtype: torch.dtype) -> list[Tensor]:
+        """Send what is not on the device. Rounded there: a copy that converts is made by the processor, and waits."""
+        arrived = iter(self._transfer.send([piece for piece in pieces if not isinstance(piece, Tensor)]))
+        tensors = [piece if isinstance(piece, Tensor) else next(arrived) for piece in pieces]
+        return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
 
-    def _measure(self, numbers: int, used_before: int) -> None:
-        used = torch.cuda.max_memory_allocated(self._device) - used_before
-        free, _ = torch.cuda.mem_get_info(self._device)
-        kept = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        self._size.fitted(numbers, used_bytes=used, free_bytes=free + kept)
+    def _padded(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Fill pieces up to one of the few shapes that are run."""
+        length = None if self._longest is None else next_size(pieces[0].shape[1], least=SHORTEST, most=self._longest)
+        return [_filled(piece, rows=next_size(len(piece)), length=length) for piece in pieces]
 
-    def _collected(self, inputs: Arrays, done: list[tuple[slice, Fetch]]) -> Arrays:
+    def _run(self, sent: Sequence[Tensor]) -> Sequence[Tensor]:
+        if not self._is_measured:
+            return self._forward(*sent)
+        with self._measuring:  # what is told counts for the whole device
+            before = torch.cuda.memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+            outputs = self._forward(*sent)
+            used = torch.cuda.max_memory_allocated(self._device) - before
+            free, _ = torch.cuda.mem_get_info(self._device)
+            kept = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        self._size.fitted(sum(map(torch.numel, sent)), used_bytes=used, free_bytes=free + kept)
+        return outputs
+
+    def _collected(self, inputs: Sequence[Input], done: list[tuple[slice, Fetch]]) -> Arrays:
         found: list[NDArray[Any]] = []
         for rows, fetch in done:
             parts = fetch()
@@ -147,16 +160,12 @@ class TorchNetwork:
                 whole[rows] = part
         return tuple(found)
 
-    def _in_bfloat16(self, pieces: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    def _in_bfloat16(self, pieces: list[Input]) -> list[NDArray[Any]]:
         with self._lock:
             if self._wide is None:
                 self._wide = copy.deepcopy(self._module).to(torch.bfloat16)
-        sent = [self._in_precision(tensor, torch.bfloat16) for tensor in self._transfer.send(pieces)]
+        sent = self._sent(pieces, torch.bfloat16)
         return self._transfer.fetch([output.float() for output in self._wide(*sent)])()
-
-    def _in_precision(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Round on the device: a copy that converts is made by the CPU, and waits."""
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 class _Direct:
@@ -238,6 +247,19 @@ class _Recorded:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             given = list(self._module(*taken))
         return graph, taken, given
+
+
+def _filled(tensor: Tensor, *, rows: int, length: int | None) -> Tensor:
+    """Fill a tensor (n, ...) up to a number of rows with its last row, and to a length of the second axis with zeros.
+
+    Args:
+        tensor: Has a row at least.
+        rows: At least as many as it has.
+        length: At least what it is; None leaves it.
+    """
+    if length is not None:
+        tensor = nn.functional.pad(tensor, (*(0, 0) * (tensor.dim() - 2), 0, length - tensor.shape[1]))
+    return torch.cat([tensor, tensor[-1:].expand(rows - len(tensor), *tensor.shape[1:])])
 
 
 def _as_tensor(array: NDArray[Any]) -> Tensor:

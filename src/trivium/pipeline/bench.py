@@ -16,6 +16,7 @@ import numpy as np
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.devices import resolve
+from trivium.encoders.networks import device_kind
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.bench_media import is_collection, made_files, own_files
 from trivium.pipeline.bench_report import Report, as_json, print_report
@@ -79,7 +80,7 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
     if not report.measured:
         raise CollectionError(f"nothing that space {space.space} can encode")
     report.peak_mib = _peak_mib()
-    if options.precision != "float32":
+    if options.precision != "float32" and device_kind(devices[0]) == "cpu":  # other devices know no such choice
         plain = load_space(space.source, device="cpu", announce=announce)
         for kind, measured in report.measured.items():
             if kind == "video" and "image" in report.measured:  # by the same network
@@ -93,7 +94,7 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
 
 def gemm_gflops(device: str) -> float:
     """Median speed of a product of two square matrices: float32 on a CPU, half precision on anything else."""
-    if device.startswith("cpu"):
+    if device_kind(device) == "cpu":
         side = GEMM_SIDE["cpu"]
         matrix = np.ones((side, side), np.float32)
         spent = [_timed(lambda: matrix @ matrix) for _ in range(GEMM_RUNS)]

@@ -23,7 +23,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.bench_media import evenly
-from trivium.pipeline.ingestion import BATCH_BYTES, BATCH_FILES, MAX_FILE_BYTES
+from trivium.pipeline.ingestion import BATCH_BYTES, MAX_FILE_BYTES, batch_files
 from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats
 from trivium.pipeline.page import printable
 from trivium.pipeline.records import ItemKind, Part, modality_of
@@ -123,7 +123,7 @@ def measure(space: JointSpace, kind: ItemKind, files: Sequence[str], *, seconds:
         by_batch = rates_by_batch(encoders[0], ready.inputs, seconds=FLOOR_SHARE * seconds)
         best = max(by_batch, key=by_batch.__getitem__)
         floor = by_batch[best] * len(encoders) * len(ready.files) / len(ready.inputs)
-        batch_items = min(BATCH_FILES[kind], max(1, round(floor * BATCH_SECONDS)))
+        batch_items = min(batch_files(space, kind), max(1, round(floor * BATCH_SECONDS)))
         files_done, vectors_done, stats = _whole_way(
             *(space, kind, ready.files, sandbox),
             batch_items=batch_items,
@@ -264,7 +264,7 @@ def _whole_way(
     batches = engine.run(
         _until(files, until),
         load=lambda path: _load(space, kind, path, sandbox, stats),
-        encode=[_encoding(space, kind, replica) for replica in range(space.replicas)],
+        encode=[_encoding(space, kind, replica) for replica in space.lanes],
         batch_items=batch_items,
         batch_cost=BATCH_BYTES[kind],
         cost=os.path.getsize,

@@ -164,10 +164,13 @@ class Loader:
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "image", source)
         if is_new:
-            with self._decoding.working():
-                pixels = self._sandbox.decode("image", source.whole(), side=encoder.side)
+            data = source.whole()
+            content: bytes | NDArray[np.uint8] = data
+            if not encoder.takes_file(data):
+                with self._decoding.working():
+                    content = self._sandbox.decode("image", data, side=encoder.side)
             with self._preparing.working():
-                loaded.prepared[own] = encoder.prepare(pixels)
+                loaded.prepared[own] = encoder.prepare_file(content)
         return loaded
 
     def _sound(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
@@ -317,7 +320,7 @@ def _embed(
 ) -> None:
     try:
         rows = encoder.embed([item for _, item in prepared])
-    except MemoryError as error:
+    except (DecodeError, MemoryError) as error:  # the device decodes too
         if len(prepared) == 1:
             failures[prepared[0][0]] = _reason(error)
             return

@@ -14,7 +14,7 @@ from trivium.encoders.files import open_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.ingestion import BATCH_FILES, MAX_FILE_BYTES, Progress, example_queries
+from trivium.pipeline.ingestion import MAX_FILE_BYTES, Progress, batch_files, example_queries
 from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats, parts_of
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.scanning import Problem
@@ -125,8 +125,8 @@ def _encode_missing(
             batches = engine.run(
                 (item for id_ in missing if (item := store.item(id_)) is not None),
                 load=lambda item, loader=loader: _load(item, loader),  # type: ignore[misc]
-                encode=[_encoding(space, replica) for replica in range(space.replicas)],
-                batch_items=BATCH_FILES[kind],
+                encode=[_encoding(space, replica) for replica in space.lanes],
+                batch_items=batch_files(space, kind),
                 loaders=workers,
                 stats=counted,
             )

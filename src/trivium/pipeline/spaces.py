@@ -24,10 +24,11 @@ from trivium.encoders.base import (
     Vectors,
     unit_rows,
 )
-from trivium.encoders.batching import encode
+from trivium.encoders.batching import BATCH_ITEMS, encode
 from trivium.encoders.devices import resolve
 from trivium.encoders.engine import Stats
 from trivium.encoders.graphs import Precision
+from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
 from trivium.fusion.base import Projection
@@ -72,6 +73,14 @@ class ProjectedEncoder:
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items in one call."""
         return self.backbone.prepare_all(items)
+
+    def takes_file(self, data: bytes, /) -> bool:
+        """Whether a file is decoded on the device."""
+        return self.backbone.takes_file(data)
+
+    def prepare_file(self, content: Any, /) -> Prepared:
+        """Prepare what is left of a file to prepare."""
+        return self.backbone.prepare_file(content)
 
     def passages(self, text: str, /) -> Sequence[Passage]:
         """Cut a long text into passages."""
@@ -131,6 +140,20 @@ class JointSpace:
         """How many devices the encoders run on, each with its own copy."""
         return len(self._devices)
 
+    @property
+    def device_kind(self) -> DeviceKind:
+        """What those devices are."""
+        return device_kind(self._devices[0])
+
+    @property
+    def lanes(self) -> list[int]:
+        """Which replica each thread that encodes uses.
+
+        A GPU has two such threads: while one waits for what it computes, the other copies and launches the next batch.
+        """
+        per_device = 2 if self._devices[0].startswith("cuda") else 1
+        return list(range(self.replicas)) * per_device
+
     def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
         """Return the encoder of a modality, on the first device or another.
 
@@ -175,8 +198,9 @@ class JointSpace:
             SpaceError: If the space has no encoder for the modality.
             DecodeError: If an item cannot be decoded.
         """
-        encoders = [self.encoder(modality, replica) for replica in range(self.replicas)]
-        return encode(encoders, items, batch_size=batch_size, progress=progress, stats=stats)
+        encoders = [self.encoder(modality, replica) for replica in self.lanes]
+        size = BATCH_ITEMS[self.device_kind][modality] if batch_size is None else batch_size
+        return encode(encoders, items, batch_size=size, progress=progress, stats=stats)
 
     def example_texts(self, n: int) -> list[str]:
         """Return words that the space has labels for, at most n of them; none if it has no labels."""

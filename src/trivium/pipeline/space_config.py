@@ -8,7 +8,11 @@ into frozen dataclasses; unknown keys are refused, so that a typing error is not
        "text":  {"backbone": "minilm-l6", "projection": {"kind": "centred", "labels": "imagenet.json"}},
        "image": {"backbone": "efficientnet-lite0",
                  "projection": {"kind": "labels", "labels": "imagenet.json", "temperature": 2}},
-       "audio": {"backbone": "aisfx", "projection": {"kind": "linear", "weights": "audio.safetensors"}}}}
+       "audio": {"backbone": "aisfx",
+                 "projection": {"kind": "head", "weights": "audio.safetensors", "inputs": ["pooled"]}}}}
+
+A backbone of open_clip's is named ``open-clip:MODEL/PRETRAINED``, with the ``revision`` that the space was made for.
+Beside it may lie `calibration.json`, which says how scores become probabilities (`relevance`).
 """
 
 import hashlib
@@ -20,15 +24,19 @@ from typing import Any, Literal
 
 from trivium.encoders.base import MODALITIES, Modality, Space
 from trivium.encoders.registry import BACKBONES
+from trivium.fusion.head import POOLED, HeadInput
 
 FORMAT = 1
 CONFIG_FILE = "space.json"
+CALIBRATION_FILE = "calibration.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
+OPEN_CLIP = "open-clip:"  # backbones of such names are open_clip's
 PROJECTION_KEYS: Mapping[str, frozenset[str]] = {
     "identity": frozenset({"kind"}),
     "linear": frozenset({"kind", "weights"}),
     "centred": frozenset({"kind", "labels"}),
     "labels": frozenset({"kind", "labels", "temperature"}),
+    "head": frozenset({"kind", "weights", "inputs"}),
 }
 
 
@@ -40,9 +48,10 @@ class SpaceError(Exception):
 class ProjectionConfig:
     """How a backbone's features come into the space."""
 
-    kind: Literal["identity", "linear", "centred", "labels"]
+    kind: Literal["identity", "linear", "centred", "labels", "head"]
     file: Path | None = None  # label lists or weights
     temperature: float = 1.0  # of the classifier's probabilities, for labels
+    inputs: tuple[HeadInput, ...] = ()  # of a head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,12 @@ class EncoderConfig:
 
     backbone: str
     projection: ProjectionConfig
+    revision: str | None = None  # of open_clip's backbone: what it must have
+
+    @property
+    def backbone_revision(self) -> str:
+        """Changes with whatever moves a vector of the backbone."""
+        return BACKBONES[self.backbone].revision if self.revision is None else self.revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +75,7 @@ class SpaceConfig:
     space: Space
     description: str
     encoders: Mapping[Modality, EncoderConfig]
+    folder: Path | None = None  # where it was read from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +121,7 @@ def read_space_config(folder: Path) -> SpaceConfig:
         space=Space(name=str(name), dim=int(str(dim)), revision=revision),
         description=str(raw.get("description", "")),
         encoders=encoders,
+        folder=folder,
     )
 
 
@@ -130,34 +147,65 @@ def read_labels(path: Path) -> Labels:
 
 def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: list[str]) -> EncoderConfig | None:
     where = f"encoders.{modality}"
-    _refuse_unknown(entry, {"backbone", "projection"}, where, faults)
-    backbone = BACKBONES.get(str(entry.get("backbone")))
-    if backbone is None:
-        faults.append(f"{where}: unknown backbone {entry.get('backbone')!r}, known are {', '.join(sorted(BACKBONES))}")
-    elif backbone.modality != modality:
-        faults.append(f"{where}: backbone '{entry['backbone']}' is for {backbone.modality}")
-    projection = entry.get("projection")
+    _refuse_unknown(entry, {"backbone", "revision", "projection"}, where, faults)
+    backbone, revision = str(entry.get("backbone")), entry.get("revision")
+    if backbone.startswith(OPEN_CLIP):
+        if modality == "audio":
+            faults.append(f"{where}: backbone '{backbone}' is for text and image")
+        if not isinstance(revision, str) or not revision:
+            faults.append(f"{where}: a backbone of open_clip needs its revision")
+    elif backbone not in BACKBONES:
+        known = ", ".join((*sorted(BACKBONES), f"{OPEN_CLIP}MODEL/PRETRAINED"))
+        faults.append(f"{where}: unknown backbone {entry.get('backbone')!r}, known are {known}")
+    elif BACKBONES[backbone].modality != modality:
+        faults.append(f"{where}: backbone '{backbone}' is for {BACKBONES[backbone].modality}")
+    elif revision is not None:
+        faults.append(f"{where}: only backbones of open_clip have a revision")
+    projection = _projection(folder, where, entry.get("projection"), faults)
+    if projection is None or faults:
+        return None
+    return EncoderConfig(backbone=backbone, projection=projection, revision=revision)
+
+
+def _projection(folder: Path, where: str, projection: Any, faults: list[str]) -> ProjectionConfig | None:
     kind: Any = projection.get("kind") if isinstance(projection, dict) else None
     if not isinstance(projection, dict) or kind not in PROJECTION_KEYS:
         faults.append(f"{where}: projection.kind must be one of {', '.join(PROJECTION_KEYS)}, got {kind!r}")
         return None
     _refuse_unknown(projection, PROJECTION_KEYS[kind], f"{where}.projection", faults)
     temperature = projection.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+    if not _is_above_zero(temperature):
         faults.append(f"{where}: temperature must be above 0, got {temperature!r}")
     file = None
-    named = projection.get("weights" if kind == "linear" else "labels")
+    named = projection.get("weights" if kind in ("linear", "head") else "labels")
     if kind != "identity":
         # A plain name, so that a space folder from outside cannot point elsewhere on the disk.
         if not isinstance(named, str) or Path(named).name != named or not (folder / named).is_file():
             faults.append(f"{where}: no file {named!r} in the space's folder")
         else:
             file = folder / named
-    if backbone is None or faults:
-        return None
-    return EncoderConfig(
-        backbone=str(entry["backbone"]), projection=ProjectionConfig(kind=kind, file=file, temperature=temperature)
-    )
+    inputs = _inputs(where, projection.get("inputs", [POOLED]), faults) if kind == "head" else ()
+    return None if faults else ProjectionConfig(kind=kind, file=file, temperature=temperature, inputs=inputs)
+
+
+def _inputs(where: str, written: Any, faults: list[str]) -> tuple[HeadInput, ...]:
+    """Read what a head takes: "pooled", a classifier's name, or {"classes": name, "temperature": t}."""
+    found = []
+    for each in written if isinstance(written, list) else [None]:
+        if isinstance(each, str):
+            found.append(HeadInput(each))
+        elif isinstance(each, dict) and each.keys() == {"classes", "temperature"} and isinstance(each["classes"], str):
+            if not _is_above_zero(each["temperature"]):
+                faults.append(f"{where}: temperature must be above 0, got {each['temperature']!r}")
+                continue
+            found.append(HeadInput(each["classes"], float(each["temperature"])))
+        else:
+            faults.append(f"{where}: inputs must be a list of names, or of objects with classes and temperature")
+    return tuple(found)
+
+
+def _is_above_zero(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < float("inf")
 
 
 def _revision(dim: Any, encoders: Mapping[Modality, EncoderConfig]) -> str:
@@ -166,9 +214,9 @@ def _revision(dim: Any, encoders: Mapping[Modality, EncoderConfig]) -> str:
     for modality in sorted(encoders):
         config = encoders[modality]
         projection = config.projection
-        digest.update(
-            f"|{modality}|{BACKBONES[config.backbone].revision}|{projection.kind}|{projection.temperature}|".encode()
-        )
+        digest.update(f"|{modality}|{config.backbone_revision}|{projection.kind}|{projection.temperature}|".encode())
+        if projection.inputs:
+            digest.update(repr([(each.name, each.temperature) for each in projection.inputs]).encode())
         if projection.file is not None:
             digest.update(hashlib.sha256(projection.file.read_bytes()).digest())
     return digest.hexdigest()[:12]

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,12 @@ from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.weights import Weights, cache_folder
 from trivium.fusion.base import Projection
+from trivium.fusion.head import Head
 from trivium.fusion.labels import LabelBridge
 from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
 from trivium.pipeline.space_config import (
     CONFIG_FILE,
+    OPEN_CLIP,
     EncoderConfig,
     Labels,
     ProjectionConfig,
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from trivium.encoders.open_clip import OpenClip
 
 DEFAULT_SPACE = "trivium-labels"
-OPEN_CLIP = "open-clip:"  # such names are spaces too
 
 
 class ProjectedEncoder:
@@ -108,7 +109,7 @@ class JointSpace:
         device: str = "cpu",
         precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
-        clip: "OpenClip | None" = None,
+        clips: "Mapping[str, OpenClip] | None" = None,
     ) -> None:
         """Prepare a space.
 
@@ -118,7 +119,7 @@ class JointSpace:
             device: See `load_space`.
             precision: See `load_space`.
             announce: Called with one line before each download.
-            clip: Where its backbones come from, if it is a space of open_clip.
+            clips: open_clip's models that are loaded already, by reference.
         """
         self.source = source
         self.space = config.space
@@ -126,7 +127,7 @@ class JointSpace:
         self._devices = resolve(device)
         self._precision: Precision = precision
         self._announce = announce
-        self._clip = clip
+        self._clips = dict(clips or {})
         self._encoders: dict[tuple[Modality, int], Encoder] = {}
         self._lock = threading.Lock()
 
@@ -163,10 +164,7 @@ class JointSpace:
         """
         with self._lock:  # decoding threads ask too
             if (modality, replica) not in self._encoders:
-                config = self._config.encoders.get(modality)
-                if config is None:
-                    known = ", ".join(self.modalities)
-                    raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {known}")
+                config = self.config_of(modality)
                 backbone = self._backbone(modality, config, self._devices[replica])
                 projection = self._projection(config, backbone.dim)
                 self._encoders[modality, replica] = ProjectedEncoder(self.space, backbone, projection)
@@ -217,24 +215,64 @@ class JointSpace:
 
     def weights(self) -> list[Weights]:
         """Return the weights that the space's backbones need."""
-        if self._clip is not None:  # open_clip keeps them
-            return []
-        return [backbone_spec(config.backbone).weights for config in self._config.encoders.values()]
+        own = [config for config in self._config.encoders.values() if not config.backbone.startswith(OPEN_CLIP)]
+        return [backbone_spec(config.backbone).weights for config in own]  # open_clip keeps its own
+
+    def config_of(self, modality: Modality) -> EncoderConfig:
+        """Return what the space has for a modality.
+
+        Raises:
+            SpaceError: If it has nothing.
+        """
+        config = self._config.encoders.get(modality)
+        if config is None:
+            raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {', '.join(self.modalities)}")
+        return config
+
+    def backbone(self, modality: Modality, replica: int = 0) -> Backbone:
+        """Load the frozen network of a modality, without its projection.
+
+        Raises:
+            SpaceError: If the space has none, or open_clip's weights are not those that the space was made for.
+            WeightsError: If its weights cannot be had.
+        """
+        return self._backbone(modality, self.config_of(modality), self._devices[replica])
+
+    def projection(self, modality: Modality, width: int) -> Projection:
+        """Load the projection of a modality whose backbone gives features of a width.
+
+        Raises:
+            SpaceError: If the space has none, or its file does not fit.
+        """
+        return self._projection(self.config_of(modality), width)
 
     def _backbone(self, modality: Modality, config: EncoderConfig, device: str) -> Backbone:
-        if self._clip is not None:
-            return self._clip.backbone(modality, device=device, precision=self._precision)
+        if config.backbone.startswith(OPEN_CLIP):
+            clip = self._clip(config.backbone)
+            if clip.facts.revision != config.revision:
+                raise SpaceError(
+                    f"space {self.space} was made for revision {config.revision} of {config.backbone}, which is "
+                    f"{clip.facts.revision} now: align it again"
+                )
+            return clip.backbone(modality, device=device, precision=self._precision)
         return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
+
+    def _clip(self, reference: str) -> "OpenClip":
+        from trivium.encoders.open_clip import OpenClip
+
+        if reference not in self._clips:
+            self._clips[reference] = OpenClip(reference, announce=self._announce)
+        return self._clips[reference]
 
     def _projection(self, config: EncoderConfig, width: int) -> Projection:
         projection = config.projection
         if projection.kind == "identity" or projection.file is None:
             _check_width(config, width, self.space.dim)
             return IdentityProjection()
+        if projection.kind == "head":
+            return self._head(projection, projection.file)
         if projection.kind == "linear":
-            from safetensors.numpy import load_file
-
-            tensors = load_file(projection.file)
+            tensors = _load_tensors(projection.file)
             if "weight" not in tensors:
                 raise SpaceError(f"{projection.file} must hold a tensor 'weight', it has {', '.join(tensors)}")
             weight = tensors["weight"].astype(np.float32)
@@ -248,6 +286,15 @@ class JointSpace:
             return CentredProjection(mean)
         heads = {head: np.stack([vectors[name] - mean for name in classes]) for head, classes in labels.heads.items()}
         return LabelBridge(heads, temperature=projection.temperature)
+
+    def _head(self, projection: ProjectionConfig, file: Path) -> Head:
+        try:
+            head = Head(projection.inputs, {name: t.astype(np.float32) for name, t in _load_tensors(file).items()})
+        except ValueError as error:
+            raise SpaceError(f"{file} is no head: {error}") from error
+        if head.dim != self.space.dim:
+            raise SpaceError(f"{file} gives vectors of width {head.dim}, the space has {self.space.dim}")
+        return head
 
     def _label_vectors(self, labels: Labels) -> dict[str, Vectors]:
         """Return each class's vector: the mean of its words' text vectors, length 1; kept in the cache."""
@@ -316,12 +363,15 @@ def _open_clip_space(
     clip = OpenClip(reference, announce=announce)
     projection = ProjectionConfig(kind="identity")
     modalities: tuple[Modality, ...] = ("text", "image")
+    entry = EncoderConfig(backbone=reference, projection=projection, revision=clip.facts.revision)
     config = SpaceConfig(
         space=Space(name=clip.facts.space_name, dim=clip.facts.dim, revision=clip.facts.revision),
         description=f"open_clip's {clip.facts.name} with {clip.facts.pretrained}",
-        encoders={modality: EncoderConfig(backbone=reference, projection=projection) for modality in modalities},
+        encoders=dict.fromkeys(modalities, entry),
     )
-    return JointSpace(config, source=reference, device=device, precision=precision, announce=announce, clip=clip)
+    return JointSpace(
+        config, source=reference, device=device, precision=precision, announce=announce, clips={reference: clip}
+    )
 
 
 def space_folders() -> dict[str, Path]:
@@ -340,6 +390,16 @@ def _check_width(config: EncoderConfig, width: int, dim: int) -> None:
             f"{config.backbone} with a projection of kind '{config.projection.kind}' gives vectors of width {width}, "
             f"the space has {dim}"
         )
+
+
+def _load_tensors(file: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise SpaceError(f"{file} cannot be read: {error}") from error
 
 
 def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:

@@ -1,0 +1,124 @@
+"""A trained projection head in NumPy: a query needs no torch. `head_module` is the same in torch, for training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import Features, Vectors, unit_rows
+from trivium.fusion.labels import softmax
+
+Tensors = Mapping[str, NDArray[np.float32]]
+POOLED = "pooled"
+# Standardised inputs are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
+LARGEST_INPUT = 6.0
+MEMBER_TENSORS = ("linear.weight", "linear.bias", "hidden.weight", "hidden.bias", "out.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadInput:
+    """A part of what a backbone says: its pooled features, or what one of its classifiers thinks."""
+
+    name: str  # "pooled", or a classifier's
+    temperature: float | None = None  # of a classifier: its probabilities softened so; None: its scores as they are
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Features to vectors: unit(concatenation of members) - centre, scaled to length 1.
+
+    A member is a linear map of the standardised input plus a hidden layer, x A + b + relu(x H + h) O, scaled to length
+    1. Members differ by their random start only; together they are better than one as wide (docs/benchmarks.md).
+    """
+
+    inputs: Sequence[HeadInput]
+    tensors: Tensors
+
+    def __post_init__(self) -> None:
+        """Check the tensors.
+
+        Raises:
+            ValueError: If one is missing, is not finite, or does not fit the others.
+        """
+        check_tensors(self.tensors)
+
+    @property
+    def width(self) -> int:
+        """Numbers of the input."""
+        return len(self.tensors["mean"])
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        return len(self.tensors["centre"])
+
+    def __call__(self, features: Features, /) -> Vectors:
+        """Return unit vectors, shape (n, d).
+
+        Raises:
+            ValueError: If the features lack an input, or have another width.
+        """
+        given = joined(features, self.inputs)
+        if given.shape[1] != self.width:
+            raise ValueError(f"the head takes {self.width} numbers, the backbone gives {given.shape[1]}")
+        return unit_rows(self.plain(given) - self.tensors["centre"])
+
+    def plain(self, given: NDArray[np.float32]) -> Vectors:
+        """Return vectors before centring, of inputs (n, width)."""
+        t = self.tensors
+        x = np.clip((given - t["mean"]) / t["scale"], -LARGEST_INPUT, LARGEST_INPUT)
+        members = []
+        for member in range(len(t["linear.weight"])):
+            y = x @ t["linear.weight"][member] + t["linear.bias"][member]
+            if "hidden.weight" in t:
+                hidden = np.maximum(x @ t["hidden.weight"][member] + t["hidden.bias"][member], 0)
+                y = y + hidden @ t["out.weight"][member]
+            members.append(unit_rows(y))
+        return unit_rows(np.concatenate(members, axis=1))
+
+
+def joined(features: Features, inputs: Sequence[HeadInput]) -> NDArray[np.float32]:
+    """Put the inputs of a head side by side, shape (n, width).
+
+    Raises:
+        ValueError: If the features lack one.
+    """
+    parts = []
+    for each in inputs:
+        if each.name == POOLED:
+            parts.append(features.pooled)
+        elif each.name not in features.logits:
+            known = ", ".join(features.logits) or "no classes"
+            raise ValueError(f"the head needs '{each.name}', the backbone has {known}")
+        elif each.temperature is None:
+            parts.append(features.logits[each.name])
+        else:
+            parts.append(softmax(features.logits[each.name] / np.float32(each.temperature)))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def check_tensors(tensors: Tensors) -> None:
+    """Refuse tensors that are no head.
+
+    Raises:
+        ValueError: If one is missing, is not finite, or does not fit the others.
+    """
+    wanted = {"mean", "scale", "centre", "linear.weight", "linear.bias"}
+    if missing := sorted(wanted - set(tensors)):
+        raise ValueError(f"a head needs tensors {', '.join(missing)}, it has {', '.join(sorted(tensors)) or 'none'}")
+    members, width, each = tensors["linear.weight"].shape if tensors["linear.weight"].ndim == 3 else (0, 0, 0)
+    shapes = {"mean": (width,), "scale": (width,), "centre": (members * each,), "linear.weight": (members, width, each)}
+    shapes["linear.bias"] = (members, each)
+    if "hidden.weight" in tensors:
+        hidden = tensors["hidden.weight"].shape[-1]
+        shapes |= {"hidden.weight": (members, width, hidden), "hidden.bias": (members, hidden)}
+        shapes["out.weight"] = (members, hidden, each)
+    for name, shape in shapes.items():
+        if name not in tensors or tensors[name].shape != shape or not members:
+            got = tensors[name].shape if name in tensors else "none"
+            raise ValueError(f"a head's {name} must have shape {shape}, got {got}")
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(f"a head's {name} holds NaN or infinity")
+    if not (tensors["scale"] > 0).all():
+        raise ValueError("a head's scale must be above 0")

@@ -1,0 +1,189 @@
+"""Scores to probabilities: how likely it is that a hit is relevant, whatever modalities query and hit have.
+
+A cosine of 0.3 is much between a text and a picture, and nothing between two texts; and the best of a million random
+items is nearer than the best of ten. For each pair of modalities log-odds are linear in the score and in the logarithm
+of the number of vectors searched. They are fitted when a space is aligned, on held-out items, in galleries of many sizes,
+for half of the queries without what they ask for (docs/decisions/0006-relevance.md).
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import MODALITIES, Modality, Vectors
+
+FORMAT = 1
+HITS_PER_QUERY = 5  # that are looked at in a gallery
+GALLERY_SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
+ROUNDS = 4  # of galleries of each size, chosen anew
+MAX_QUERIES = 2_000  # of a gallery
+RIDGE = 1e-3  # keeps the weights finite where scores separate perfectly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOdds:
+    """Of a hit's relevance: offset + slope * score + size * ln(vectors searched)."""
+
+    offset: float
+    slope: float  # above 0
+    size: float
+
+    def of(self, scores: NDArray[np.floating[Any]], searched: int) -> NDArray[np.float64]:
+        """Return the log-odds of scores, any shape, among so many vectors."""
+        return self.offset + self.slope * np.asarray(scores, np.float64) + self.size * math.log(max(1, searched))
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """What is known of a space's scores, by the modality of the query and of the vector that matched."""
+
+    of_pair: Mapping[tuple[Modality, Modality], LogOdds]
+
+    def probabilities(
+        self, query: Modality, matched: Modality, scores: NDArray[np.floating[Any]], searched: int
+    ) -> NDArray[np.float64] | None:
+        """Return how likely hits are relevant; None where nothing is known of these modalities."""
+        log_odds = self.of_pair.get((query, matched))
+        return None if log_odds is None else probability(log_odds.of(scores, searched))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes."""
+        pairs = {
+            f"{query}->{matched}": {"offset": odds.offset, "slope": odds.slope, "size": odds.size}
+            for (query, matched), odds in self.of_pair.items()
+        }
+        return {"format": FORMAT, "log_odds": pairs}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "Relevance":
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: If it is anything else.
+        """
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT or not isinstance(raw.get("log_odds"), dict):
+            raise ValueError(f"a calibration has format {FORMAT} and log_odds")
+        found: dict[tuple[Modality, Modality], LogOdds] = {}
+        for name, numbers in raw["log_odds"].items():
+            query, _, matched = name.partition("->")
+            if query not in MODALITIES or matched not in MODALITIES:
+                raise ValueError(f"'{name}' is no pair of modalities, such as text->image")
+            values = [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
+            if len(values) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
+            if values[1] <= 0:
+                raise ValueError(f"the slope of {name} must be above 0, got {values[1]}")
+            found[query, matched] = LogOdds(offset=values[0], slope=values[1], size=values[2])
+        return cls(found)
+
+
+def read_relevance(path: Path) -> Relevance | None:
+    """Read a calibration file; None if there is none.
+
+    Raises:
+        ValueError: If it is not valid.
+    """
+    try:
+        return Relevance.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities of log-odds."""
+    return np.asarray(0.5 * (1 + np.tanh(log_odds / 2)))
+
+
+def simulate(
+    queries: Vectors, gallery: Vectors, is_relevant: NDArray[np.bool_], *, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Search galleries of many sizes, for half of the queries without what they ask for.
+
+    Args:
+        queries: Shape (q, d).
+        gallery: Shape (n, d).
+        is_relevant: Shape (q, n).
+        seed: Of the choices.
+
+    Returns:
+        Of the best hits of all searches, shape (h,): the score, the size of the gallery, and whether it was relevant.
+    """
+    random = np.random.default_rng(seed)
+    parts = [(np.empty(0), np.empty(0), np.empty(0, np.bool_))]
+    sizes = [size for size in GALLERY_SIZES if size < len(gallery)]
+    for size in [*sizes, len(gallery)]:
+        for _ in range(ROUNDS):
+            asked = random.permutation(len(queries))[:MAX_QUERIES]
+            chosen = random.permutation(len(gallery))[:size]
+            parts += _searched(queries[asked], gallery, is_relevant[asked], chosen, random)
+    scores, among, hit = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return scores, among, hit
+
+
+def _searched(
+    queries: Vectors,
+    gallery: Vectors,
+    is_relevant: NDArray[np.bool_],
+    chosen: NDArray[np.intp],
+    random: np.random.Generator,
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]]:
+    """Yield the best hits of each query in a gallery that has one right answer, or none."""
+    scores = (queries @ gallery[chosen].T).astype(np.float64)  # (q, m)
+    right = is_relevant[:, chosen]
+    scores[right] = -np.inf
+    right = np.zeros_like(right)
+    # A right answer takes the place of a wrong one, at random: in small galleries there would hardly be any.
+    has_one = (random.random(len(queries)) < 0.5) & is_relevant.any(axis=1)
+    for row in np.flatnonzero(has_one):
+        answer = random.choice(np.flatnonzero(is_relevant[row]))
+        place = random.integers(len(chosen))
+        scores[row, place] = float(queries[row] @ gallery[answer])
+        right[row, place] = True
+    count = min(HITS_PER_QUERY, len(chosen))
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    found = np.take_along_axis(scores, best, axis=1).ravel()
+    is_hit = np.take_along_axis(right, best, axis=1).ravel()
+    is_there = np.isfinite(found)
+    yield found[is_there], np.full(is_there.sum(), float(len(chosen))), is_hit[is_there]
+
+
+def fit(
+    scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant: NDArray[np.bool_]
+) -> LogOdds | None:
+    """Fit log-odds by logistic regression, each size of gallery counting the same; None if nothing can be told.
+
+    Args:
+        scores: Of hits, shape (h,).
+        searched: Vectors that each was found among.
+        is_relevant: Whether it was.
+    """
+    if not is_relevant.any() or is_relevant.all():
+        return None
+    _, inverse, counts = np.unique(searched, return_inverse=True, return_counts=True)
+    weights = 1 / counts[inverse]
+    weights /= weights.mean()
+    centre, spread = scores.mean(), max(float(scores.std()), 1e-6)
+    logs = np.log(searched)
+    x = np.stack([np.ones_like(scores), (scores - centre) / spread, logs - logs.mean()], axis=1)  # (h, 3)
+    if np.ptp(searched) == 0:
+        x[:, 2] = 0
+    w = np.zeros(3)
+    penalty = RIDGE * len(scores) * np.array([0.0, 1.0, 1.0]) / 100
+    for _ in range(50):  # Newton's method
+        p = probability(x @ w)
+        gradient = x.T @ (weights * (p - is_relevant)) + penalty * w
+        curvature = x.T @ ((weights * np.maximum(p * (1 - p), 1e-9))[:, np.newaxis] * x) + np.diag(penalty + 1e-9)
+        step = np.linalg.solve(curvature, gradient)
+        w = w - step * min(1.0, 5 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    slope = float(w[1] / spread)
+    if slope <= 0:
+        return None
+    return LogOdds(offset=float(w[0] - w[1] * centre / spread - w[2] * logs.mean()), slope=slope, size=float(w[2]))

@@ -86,6 +86,7 @@ def test_exif_in_both_orders(endian: str) -> None:
         jpeg(xmp=b'<rdf:Description tiff:Orientation="6"/>'),
         with_segment(jpeg(), 0xE1, b"Exif\0\0"),
         with_segment(jpeg(), 0xE1, b"Exif\0\0MM\0*" + b"\xff" * 40),
+        with_segment(jpeg(), 0xE1, UPRIGHT.replace(b"\1\0\x12", b"\2\0\x12")),  # two entries, of which one is there
         with_segment(with_segment(jpeg(), 0xE1, UPRIGHT), 0xE1, UPRIGHT),  # Pillow reads both as one
         with_segment(jpeg(), 0xEE, b"Adobe\0\x64\0\0\0\0\0"),  # it says: RGB
         with_segment(jpeg(), 0x01, b""),

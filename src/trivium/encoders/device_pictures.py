@@ -32,9 +32,10 @@ Decode: TypeAlias = Callable[[list[Tensor]], list[Tensor]]  # files (bytes,) to 
 
 def jpeg_decoder(device: str) -> Decode:
     """Return torchvision's decoder: nvJPEG on a GPU."""
-    from torchvision.io import decode_jpeg
+    from torchvision.io import ImageReadMode, decode_jpeg
 
-    decode: Decode = partial(decode_jpeg, mode="RGB", device=device)
+    untyped: Any = decode_jpeg  # what it returns depends on what it is given
+    decode: Decode = partial(untyped, mode=ImageReadMode.RGB, device=device)
     return _apart(decode, torch.device(device)) if device.startswith("cuda") else decode
 
 

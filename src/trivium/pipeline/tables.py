@@ -35,6 +35,7 @@ SYNONYMS: Mapping[Role, tuple[str, ...]] = {"text": ("caption", "title")}
 # Where neither pictures nor sounds have a column: each file's name tells which it is.
 PATH_COLUMNS = ("path", "file", "filename")
 PARQUET_ROWS = 1_024  # that are read at a time
+_WORDS: tuple[Role, ...] = ("text", "label")  # must be proper UTF-8; names of files need not
 _NOTHING: Mapping[Any, str] = MappingProxyType({})
 
 
@@ -189,7 +190,7 @@ class _Rows:
             raise TableError(
                 f"{self._path} has no row that can be used: a row needs text, image or audio; its columns: {found}{why}"
             )
-        used = {role: self._used[role] for role in ROLES if role in self._used}
+        used: dict[Role, str] = {role: self._used[role] for role in ROLES if role in self._used}
         return PairTable(path=self._path, columns=used, rows=self._rows, refused=self._refused)
 
     def _columns(self, names: tuple[str, ...]) -> _Columns:
@@ -225,9 +226,9 @@ class _Rows:
             of_file: Role = "image" if kind == "image" else "audio"
             found[of_file] = cell
             self._used[of_file] = of.path
-        words: tuple[Role, ...] = ("text", "label")
-        if broken := [role for role in words if not is_utf8(found.get(role, ""))]:
-            raise _RefusedError(f"'{self._used[broken[0]]}' is not UTF-8: save the table as UTF-8")
+        for role in _WORDS:
+            if not is_utf8(found.get(role, "")):
+                raise _RefusedError(f"'{self._used[role]}' is not UTF-8: save the table as UTF-8")
         row = Row(
             line=line,
             text=found.get("text"),

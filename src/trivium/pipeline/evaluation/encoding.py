@@ -55,7 +55,9 @@ def encode_rows(
     usable: list[Row] = []
     refused: list[RefusedRow] = []
     for row in rows:
-        held = [(modality, item) for modality in modalities if (item := row.item(modality)) is not None]
+        held: list[tuple[Modality, str]] = [
+            (modality, item) for modality in modalities if (item := row.item(modality)) is not None
+        ]
         bad = next((key for key in held if key in failed), None)
         if bad is None:
             usable.append(row)

@@ -125,6 +125,6 @@ def judge(rows: Iterable[Row], modalities: Sequence[Modality] = MODALITIES) -> J
                 if query != gallery:
                     known = edges.setdefault((query, gallery), {})
                     known[source, target] = max(gain, known.get((source, target), 0.0))
-    items = {modality: list(found) for modality, found in numbers.items() if found}
+    items: dict[Modality, Sequence[str]] = {modality: list(found) for modality, found in numbers.items() if found}
     links = {pair: Links.of(found, count=len(items[pair[0]])) for pair, found in edges.items()}
     return Judgements(items, links)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trivium.encoders.base import MODALITIES
+from trivium.encoders.base import MODALITIES, Modality
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import DEPTHS, Evaluation
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
@@ -35,7 +35,7 @@ def can_draw() -> bool:
 
 def draw_recall(found: Evaluation, target: Path) -> None:
     """Draw recall at each depth: rows are what is asked with, columns what is asked for."""
-    modalities = [modality for modality in MODALITIES if modality in found.galleries]
+    modalities: list[Modality] = [modality for modality in MODALITIES if modality in found.galleries]
     figure = _figure(2.4 + 3.0 * len(DEPTHS), 3.6)
     for place, (depth, axes) in enumerate(zip(DEPTHS, figure.subplots(1, len(DEPTHS), squeeze=False)[0], strict=True)):
         shares = np.full((len(modalities), len(modalities)), np.nan)

@@ -86,7 +86,7 @@ def evaluate(
     Raises:
         TableError: If nothing in the table belongs together, as far as the space has encoders for it.
     """
-    modalities = [modality for modality in table.modalities if modality in space.modalities]
+    modalities: list[Modality] = [modality for modality in table.modalities if modality in space.modalities]
     rows = table.rows if limit is None else sample_rows(table.rows, limit, seed=seed)
     encoded = encode_rows(space, rows, modalities, progress=progress)
     judgements = judge(encoded.rows, modalities)
@@ -95,7 +95,8 @@ def evaluate(
     recall: dict[Pair, RecallFigures] = {}
     graded: dict[Pair, NdcgFigures] = {}
     reliabilities: dict[Pair, dict[str, Reliability]] = {}
-    for pair in ((query, gallery) for query in judgements.items for gallery in judgements.items):
+    pairs: list[Pair] = [(query, gallery) for query in judgements.items for gallery in judgements.items]
+    for pair in pairs:
         relevance = judgements.relevance(*pair)
         if relevance is None:
             continue

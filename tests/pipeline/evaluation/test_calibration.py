@@ -92,3 +92,9 @@ def test_samples_are_the_best_hits_and_as_many_wrong_pairs_as_right_ones() -> No
     assert found["pairs"].count in (2, 4, 6)  # a wrong one that happens to be right is not taken
     total = sum(each.count * each.relevant for each in found["pairs"].bins)
     assert total == found["pairs"].count / 2
+
+
+def test_a_right_answer_is_never_taken_for_a_wrong_one() -> None:
+    sample = CalibrationSample(seed=0)
+    sample.add(np.full((20, 2), 0.5, np.float32), np.repeat(np.arange(20), 2), np.tile([0, 1], 20))
+    assert sample.reliabilities(lambda scores: scores)["pairs"].count == 0

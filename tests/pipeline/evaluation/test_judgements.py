@@ -72,6 +72,7 @@ def test_scores_are_gains() -> None:
         rows_of(
             {"image": "a", "text": "one", "score": 2.0},
             {"image": "a", "text": "one", "score": 3.0},
+            {"image": "a", "text": "one", "score": 1.0},
             {"image": "b", "text": "one", "score": 0.0},
             {"image": "c", "text": "one", "score": -1.0},
             {"image": "d", "text": "one"},

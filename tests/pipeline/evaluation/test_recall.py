@@ -53,6 +53,14 @@ def test_captions_and_pictures(chosen, pair_table) -> None:
     assert (found.space.name, found.table) == ("chosen", Path("/data/pairs.csv"))
 
 
+def test_queries_that_all_agree_do_not_make_it_certain(chosen, pair_table) -> None:
+    found = evaluate(chosen(VECTORS), pair_table(ROWS[0], ROWS[3])).recall["text", "image"]
+    assert found.at[1] == 1
+    low, high = found.interval["R@1"]
+    assert low == pytest.approx(0.342, abs=1e-3)  # Wilson's for 2 of 2
+    assert high == pytest.approx(1)
+
+
 def test_each_content_is_encoded_once(chosen, pair_table) -> None:
     space = chosen(VECTORS)
     evaluate(space, pair_table(*ROWS, *ROWS))

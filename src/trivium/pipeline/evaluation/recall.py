@@ -11,7 +11,15 @@ from trivium.encoders.base import MODALITIES, Modality, Space, Vectors
 from trivium.pipeline.evaluation.calibration import Calibration, CalibrationSample, Reliability
 from trivium.pipeline.evaluation.encoding import encode_rows
 from trivium.pipeline.evaluation.judgements import Links, Relevance, judge
-from trivium.pipeline.evaluation.metrics import RESAMPLES, Numbers, Ranks, bootstrap_interval, ndcg, ranks_of_best
+from trivium.pipeline.evaluation.metrics import (
+    RESAMPLES,
+    Numbers,
+    Ranks,
+    bootstrap_interval,
+    ndcg,
+    ranks_of_best,
+    wilson_interval,
+)
 from trivium.pipeline.spaces import JointSpace
 from trivium.pipeline.tables import PairTable, RefusedRow, Role, Row, TableError
 from trivium.pipeline.terminal import Bars
@@ -137,8 +145,15 @@ def recall_figures(ranks: Ranks, *, gallery: int, seed: int) -> RecallFigures:
         median_rank=float(np.median(expected)),
         queries=len(ranks),
         gallery=gallery,
-        interval={name: bootstrap_interval(values, seed=seed) for name, values in by_name.items()},
+        interval={name: _interval(values, seed=seed) for name, values in by_name.items()},
     )
+
+
+def _interval(values: Numbers, *, seed: int) -> Interval:
+    """Return the interval of a mean; where all or no queries found it, resampling would say that this is certain."""
+    if (values == 0).all() or (values == 1).all():
+        return wilson_interval(int(values.sum()), len(values))
+    return bootstrap_interval(values, seed=seed)
 
 
 def sample_rows(rows: Sequence[Row], limit: int, *, seed: int) -> list[Row]:
@@ -205,7 +220,7 @@ def _protocol(
         "its captions, whichever stands first",
         "within a modality (text->text), items that share an item of another, the query itself left out",
         "equal scores count as on average over their orders",
-        f"95 % intervals: {RESAMPLES:,} bootstrap resamples of the queries, seed {seed}",
+        f"95 % intervals: {RESAMPLES:,} bootstrap resamples of the queries, seed {seed}; Wilson where all agree",
     ]
     if limit is not None:
         what = next(

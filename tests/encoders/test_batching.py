@@ -1,12 +1,14 @@
 """Encoding in batches: the order and every row must not depend on how the items fall into batches."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from trivium.encoders import DecodeError, Encoder, Modality, Space, Vectors, encode
 from trivium.encoders.base import Prepared
@@ -78,3 +80,43 @@ def test_batch_size_below_1(batch_size: int) -> None:
 def test_a_bad_item_is_told() -> None:
     with pytest.raises(DecodeError, match="-1 is negative"):
         encode(Counter(), [1, -1])
+
+
+@given(st.lists(st.integers(-3, 3), max_size=20), st.integers(1, 25))
+def test_bad_items_cost_no_more_than_themselves(numbers: list[int], batch_size: int) -> None:
+    failed: dict[int, str] = {}
+    done: list[int] = []
+    found = encode(
+        Counter(),
+        numbers,
+        batch_size=batch_size,
+        progress=done.append,
+        on_error=lambda place, error: failed.update({place: error.reason}),
+    )
+    assert found[:, 0].tolist() == [number for number in numbers if number >= 0]
+    assert failed == {place: f"{number} is negative" for place, number in enumerate(numbers) if number < 0}
+    assert done[-1:] == ([len(numbers)] if numbers else [])
+
+
+def test_media_that_cannot_be_decoded(tmp_path: Path) -> None:
+    """Pictures are decoded by workers, one by one."""
+
+    class Sides(Counter):
+        modality: Modality = "image"
+
+        def prepare(self, item: Any, /) -> Prepared:
+            return np.array([len(item), len(item[0])], np.float32)
+
+    files = [tmp_path / name for name in ("a.png", "b.png", "gone.png", "c.png")]
+    for file, size in zip(files, [(2, 1), (3, 4), None, (5, 6)], strict=True):
+        if size is not None:
+            Image.new("RGB", size).save(file)
+    files[1].write_text("no picture")
+    failed: dict[int, str] = {}
+    found = encode(Sides(), files, batch_size=2, on_error=lambda place, error: failed.update({place: error.reason}))
+    assert found.tolist() == [[1, 2], [6, 5]]
+    assert sorted(failed) == [1, 2]
+    assert "not a picture" in failed[1]
+    assert "gone" in failed[2]
+    with pytest.raises(DecodeError, match="not a picture"):
+        encode(Sides(), files[:2])

@@ -96,7 +96,7 @@ def test_numbers_beyond_64_bits_remain_text() -> None:
         (b'{"a": 1', r"not JSON: Expecting ',' delimiter \(column 8\)"),
         (b'{\n"a": }', r"not JSON: Expecting value \(line 2, column 6\)"),
         (b"{'a': 1}", "not JSON: Expecting property name"),
-        (b"[1]", r'not a JSON object: metadata are written \{"key": value\}'),
+        (b"[1]", r'not a JSON object: write \{"key": value\}'),
         (b'"text"', "not a JSON object"),
         (b"null", "not a JSON object"),
         (b'{"a": "\xe9"}', r"not UTF-8 \(byte 7\): save the metadata as UTF-8"),
@@ -393,7 +393,7 @@ def test_lines(tmp_path: Path) -> None:
         assert len(read) == 3
         assert [(problem.line, problem.reason) for problem in read.problems] == [
             (4, "not JSON: Expecting property name enclosed in double quotes (column 2)"),
-            (5, 'not a JSON object: metadata are written {"key": value}'),
+            (5, 'not a JSON object: write {"key": value}'),
             (6, "names no file"),
             (7, "names no file"),
             (8, f"names a file for the second time, the first row counts: {tmp_path}/a.jpg"),
@@ -435,7 +435,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: bytes, message: str
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(MetadataError, match=r"none\.csv cannot be read: No such file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(MetadataError, match="is not a file: a table of metadata is CSV, or JSON lines"):
+    with pytest.raises(MetadataError, match="is not a file: a table is CSV, or JSON lines"):
         read_table(tmp_path)
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(MetadataError, match="is not a file"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium.encoders import engine
-from trivium.encoders.base import Encoder, Modality, Prepared, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import item_bytes
@@ -24,6 +24,7 @@ BATCH_ITEMS: Mapping[DeviceKind, Mapping[Modality, int]] = {
     "gpu": {"text": 8192, "image": 256, "audio": 128},
 }
 TOGETHER = 256  # texts that are tokenized in one call
+OnError = Callable[[int, DecodeError], None]
 
 
 def encode(
@@ -33,6 +34,7 @@ def encode(
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
     stats: Stats | None = None,
+    on_error: OnError | None = None,
 ) -> Vectors:
     """Encode all items, batch by batch, in their order.
 
@@ -47,13 +49,14 @@ def encode(
             is the encoder's own choice.
         progress: Called with the number of items done after each batch.
         stats: Where the stages count what they do.
+        on_error: Called with the position of each item that cannot be decoded and the reason; it has no row then.
 
     Returns:
-        Unit vectors, shape (n, d).
+        Unit vectors, shape (n, d), without those of items that failed.
 
     Raises:
         ValueError: If ``batch_size`` is below 1.
-        DecodeError: If an item cannot be decoded; the caller who wants to go on prepares items itself.
+        DecodeError: If an item cannot be decoded, and there is no ``on_error``.
     """
     from trivium.encoders.sandbox import DecodeSandbox  # brings the decoders, which importing this package should not
 
@@ -69,7 +72,7 @@ def encode(
     with nullcontext() if first.modality == "text" else DecodeSandbox() as sandbox:
         batches = engine.run(
             _groups(items, together),
-            load=_loading(first, sandbox, stats),
+            load=_loading(first, sandbox, stats, keep_errors=on_error is not None),
             encode=[_encoding(encoder) for encoder in encoders],
             batch_items=-(-size // together),
             loaders=usable_cores(),
@@ -78,19 +81,31 @@ def encode(
         with closing(batches):
             for loaded, rows in batches:
                 vectors.append(rows)
-                done += sum(len(group) for group in loaded)
+                for item in (item for group in loaded for item in group):
+                    if isinstance(item, DecodeError) and on_error is not None:
+                        on_error(done, item)
+                    done += 1
                 if progress is not None:
                     progress(done)
     return np.concatenate(vectors)
 
 
 def _loading(
-    encoder: Encoder, sandbox: "DecodeSandbox | None", stats: Stats
-) -> Callable[[Sequence[Any]], list[Prepared]]:
+    encoder: Encoder, sandbox: "DecodeSandbox | None", stats: Stats, *, keep_errors: bool
+) -> Callable[[Sequence[Any]], list[Prepared | DecodeError]]:
     workers = usable_cores()
     decoding, preparing = (stats.stage(name, workers=workers) for name in ("decode", "prepare"))
 
-    def load(group: Sequence[Any]) -> list[Prepared]:
+    def load(group: Sequence[Any]) -> list[Prepared | DecodeError]:
+        try:
+            return [*prepare(group)]
+        except DecodeError as error:
+            if not keep_errors:
+                raise
+            # Of texts, which are prepared together, one by one tells which it was.
+            return [error] if len(group) == 1 else [item for one in group for item in load([one])]
+
+    def prepare(group: Sequence[Any]) -> list[Prepared]:
         if sandbox is not None:
             with decoding.working(len(group)):
                 group = [_decoded(sandbox, encoder, item) for item in group]
@@ -109,8 +124,12 @@ def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     return item
 
 
-def _encoding(encoder: Encoder) -> Callable[[list[list[Prepared]]], Vectors]:
-    return lambda groups: encoder.embed([prepared for group in groups for prepared in group])
+def _encoding(encoder: Encoder) -> Callable[[list[list[Prepared | DecodeError]]], Vectors]:
+    def encode_groups(groups: list[list[Prepared | DecodeError]]) -> Vectors:
+        prepared = [item for group in groups for item in group if not isinstance(item, DecodeError)]
+        return encoder.embed(prepared) if prepared else np.empty((0, encoder.space.dim), np.float32)
+
+    return encode_groups
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

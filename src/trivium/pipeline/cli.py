@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.options import add_device, add_filter, add_wish, positive, seconds
+from trivium.pipeline.options import add_device, add_filter, add_table, add_wish, natural, positive, seconds
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
@@ -98,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print one JSON object")
     add_device(bench)
 
+    _add_evaluation(commands)
+
     spaces = commands.add_parser("spaces", help="list the spaces")
     spaces.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -154,6 +156,47 @@ def name_texts(arguments: list[str]) -> list[str]:
         else:
             named.append(f"--text={word}")
     return named
+
+
+def _add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that say how good a space is."""
+    table = "CSV, JSON lines (.jsonl) or Parquet; columns text, image, audio, label, score; files relative to it"
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure how well a space finds what belongs together: recall from any modality to any",
+        description="Each row of TABLE holds what belongs together: a text, a picture, a sound, or two of them.",
+    )
+    evaluate.add_argument("space", metavar="SPACE", help="a space's name or folder (see `trivium spaces`)")
+    evaluate.add_argument("table", metavar="TABLE", help=table)
+    add_table(evaluate)
+    evaluate.add_argument(
+        "--limit", type=positive, metavar="N", help="use N pictures (or sounds) drawn at random, with all their rows"
+    )
+    evaluate.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    _add_report(evaluate, "evaluation.json, evaluation.md and recall.png")
+
+    zero_shot = commands.add_parser(
+        "zero-shot",
+        help="measure how well a space names things by the words of their classes",
+        description="Each row of TABLE holds a picture, a sound or a text, and its label; the labels are the classes.",
+    )
+    zero_shot.add_argument("space", metavar="SPACE", help="a space's name or folder (see `trivium spaces`)")
+    zero_shot.add_argument("table", metavar="TABLE", help=table)
+    zero_shot.add_argument("--modality", choices=MODALITIES, required=True, help="what is named")
+    zero_shot.add_argument("--label", metavar="COLUMN", required=True, help="the column with the classes")
+    zero_shot.add_argument(
+        "--templates",
+        metavar="FILE",
+        help="prompts, one a line, with {} where the label goes (the output tells the default)",
+    )
+    add_table(zero_shot)
+    _add_report(zero_shot, "zero-shot.json, zero-shot.md and confusion.png")
+
+
+def _add_report(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--out", metavar="FOLDER", help=f"also write {files} there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_device(parser)
 
 
 def _add_upkeep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -25,6 +25,7 @@ from trivium.pipeline.query import QueryError, QueryPart, parse_part
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
+from trivium.pipeline.table_file import TableError
 from trivium.pipeline.terminal import (
     announce,
     counted,
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
         return fail(error, EXIT_LOCKED)
-    except (CollectionError, MetadataError, SpaceError, WeightsError, sqlite3.Error) as error:
+    except (CollectionError, MetadataError, SpaceError, TableError, WeightsError, sqlite3.Error) as error:
         return fail(error, EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
@@ -216,6 +217,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.bench import bench
 
         return bench
+    if name in ("evaluate", "zero-shot"):
+        from trivium.pipeline.evaluation.commands import EVALUATION
+
+        return EVALUATION[name]
     from trivium.pipeline.upkeep import UPKEEP
 
     return UPKEEP[name]

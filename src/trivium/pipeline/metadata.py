@@ -4,19 +4,17 @@ An item's metadata are flat: keys with a text, a number, true or false, or a lis
 with dots (``exif.model``). Where a picture was taken is private: positions are not stored unless asked for.
 """
 
-import csv
 import functools
-import io
-import itertools
 import json
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn, TextIO, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
+
+from trivium.pipeline.table_file import CsvRows, Lines, TableError, is_utf8, open_lines, table_kind
 
 Metadata: TypeAlias = dict[str, str | int | float | bool | list[str]]
 
@@ -24,11 +22,9 @@ MAX_BYTES = 64 * 1024  # of one item's metadata
 MAX_KEYS = 200
 MAX_KEY_LENGTH = 200  # characters
 MAX_VALUE_LENGTH = 10_000  # characters; of a list, all entries together
-MAX_TABLE_BYTES = 1024**3
 MAX_PROBLEMS = 1_000  # that are listed; the others are counted
 
 _PATH_COLUMNS = ("path", "file", "filename", "name")  # the first that a table has
-_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 
 class MetadataError(ValueError):
@@ -87,7 +83,7 @@ def read_sidecar(data: bytes, *, positions: bool = False) -> Metadata:
     if len(data) > MAX_BYTES:
         raise MetadataError(f"metadata of {len(data):,} bytes, at most {MAX_BYTES:,} are read")
     try:
-        return flatten(_json_object(data.decode("utf-8-sig")), positions=positions)
+        return flatten(json_object(data.decode("utf-8-sig")), positions=positions)
     except UnicodeDecodeError as error:
         raise MetadataError(f"not UTF-8 (byte {error.start:,}): save the metadata as UTF-8") from error
 
@@ -97,32 +93,23 @@ def read_table(path: Path, *, positions: bool = False) -> MetadataTable:
 
     Args:
         path: JSON lines if the name ends in .jsonl or .ndjson, with "path" in every object; else CSV with commas,
-            semicolons or tabs, whose first row names the columns, one of them path, file, filename or name. Paths are
-            absolute, or relative to the table's folder. Cells become numbers only if nothing is lost: 007 and 1e5
-            remain text.
+            semicolons or tabs, whose first row names the columns, one of them path, file, filename or name; either may
+            be gzipped (.gz). Paths are absolute, or relative to the table's folder. Cells become numbers only if
+            nothing is lost: 007 and 1e5 remain text.
         positions: Keep where the items were made, as far as a key's name tells.
 
     Raises:
         MetadataError: If the file cannot be read at all. Rows that cannot are among the table's problems.
     """
+    rows = _Rows(os.path.dirname(os.path.abspath(path)), positions=positions)
     try:
-        size = _regular_size(path)
-        if size > MAX_TABLE_BYTES:
-            raise MetadataError(f"{path} has {size:,} bytes, tables of at most {MAX_TABLE_BYTES:,} are read")
-        with path.open("rb") as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise MetadataError(f"{path} is UTF-16: save the table as CSV in UTF-8")
-            file.seek(0)
-            rows = _Rows(os.path.dirname(os.path.abspath(path)), positions=positions)
-            # Broken bytes come through as surrogates: names of files may have them.
-            with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-                lines = _Lines(text, rows)
-                if path.suffix.lower() in _LINES_SUFFIXES:
-                    _read_lines(lines, rows)
-                else:
-                    _read_csv(lines, rows, path)
-    except OSError as error:
-        raise MetadataError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from error
+        with open_lines(path, rows.refuse) as lines:
+            if table_kind(path) == "lines":
+                _read_lines(lines, rows)
+            else:
+                _read_csv(lines, rows, path)
+    except TableError as error:
+        raise MetadataError(str(error)) from error
     return MetadataTable(path=str(path), problems=rows.problems, problem_count=rows.problem_count, rows=rows.taken)
 
 
@@ -173,13 +160,18 @@ def decode(text: str) -> Metadata:
     Raises:
         MetadataError: If it did not.
     """
-    return flatten(_json_object(text), positions=True)
+    return flatten(json_object(text), positions=True)
 
 
 # One object.
 
 
-def _json_object(text: str) -> dict[str, object]:
+def json_object(text: str) -> dict[str, object]:
+    """Read one object, with numbers that can be stored.
+
+    Raises:
+        MetadataError: If it is none.
+    """
     try:
         read = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -188,7 +180,7 @@ def _json_object(text: str) -> dict[str, object]:
     except RecursionError as error:
         raise MetadataError("nested too deeply") from error
     if not isinstance(read, dict):
-        raise MetadataError("not a JSON object: metadata are written {" + '"key": value}')
+        raise MetadataError('not a JSON object: write {"key": value}')
     return read
 
 
@@ -302,7 +294,6 @@ def _kind(key: str) -> Literal["position", "location", "other"]:
 
 # Tables.
 
-_MAX_LINE = 1024**2  # characters; no row that long has metadata within the limits
 _WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _DECIMAL = re.compile(r"-?\d+\.\d+", re.ASCII)
 
@@ -339,93 +330,41 @@ class _Rows:
             self.problems.append(TableProblem(line=line, reason=reason))
 
 
-class _Lines:
-    """The lines of a file, counted; one that is too long comes as an empty one, and among the problems."""
-
-    def __init__(self, text: TextIO, rows: _Rows) -> None:
-        self._text = text
-        self._rows = rows
-        self.count = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._text.readline(_MAX_LINE)
-        if not line:
-            raise StopIteration
-        self.count += 1
-        if len(line) < _MAX_LINE:
-            return line
-        while line and not line.endswith(("\n", "\r")):
-            line = self._text.readline(_MAX_LINE)
-        self._rows.refuse(self.count, f"has more than {_MAX_LINE:,} characters")
-        return "\n"
-
-
-def _read_lines(lines: _Lines, rows: _Rows) -> None:
+def _read_lines(lines: Lines, rows: _Rows) -> None:
     for line in lines:
         if not line.strip():
             continue
         try:
-            if _NO_TEXT.search(line):
+            if not is_utf8(line):
                 raise MetadataError("not UTF-8")
-            entries = _json_object(line)
+            entries = json_object(line)
         except MetadataError as error:
             rows.refuse(lines.count, str(error))
             continue
         rows.add(lines.count, entries.pop("path", None), entries)
 
 
-def _read_csv(lines: _Lines, rows: _Rows, path: Path) -> None:
-    first = next((line for line in lines if line.strip()), "")
-    # The sign between the columns is the one that makes a column for the path, and the most columns.
-    delimiter = max(",;\t", key=lambda sign: _score(next(csv.reader([first], delimiter=sign), [])))
-    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
-    try:
-        columns = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise MetadataError(f"the first row of {path} is not CSV: {error}") from error
+def _read_csv(lines: Lines, rows: _Rows, path: Path) -> None:
+    table = CsvRows(lines, path, known=lambda names: _path_column(names) is not None)
+    columns = table.columns
     path_column = _path_column(columns)
     if path_column is None:
         found = ", ".join(repr(name[:40]) for name in columns[:20]) or "nothing"
         raise MetadataError(f"{path} needs a column {' or '.join(_PATH_COLUMNS)} in its first row, which has {found}")
-    if any(_NO_TEXT.search(name) for name in columns):
-        raise MetadataError(f"{path} is not UTF-8: save the table as CSV in UTF-8")
-    repeated = {name for name in columns if name and columns.count(name) > 1}
-    if repeated:
-        raise MetadataError(f"{path} has several columns {', '.join(map(repr, sorted(repeated)))}")
-    while True:
-        line = lines.count + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            rows.refuse(line, f"not CSV: {error}; is a quote not closed?")
-            continue
-        if not cells:
-            continue
-        if len(cells) != len(columns):
-            rows.refuse(line, f"has {len(cells)} cells, the first row has {len(columns)}")
-            continue
+    for line, cells in table:
         named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
         name = cells[path_column]
         del named[columns[path_column]]
-        broken = next((name for name, cell in named.items() if _NO_TEXT.search(cell)), None)
+        broken = next((name for name, cell in named.items() if not is_utf8(cell)), None)
         if broken is not None:
             rows.refuse(line, f"'{broken}' is not UTF-8: save the table as UTF-8")
             continue
         rows.add(line, name, {name: _cell(cell) for name, cell in named.items() if cell})
 
 
-def _path_column(columns: list[str]) -> int | None:
+def _path_column(columns: Sequence[str]) -> int | None:
     lowered = [column.lower() for column in columns]
     return next((lowered.index(name) for name in _PATH_COLUMNS if name in lowered), None)
-
-
-def _score(cells: list[str]) -> tuple[bool, int]:
-    return _path_column([cell.strip() for cell in cells]) is not None, len(cells)
 
 
 def _cell(text: str) -> str | int | float:
@@ -435,10 +374,3 @@ def _cell(text: str) -> str | int | float:
     if _DECIMAL.fullmatch(text) and repr(float(text)) == text:
         return float(text)
     return text
-
-
-def _regular_size(path: Path) -> int:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise MetadataError(f"{path} is not a file: a table of metadata is CSV, or JSON lines (.jsonl)")
-    return status.st_size

@@ -9,6 +9,7 @@ from trivium.pipeline.records import ITEM_KINDS
 
 if TYPE_CHECKING:
     from trivium.indexes import Wish
+    from trivium.pipeline.tables import Role
 
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
 BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -103,6 +104,48 @@ def filter_of(options: argparse.Namespace) -> Filter:
     return Filter(only=options.only, paths=tuple(options.path), where=options.where)
 
 
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Let the user say how a table of pairs is to be read."""
+    parser.add_argument(
+        "--column",
+        metavar="ROLE=NAME",
+        action="append",
+        default=[],
+        help="read text, image, audio, label or score from the column NAME (default: the role's own name, or caption, "
+        "title, path); 'ROLE=' leaves it out",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="use only rows with this in that column; several must all hold",
+    )
+
+
+def columns_of(options: argparse.Namespace) -> "dict[Role, str]":
+    """Return the columns that were named for roles.
+
+    Raises:
+        UsageError: If one is not written so, or is of no role.
+    """
+    from trivium.pipeline.tables import ROLES  # brings readers that parsing need not wait for
+
+    named = _assignments("--column", "ROLE=NAME", options.column)
+    if unknown := [role for role in named if role not in ROLES]:
+        raise UsageError(f"--column {unknown[0]}=...: no such role, there are {', '.join(ROLES)}")
+    return {role: named[role] for role in ROLES if role in named}
+
+
+def where_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return what must stand in which column of a table.
+
+    Raises:
+        UsageError: If one is not written so.
+    """
+    return _assignments("--where", "COLUMN=VALUE", options.where)
+
+
 def positive(written: str) -> int:
     """Read a whole number of at least 1.
 
@@ -111,6 +154,17 @@ def positive(written: str) -> int:
     """
     if not (written.isascii() and written.isdigit() and int(written)):
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{written}'")
+    return int(written)
+
+
+def natural(written: str) -> int:
+    """Read a whole number of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not (written.isascii() and written.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got '{written}'")
     return int(written)
 
 
@@ -139,3 +193,15 @@ def size_bytes(written: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{written}' is no size: write 500MB, 2GB, 1.5GiB or a number of bytes")
     return int(float(match["number"]) * BYTES[match["unit"] or ""])
+
+
+def _assignments(option: str, form: str, written: "list[str]") -> dict[str, str]:
+    named: dict[str, str] = {}
+    for entry in written:
+        name, sign, value = (part.strip() for part in entry.partition("="))
+        if not name or not sign:
+            raise UsageError(f"{option} is written {form}, got '{entry}'")
+        if name in named:
+            raise UsageError(f"{option} {name}=... is given twice")
+        named[name] = value
+    return named

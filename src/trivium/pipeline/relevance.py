@@ -153,9 +153,7 @@ def _searched(
     yield found[is_there], np.full(is_there.sum(), float(len(chosen))), is_hit[is_there]
 
 
-def fit(
-    scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant: NDArray[np.bool_]
-) -> LogOdds | None:
+def fit(scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant: NDArray[np.bool_]) -> LogOdds | None:
     """Fit log-odds by logistic regression, each size of gallery counting the same; None if nothing can be told.
 
     Args:

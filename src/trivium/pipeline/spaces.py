@@ -24,7 +24,7 @@ from trivium.encoders.base import (
     Vectors,
     unit_rows,
 )
-from trivium.encoders.batching import BATCH_ITEMS, encode
+from trivium.encoders.batching import BATCH_ITEMS, OnError, encode
 from trivium.encoders.devices import resolve
 from trivium.encoders.engine import Stats
 from trivium.encoders.graphs import Precision
@@ -178,6 +178,7 @@ class JointSpace:
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
         stats: Stats | None = None,
+        on_error: OnError | None = None,
     ) -> Vectors:
         """Encode items of one modality.
 
@@ -188,17 +189,18 @@ class JointSpace:
             batch_size: Items that are loaded and encoded together; see `encoders.batching.encode`.
             progress: Called with the number of items done after each batch.
             stats: Where the stages count what they do.
+            on_error: Called with the position of each item that cannot be decoded and the reason; it has no row then.
 
         Returns:
-            Unit vectors, shape (n, d), float32, in the order of ``items``.
+            Unit vectors, shape (n, d), float32, in the order of ``items``, without those of items that failed.
 
         Raises:
             SpaceError: If the space has no encoder for the modality.
-            DecodeError: If an item cannot be decoded.
+            DecodeError: If an item cannot be decoded, and there is no ``on_error``.
         """
         encoders = [self.encoder(modality, replica) for replica in self.lanes]
         size = BATCH_ITEMS[self.device_kind][modality] if batch_size is None else batch_size
-        return encode(encoders, items, batch_size=size, progress=progress, stats=stats)
+        return encode(encoders, items, batch_size=size, progress=progress, stats=stats, on_error=on_error)
 
     def example_texts(self, n: int) -> list[str]:
         """Return words that the space has labels for, at most n of them; none if it has no labels."""

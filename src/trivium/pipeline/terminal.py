@@ -68,6 +68,8 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
             yield show
         finally:
             live.update(bars)
+    if tasks and not console.is_terminal:  # there Live does not end its last line
+        console.line()
 
 
 def limit_of(stats: "Stats") -> str:

@@ -1,0 +1,1 @@
+"""How good a space is: what it finds, what it can name unseen, and whether its scores mean what they say."""

@@ -66,8 +66,12 @@ class Head:
 
     def plain(self, given: NDArray[np.float32]) -> Vectors:
         """Return vectors before centring, of inputs (n, width)."""
+        x = (given - self.tensors["mean"]) / self.tensors["scale"]
+        return self.plain_of_standard(np.clip(x, -LARGEST_INPUT, LARGEST_INPUT))
+
+    def plain_of_standard(self, x: NDArray[np.float32]) -> Vectors:
+        """Return vectors before centring, of standardised inputs (n, width)."""
         t = self.tensors
-        x = np.clip((given - t["mean"]) / t["scale"], -LARGEST_INPUT, LARGEST_INPUT)
         members = []
         for member in range(len(t["linear.weight"])):
             y = x @ t["linear.weight"][member] + t["linear.bias"][member]

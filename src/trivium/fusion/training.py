@@ -29,7 +29,7 @@ class PairSet:
 
     modalities: tuple[Modality, Modality]
     rows: NDArray[np.int64]  # (p, 2), positions among each modality's items
-    weight: float = 1.0  # of these pairs among all that are trained on
+    weights: NDArray[np.float64]  # (p,): how often each is drawn in an epoch, 1.5 is once or twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +130,10 @@ class Trainer:
             ],
             lr=recipe.learning_rate,
         )
-        steps = sum(-(-len(each.rows) // recipe.batch_pairs) for each in self._pairs)
+        # Of an epoch; chance may draw a batch more or less.
+        steps = sum(int(each.weights.sum() / recipe.batch_pairs) + 2 for each in self._pairs)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps=max(2, steps * recipe.epochs), pct_start=0.1
+            optimiser, recipe.learning_rate, total_steps=steps * recipe.epochs + 1, pct_start=0.1
         )
         started = time.perf_counter()
         training = Training(states={}, temperature=0.0, best_epoch=0)
@@ -141,7 +142,7 @@ class Trainer:
             self._heads.train()
             losses = []
             for each, chosen in self._batches():
-                loss = each.weight * self._loss(each, chosen)
+                loss = self._loss(each, chosen)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -175,7 +176,10 @@ class Trainer:
         """Yield an epoch's batches of each set, the sets mixed: each pair once."""
         batches = []
         for each in self._pairs:
-            order = self._random.permutation(len(each.rows))
+            times = np.floor(each.weights + self._random.random(len(each.weights))).astype(np.int64)
+            order = self._random.permutation(np.repeat(np.arange(len(times)), times))
+            if not len(order):
+                continue
             count = max(1, round(len(order) / self._recipe.batch_pairs))
             batches += [(each, part) for part in np.array_split(order, count)]
         self._random.shuffle(batches)  # type: ignore[arg-type]
@@ -203,8 +207,8 @@ class _Positives:
 
     def __init__(self, pairs: PairSet, counts: tuple[int, int], device: torch.device) -> None:
         self.modalities = pairs.modalities
-        self.weight = pairs.weight
-        self.rows = np.unique(pairs.rows, axis=0)  # by first, then second
+        self.rows, first = np.unique(pairs.rows, axis=0, return_index=True)  # by first, then second
+        self.weights = pairs.weights[first]
         self._starts = np.searchsorted(self.rows[:, 0], np.arange(counts[0] + 1))
         self._place = np.full(counts[1], -1, np.int64)
         self._device = device

@@ -157,7 +157,7 @@ def _encoded(
             return backbone.features(prepared) if prepared else None
 
         batches = engine.run(
-            new.items(), load=load, encode=[encode], batch_items=BATCH_ITEMS[modality], loaders=usable_cores()
+            new.items(), load=load, encode=[encode], batch_items=BATCH_ITEMS["cpu"][modality], loaders=usable_cores()
         )
         keys: list[bytes] = []
         parts: list[Features] = []

@@ -1,0 +1,346 @@
+"""Aligning frozen encoders: features of all items once, projection heads in closed form or trained, a space folder.
+
+    tables -> items and pairs -> frozen features (cached) -> closed form -> training -> calibration -> space folder
+
+The validation pairs are held out by picture and sound; they choose the epoch and fit the calibration. What they say of
+the heads is therefore a little too good: `trivium evaluate` on a table of its own says how good the space is.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_rows
+from trivium.fusion.closed_form import canonical_maps, ridge_map
+from trivium.fusion.head import LARGEST_INPUT, Head, HeadInput, joined
+from trivium.fusion.training import PairSet, Recipe, Trainer, Training
+from trivium.pipeline.alignment_pairs import Material, Two
+from trivium.pipeline.frozen_features import FeatureCache, frozen_features
+from trivium.pipeline.relevance import Relevance, fit, simulate
+from trivium.pipeline.spaces import JointSpace
+
+Method = Literal["closed-form", "trained"]
+# Of the canonical correlations: how much is added to the covariances of texts and of others, and the power of the
+# correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Closed form").
+RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 3.0, "audio": 3.0}
+POWER = 0.5
+MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
+MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
+
+
+class AlignmentError(ValueError):
+    """Tables or encoders that nothing can be aligned from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be aligned, and how."""
+
+    inputs: Mapping[Modality, tuple[HeadInput, ...]]  # of the heads that are made
+    kept: tuple[Modality, ...] = ()  # whose vectors stay as the space has them
+    method: Method = "trained"
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aligned:
+    """Heads, and what was seen on the way."""
+
+    heads: Mapping[Modality, Head]
+    relevance: Relevance
+    recall: Mapping[str, Mapping[str, float]]  # of the validation pairs: "text->image": {"R@1": ...}
+    closed_form_recall: Mapping[str, Mapping[str, float]]
+    training: Training | None
+    pairs: Mapping[str, tuple[int, int]]  # trained on, and held out
+    seconds: Mapping[str, float]
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def features_of(
+    space: JointSpace, material: Material, *, progress: Progress | None = None
+) -> tuple[dict[Modality, Features], dict[Modality, dict[int, str]]]:
+    """Encode all items with the frozen backbones of a space.
+
+    Args:
+        space: Its projections are not used.
+        material: Its items.
+        progress: Called with what is encoded, the items done and their number.
+
+    Returns:
+        A row for each item, zeros for those that failed; and why they did.
+    """
+    found: dict[Modality, Features] = {}
+    failures: dict[Modality, dict[int, str]] = {}
+    for modality, items in material.items.items():
+        cache = FeatureCache(space.config_of(modality).backbone_revision)
+        told = None if progress is None else lambda done, total, modality=modality: progress(modality, done, total)
+        frozen = frozen_features(lambda: space.backbone(modality), cache, items, modality=modality, progress=told)  # noqa: B023
+        failures[modality] = dict(frozen.failures)
+        if not len(frozen.places):
+            raise AlignmentError(
+                f"none of {len(items):,} items of {modality} could be encoded: {_first(frozen.failures)}"
+            )
+        found[modality] = _spread(frozen.features, frozen.places, len(items))
+    return found, failures
+
+
+def align(
+    space: JointSpace,
+    material: Material,
+    features: Mapping[Modality, Features],
+    plan: Plan,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Aligned:
+    """Make the heads of a space.
+
+    Args:
+        space: Whose backbones the features come from, and whose vectors stay for what is kept.
+        material: Items and pairs, without those that failed.
+        features: A row for each item.
+        plan: How.
+        progress: Called with the epochs done, their number and the last validation score.
+
+    Raises:
+        AlignmentError: If there are no pairs, or what is kept cannot be kept.
+    """
+    trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
+    trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
+    held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
+    held_out = {two: rows for two, rows in held_out.items() if len(rows)}
+    if not trained:
+        raise AlignmentError("there are no pairs of two modalities to train on")
+    fixed = {
+        modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
+        for modality in plan.kept
+        if modality in features
+    }
+    made = [m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)]
+    if not made:
+        raise AlignmentError("all modalities are kept: nothing is left to align")
+    started = time.perf_counter()
+    standard = {m: _Standard.of(joined(features[m], plan.inputs[m]), _used(m, trained)) for m in made}
+    inputs = {m: standard[m].apply(joined(features[m], plan.inputs[m])) for m in made}
+    dim = next(iter(fixed.values())).shape[1] if fixed else plan.recipe.dim
+    start = _closed_form(inputs, fixed, trained, dim)
+    judge = _Judge(held_out)
+
+    def vectors(states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]) -> dict[Modality, Vectors]:
+        of_heads = {m: _head(states[m], standard[m], plan.inputs[m]) for m in made}
+        plain = {m: head.plain_of_standard(inputs[m][judge.places(m)]) for m, head in of_heads.items()}
+        return plain | {m: rows[judge.places(m)] for m, rows in fixed.items()}
+
+    states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]
+    states = {m: {"linear.weight": start[m][np.newaxis], "linear.bias": np.zeros((1, dim), np.float32)} for m in made}
+    closed_form_recall = judge.recall(vectors(states))
+    seconds = {"closed form": time.perf_counter() - started}
+    training = None
+    if plan.method == "trained":
+        recipe = plan.recipe if not fixed else _one_member(plan.recipe, dim)
+        trainer = Trainer(
+            inputs,
+            [PairSet(modalities=two, rows=pairs.rows, weights=pairs.weights) for two, pairs in trained.items()],
+            recipe,
+            start=start,
+            fixed=fixed,
+        )
+        training = trainer.run(lambda now: judge.score(vectors(now)), progress=progress)
+        states = training.states
+        seconds["training"] = training.seconds
+    heads = {m: _head(states[m], standard[m], plan.inputs[m], centred_on=inputs[m][_used(m, trained)]) for m in made}
+    if fixed:  # the space that stays has its own origin
+        heads = {m: _head(states[m], standard[m], plan.inputs[m]) for m in made}
+    started = time.perf_counter()
+    final = {m: heads[m](features[m]) for m in made} | fixed
+    relevance = calibrate(final, held_out, seed=plan.recipe.seed)
+    seconds["calibration"] = time.perf_counter() - started
+    return Aligned(
+        heads=heads,
+        relevance=relevance,
+        recall=judge.recall({m: rows[judge.places(m)] for m, rows in final.items()}),
+        closed_form_recall=closed_form_recall,
+        training=training,
+        pairs={
+            f"{a}-{b}": (len(trained[a, b].rows) if (a, b) in trained else 0, len(held_out.get((a, b), ())))
+            for a, b in material.pairs
+        },
+        seconds=seconds,
+    )
+
+
+def calibrate(
+    vectors: Mapping[Modality, Vectors], held_out: Mapping[Two, NDArray[np.int64]], *, seed: int
+) -> Relevance:
+    """Fit how scores become probabilities, for each two modalities that have held-out pairs, both ways."""
+    found = {}
+    for (first, second), rows in held_out.items():
+        a, places_a = np.unique(rows[:, 0], return_inverse=True)
+        b, places_b = np.unique(rows[:, 1], return_inverse=True)
+        is_relevant = np.zeros((len(a), len(b)), np.bool_)
+        is_relevant[places_a, places_b] = True
+        one, other = vectors[first][a], vectors[second][b]
+        for names, queries, gallery, relevant in (
+            ((first, second), one, other, is_relevant),
+            ((second, first), other, one, is_relevant.T),
+        ):
+            if (log_odds := fit(*simulate(queries, gallery, relevant, seed=seed))) is not None:
+                found[names] = log_odds
+    return Relevance(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standard:
+    """Brings inputs to mean 0 and deviation 1."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32], rows: NDArray[np.int64]) -> "_Standard":
+        deviation = x[rows].std(axis=0)
+        return cls(x[rows].mean(axis=0), np.maximum(deviation, max(MIN_DEVIATION * float(deviation.mean()), 1e-9)))
+
+    def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.clip((x - self.mean) / self.scale, -LARGEST_INPUT, LARGEST_INPUT)
+
+
+class _Judge:
+    """Recall of the validation pairs, of at most `MOST_VALIDATED` pictures or sounds."""
+
+    def __init__(self, held_out: Mapping[Two, NDArray[np.int64]]) -> None:
+        self._pairs = {two: _fewer(rows) for two, rows in held_out.items()}
+        used: dict[Modality, list[NDArray[np.int64]]] = {}
+        for two, rows in self._pairs.items():
+            for side, modality in enumerate(two):
+                used.setdefault(modality, []).append(rows[:, side])
+        self._places = {modality: np.unique(np.concatenate(parts)) for modality, parts in used.items()}
+
+    def places(self, modality: Modality) -> NDArray[np.int64]:
+        """Which items are needed."""
+        return self._places.get(modality, np.empty(0, np.int64))
+
+    def recall(self, vectors: Mapping[Modality, Vectors]) -> dict[str, dict[str, float]]:
+        """Return the recall at 1, 5 and 10 of each two modalities, both ways."""
+        found = {}
+        for (first, second), rows in self._pairs.items():
+            places = [np.searchsorted(self._places[m], rows[:, side]) for side, m in enumerate((first, second))]
+            of_two = [np.unique(side, return_inverse=True) for side in places]
+            is_relevant = np.zeros((len(of_two[0][0]), len(of_two[1][0])), np.bool_)
+            is_relevant[of_two[0][1], of_two[1][1]] = True
+            scores = vectors[first][of_two[0][0]] @ vectors[second][of_two[1][0]].T
+            found[f"{first}->{second}"] = _recalls(scores, is_relevant)
+            found[f"{second}->{first}"] = _recalls(scores.T, is_relevant.T)
+        return found
+
+    def score(self, vectors: Mapping[Modality, Vectors]) -> float:
+        """Return the mean of all recalls; 0 where nothing is held out, so that the first epoch were kept."""
+        recalls = [value for of_two in self.recall(vectors).values() for value in of_two.values()]
+        return float(np.mean(recalls)) if recalls else 0.0
+
+
+def _recalls(scores: NDArray[np.float32], is_relevant: NDArray[np.bool_]) -> dict[str, float]:
+    best = np.where(is_relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    ranks = (np.where(is_relevant, -np.inf, scores) >= best).sum(axis=1)  # of the best right answer, from 0
+    return {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
+
+
+def _fewer(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    kept = np.unique(rows[:, 1])[:MOST_VALIDATED]
+    return rows[np.isin(rows[:, 1], kept)]
+
+
+def _closed_form(
+    inputs: Mapping[Modality, NDArray[np.float32]],
+    fixed: Mapping[Modality, Vectors],
+    pairs: Mapping[Two, Any],
+    dim: int,
+) -> dict[Modality, NDArray[np.float32]]:
+    """Return a linear map for each modality: two of them correlated, others by ridge onto what they are paired with."""
+    maps: dict[Modality, NDArray[np.float64]] = {}
+    target: dict[Modality, NDArray[np.float32]] = dict(fixed)
+    waiting = [m for m in MODALITIES if m in inputs]
+    if not fixed:
+        inner = {two: of_two for two, of_two in pairs.items() if two[0] in inputs and two[1] in inputs}
+        (first, second), of_two = max(inner.items(), key=lambda item: len(item[1].rows))
+        a, b = inputs[first][of_two.rows[:, 0]], inputs[second][of_two.rows[:, 1]]
+        ridge = (RIDGE[first], RIDGE[second])
+        maps[first], maps[second] = canonical_maps(a, b, of_two.weights, dim=dim, ridge=ridge, power=POWER)
+        for modality in (first, second):
+            target[modality] = unit_rows(inputs[modality] @ maps[modality])
+            waiting.remove(modality)
+    while waiting:
+        reachable = [
+            (modality, [two for two in pairs if modality in two and (set(two) - {modality}) <= set(target)])
+            for modality in waiting
+        ]
+        modality, twos = max(reachable, key=lambda item: sum(len(pairs[two].rows) for two in item[1]))
+        if not twos:
+            raise AlignmentError(f"{modality} has no pairs with any other modality")
+        rows, targets, weights = [], [], []
+        for two in twos:
+            side = two.index(modality)
+            other = two[1 - side]
+            rows.append(pairs[two].rows[:, side])
+            targets.append(target[other][pairs[two].rows[:, 1 - side]] - target[other].mean(axis=0))
+            weights.append(pairs[two].weights)
+        maps[modality] = ridge_map(
+            inputs[modality][np.concatenate(rows)],
+            np.concatenate(targets),
+            np.concatenate(weights),
+            ridge=RIDGE[modality],
+        )
+        target[modality] = unit_rows(inputs[modality] @ maps[modality])
+        waiting.remove(modality)
+    # The same length for all: training adds to them what its learning rate allows.
+    return {
+        modality: (found / max(float(np.linalg.norm(found, axis=0).mean()), 1e-12)).astype(np.float32)
+        for modality, found in maps.items()
+    }
+
+
+def _head(
+    state: Mapping[str, NDArray[np.float32]],
+    standard: _Standard,
+    inputs: Sequence[HeadInput],
+    *,
+    centred_on: NDArray[np.float32] | None = None,
+) -> Head:
+    """Make a head of what was trained, its origin the mean of some standardised inputs' vectors."""
+    members, _, each = state["linear.weight"].shape
+    tensors = {**state, "mean": standard.mean, "scale": standard.scale, "centre": np.zeros(members * each, np.float32)}
+    head = Head(tuple(inputs), tensors)
+    if centred_on is None:
+        return head
+    return Head(tuple(inputs), {**tensors, "centre": head.plain_of_standard(centred_on).mean(axis=0)})
+
+
+def _one_member(recipe: Recipe, dim: int) -> Recipe:
+    from dataclasses import replace
+
+    return replace(recipe, members=1, dim=dim)
+
+
+def _used(modality: Modality, pairs: Mapping[Two, Any]) -> NDArray[np.int64]:
+    parts = [of_two.rows[:, two.index(modality)] for two, of_two in pairs.items() if modality in two]
+    return np.unique(np.concatenate(parts))
+
+
+def _spread(features: Features, places: NDArray[np.int64], count: int) -> Features:
+    def spread(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        whole = np.zeros((count, rows.shape[1]), np.float32)
+        whole[places] = rows
+        return whole
+
+    return Features(
+        pooled=spread(features.pooled), logits={head: spread(rows) for head, rows in features.logits.items()}
+    )
+
+
+def _first(failures: Mapping[int, str]) -> str:
+    return next(iter(failures.values()), "there are none")

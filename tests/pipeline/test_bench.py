@@ -420,6 +420,7 @@ def test_each_reason_to_leave_files_out_is_told(capsys: pytest.CaptureFixture[st
     assert "video: 2 files left out for other reasons" in out
     assert "video: alone and share are of the pictures' network" in out
     assert "of 0.188 megabytes" in out
+    assert "the rest of the cores' time" not in out
 
 
 def test_a_processor_that_is_fully_used_is_the_limit() -> None:

@@ -115,7 +115,7 @@ class Stats:
         """Return what share of all cores' time each stage has used, largest first; nothing where that is not known.
 
         Their sum is how busy the processor was with this run. What no stage's own threads have used counts for
-        `ENCODE`, whose networks have threads of their own.
+        `ENCODE`, whose networks have threads of their own; so has torch, whose part in other stages is not told apart.
         """
         used: dict[str, float] = {}
         for name, now in (self._used_at_end or self._used_now()).items():

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError
+from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.devices import resolve
 from trivium.encoders.networks import device_kind
 from trivium.pipeline.allocation import keep_freed_memory
@@ -23,7 +23,7 @@ from trivium.pipeline.bench_report import Report, as_json, print_report
 from trivium.pipeline.bench_stages import FLOOR_SHARE, NothingReadyError, compare, measure
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.options import device_of
-from trivium.pipeline.records import Part, modality_of
+from trivium.pipeline.records import ItemKind, Part, modality_of
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
 from trivium.pipeline.store import Store
 from trivium.pipeline.terminal import announce
@@ -66,10 +66,11 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
         gemm_gflops=gemm_gflops(devices[0]),
         load=load,
     )
-    kinds = [kind for kind in files if modality_of(kind, Part("content")) in space.modalities]
+    kinds: list[ItemKind] = [kind for kind in files if modality_of(kind, Part("content")) in space.modalities]
     share = options.seconds / max(len(kinds), 1)
     for kind in kinds:
-        for modality in ("image", "audio") if kind == "video" else (kind,):
+        encoded: tuple[Modality, ...] = ("image", "audio") if kind == "video" else (kind,)
+        for modality in encoded:
             if modality in space.modalities:
                 space.encoder(modality)  # loading it is not measured
         announce(f"measuring {kind} ({share:.0f} s)")

@@ -73,7 +73,7 @@ def print_report(report: Report) -> None:
     print(f"space {printable(report.space)} on {', '.join(report.devices)}, {report.precision}")
     tables = {
         "All stages together, and the network alone on inputs that are ready": _speeds(report),
-        "How busy each stage was, its share of the processor, and what it could do at 100 %": _stages(report),
+        "How busy each stage was, its share of all cores, and what it could do at 100 %": _stages(report),
     }
     if any(report.accuracy.values()):
         tables[f"What {report.precision} costs and brings, beside float32"] = _accuracies(report)
@@ -152,8 +152,9 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"{kind}: a sample of {files:,} files of {each}; {measured.files_done:,} files encoded in all")
         notes += [f"{kind}: {note}" for note in _left_out(measured.ready.left_out)]
     if "video" in report.measured:
-        notes.append("video: alone and share are of the pictures' network, files/s of all")
-    shared = [kind for kind, measured in report.measured.items() if measured.share_of_floor < LOW_SHARE]
+        notes.append("video: alone and share are of the pictures' network, files/s of all, their sound too")
+    low = [kind for kind, measured in report.measured.items() if measured.share_of_floor < LOW_SHARE]
+    shared = [kind for kind in low if kind != "video"]  # of which sounds take a part
     if shared and report.devices[0].startswith("cpu"):
         notes.append(f"{' and '.join(shared)}: the rest of the cores' time went to decoding, or to other programs")
     if same := [kind for kind, accuracy in report.accuracy.items() if accuracy is None]:

@@ -182,7 +182,7 @@ class Loader:
         with self._decoding.working():
             sound = self._sandbox.sound(source.data_or_descriptor)
         spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
-        self._preparing.add(0.0)
+        self._preparing.add(0.0)  # one file, whatever is made of it
         if spans or isinstance(sound, SoundStream):
             self._take_sound(loaded, source, sound, spans, whole=own if is_new else None)
         elif is_new:

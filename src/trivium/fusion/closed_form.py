@@ -3,8 +3,8 @@
 Seconds on a CPU, usable alone, and where training starts.
 
 Sources: Hotelling, "Relations between two sets of variates", Biometrika 1936; Vinod, "Canonical ridge and econometrics
-of joint production", J. Econometrics 1976 (the regularised form); Gong et al., "A multi-view embedding space for modeling internet images,
-tags, and their semantics", IJCV 2014 (directions scaled by a power of their correlation).
+of joint production", 1976 (the regularised form); Gong et al., "A multi-view embedding space for modeling internet
+images, tags, and their semantics", IJCV 2014 (directions scaled by a power of their correlation).
 """
 
 import numpy as np

@@ -111,7 +111,10 @@ def check_tensors(tensors: Tensors) -> None:
     wanted = {"mean", "scale", "centre", "linear.weight", "linear.bias"}
     if missing := sorted(wanted - set(tensors)):
         raise ValueError(f"a head needs tensors {', '.join(missing)}, it has {', '.join(sorted(tensors)) or 'none'}")
-    members, width, each = tensors["linear.weight"].shape if tensors["linear.weight"].ndim == 3 else (0, 0, 0)
+    if tensors["linear.weight"].ndim != 3 or not tensors["linear.weight"].size:
+        got = tensors["linear.weight"].shape
+        raise ValueError(f"a head's linear.weight must have shape (members, width, dim), got {got}")
+    members, width, each = tensors["linear.weight"].shape
     shapes = {"mean": (width,), "scale": (width,), "centre": (members * each,), "linear.weight": (members, width, each)}
     shapes["linear.bias"] = (members, each)
     if "hidden.weight" in tensors:
@@ -119,7 +122,7 @@ def check_tensors(tensors: Tensors) -> None:
         shapes |= {"hidden.weight": (members, width, hidden), "hidden.bias": (members, hidden)}
         shapes["out.weight"] = (members, hidden, each)
     for name, shape in shapes.items():
-        if name not in tensors or tensors[name].shape != shape or not members:
+        if name not in tensors or tensors[name].shape != shape:
             got = tensors[name].shape if name in tensors else "none"
             raise ValueError(f"a head's {name} must have shape {shape}, got {got}")
         if not np.isfinite(tensors[name]).all():

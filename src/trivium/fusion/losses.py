@@ -12,9 +12,9 @@ def info_nce(scores: Tensor, positives: Tensor) -> Tensor:
         positives: True where row and column belong together, shape (n, m); rows and columns without any do not count.
 
     Source:
-        van den Oord et al., "Representation learning with contrastive predictive coding", 2018; in both directions as in
-        Radford et al., "Learning transferable visual models from natural language supervision" (CLIP), ICML 2021;
-        many positives as in Khosla et al., "Supervised contrastive learning", NeurIPS 2020 (L_out).
+        van den Oord et al., "Representation learning with contrastive predictive coding", 2018; in both directions as
+        in Radford et al., "Learning transferable visual models from natural language supervision" (CLIP), 2021; many
+        positives as in Khosla et al., "Supervised contrastive learning", NeurIPS 2020 (L_out).
     """
     return (_one_way(scores, positives) + _one_way(scores.transpose(-1, -2), positives.T)) / 2
 

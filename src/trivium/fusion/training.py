@@ -164,9 +164,12 @@ class Trainer:
     def states(self) -> dict[Modality, dict[str, Matrix]]:
         """Return the heads as they are now, by `Head`'s names; they share memory with what is trained."""
         return {
-            modality: {name.replace("_", "."): tensor.numpy(force=True) for name, tensor in head.named_parameters()}
-            for modality, head in self._heads.items()
-        }  # type: ignore[misc]
+            modality: {
+                name.replace("_", "."): tensor.numpy(force=True)
+                for name, tensor in self._heads[modality].named_parameters()
+            }
+            for modality in self._inputs
+        }
 
     def _count(self, modalities: tuple[Modality, Modality]) -> tuple[int, int]:
         first, second = (len(self._inputs[m]) if m in self._inputs else self._fixed[m].shape[1] for m in modalities)
@@ -182,7 +185,7 @@ class Trainer:
                 continue
             count = max(1, round(len(order) / self._recipe.batch_pairs))
             batches += [(each, part) for part in np.array_split(order, count)]
-        self._random.shuffle(batches)  # type: ignore[arg-type]
+        self._random.shuffle(batches)
         yield from batches
 
     def _loss(self, each: "_Positives", chosen: NDArray[np.int64]) -> Tensor:

@@ -21,6 +21,7 @@ from trivium.fusion.training import PairSet, Recipe, Trainer, Training
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.frozen_features import FeatureCache, frozen_features
 from trivium.pipeline.relevance import Relevance, fit, simulate
+from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import JointSpace
 
 Method = Literal["closed-form", "trained"]
@@ -32,7 +33,7 @@ MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
 
 
-class AlignmentError(ValueError):
+class AlignmentError(SpaceError):
     """Tables or encoders that nothing can be aligned from."""
 
 
@@ -207,7 +208,8 @@ class _Standard:
         return cls(x[rows].mean(axis=0), np.maximum(deviation, max(MIN_DEVIATION * float(deviation.mean()), 1e-9)))
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.clip((x - self.mean) / self.scale, -LARGEST_INPUT, LARGEST_INPUT)
+        found: NDArray[np.float32] = np.clip((x - self.mean) / self.scale, -LARGEST_INPUT, LARGEST_INPUT)
+        return found
 
 
 class _Judge:

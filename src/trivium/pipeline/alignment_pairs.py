@@ -1,4 +1,4 @@
-"""What spaces are aligned on: the distinct items of some tables, which of them belong together, and what is held out."""
+"""What spaces are aligned on: distinct items of tables, which of them belong together, and what is held out."""
 
 import hashlib
 import os

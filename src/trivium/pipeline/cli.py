@@ -11,7 +11,17 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.options import add_device, add_filter, add_table, add_wish, natural, positive, seconds
+from trivium.pipeline.options import (
+    add_device,
+    add_filter,
+    add_table,
+    add_wish,
+    natural,
+    numbers,
+    positive,
+    seconds,
+    share,
+)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
@@ -98,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print one JSON object")
     add_device(bench)
 
+    _add_alignment(commands)
     _add_evaluation(commands)
 
     spaces = commands.add_parser("spaces", help="list the spaces")
@@ -156,6 +167,52 @@ def name_texts(arguments: list[str]) -> list[str]:
         else:
             named.append(f"--text={word}")
     return named
+
+
+def _add_alignment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that makes spaces."""
+    align = commands.add_parser(
+        "align",
+        help="bring frozen encoders into one space, from tables of what belongs together",
+        description="Each row of a TABLE holds what belongs together: a text, a picture, a sound, or two; a label "
+        "becomes a text. Items are encoded once, and kept in the cache.",
+    )
+    align.add_argument(
+        "tables", metavar="TABLE", nargs="+", help="CSV, JSON lines or Parquet; text, image, audio, label"
+    )
+    align.add_argument("--out", metavar="FOLDER", required=True, help="the space's folder; a space there is replaced")
+    align.add_argument(
+        "--encoders",
+        metavar="ENCODERS",
+        default="trivium-labels",
+        help="a space whose backbones are used, or text=...,image=...,audio=...; both: a space, and one added to it",
+    )
+    align.add_argument(
+        "--keep",
+        metavar="MODALITIES",
+        default="",
+        help="text,image: leave the space's own vectors of these as they are, and bring only the others to them",
+    )
+    align.add_argument("--name", help="of the space (default: the folder's)")
+    align.add_argument(
+        "--method",
+        choices=("trained", "closed-form"),
+        default="trained",
+        help="closed-form: seconds instead of minutes, and nearly as good where pairs are few",
+    )
+    align.add_argument("--weights", type=numbers, metavar="W,W", help="how much each table counts (default 1 each)")
+    align.add_argument("--templates", metavar="FILE", help="texts for labels, one a line, with {} for the label")
+    align.add_argument("--validation", type=share, default=0.1, help="share that is held out (default 0.1)")
+    align.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    align.add_argument("--dim", type=positive, help="numbers of a member's vectors")
+    align.add_argument("--members", type=positive, help="heads side by side; vectors have members x dim numbers")
+    align.add_argument("--hidden", type=natural, help="units of a head's hidden layer; 0: none")
+    align.add_argument("--epochs", type=positive, help="how long to train")
+    align.add_argument("--loss", choices=("nce", "sigmoid"), help="InfoNCE (default), or the sigmoid loss")
+    align.add_argument("--half", action="store_true", help="keep the heads in half precision")
+    align.add_argument("--json", action="store_true", help="print the training record as one JSON object")
+    add_table(align)
+    add_device(align)
 
 
 def _add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -15,7 +15,8 @@ from trivium.pipeline.metadata import read_table
 from trivium.pipeline.query import QueryError, QueryPart, query_vectors
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.retrieval import Hit, Retrieval
-from trivium.pipeline.spaces import DEFAULT_SPACE, OPEN_CLIP, JointSpace, load_space, space_folders
+from trivium.pipeline.space_config import OPEN_CLIP
+from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store, size_bytes
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it

@@ -217,6 +217,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.bench import bench
 
         return bench
+    if name == "align":
+        from trivium.pipeline.alignment_command import run_align
+
+        return run_align
     if name in ("evaluate", "zero-shot"):
         from trivium.pipeline.evaluation.commands import EVALUATION
 

@@ -70,7 +70,10 @@ class FeatureCache:
         from safetensors.numpy import save_file
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"pooled": features.pooled, **{f"logits.{head}": rows for head, rows in features.logits.items()}}
+        tensors: dict[str, NDArray[Any]] = {
+            "pooled": features.pooled,
+            **{f"logits.{head}": rows for head, rows in features.logits.items()},
+        }
         tensors["keys"] = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
         descriptor, draft = tempfile.mkstemp(dir=self.folder)

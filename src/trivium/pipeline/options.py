@@ -205,3 +205,33 @@ def _assignments(option: str, form: str, written: "list[str]") -> dict[str, str]
             raise UsageError(f"{option} {name}=... is given twice")
         named[name] = value
     return named
+
+
+def numbers(written: str) -> list[float]:
+    """Read numbers above 0 with commas between.
+
+    Raises:
+        argparse.ArgumentTypeError: If they are none.
+    """
+    try:
+        found = [float(number) for number in written.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < number < float("inf") for number in found):
+        raise argparse.ArgumentTypeError(f"must be numbers above 0 with commas between, got '{written}'")
+    return found
+
+
+def share(written: str) -> float:
+    """Read a number from 0 to below 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        found = float(written)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got '{written}'")
+    return found

@@ -2,8 +2,8 @@
 
 A cosine of 0.3 is much between a text and a picture, and nothing between two texts; and the best of a million random
 items is nearer than the best of ten. For each pair of modalities log-odds are linear in the score and in the logarithm
-of the number of vectors searched. They are fitted when a space is aligned, on held-out items, in galleries of many sizes,
-for half of the queries without what they ask for (docs/decisions/0006-relevance.md).
+of the number of vectors searched. They are fitted when a space is aligned: on held-out items, in galleries of many
+sizes, for half of the queries without what they ask for.
 """
 
 import json
@@ -74,8 +74,9 @@ class Relevance:
             query, _, matched = name.partition("->")
             if query not in MODALITIES or matched not in MODALITIES:
                 raise ValueError(f"'{name}' is no pair of modalities, such as text->image")
-            values = [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
-            if len(values) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            given = [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
+            values = [float(v) for v in given if isinstance(v, int | float) and math.isfinite(v)]
+            if len(values) != 3:
                 raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
             if values[1] <= 0:
                 raise ValueError(f"the slope of {name} must be above 0, got {values[1]}")

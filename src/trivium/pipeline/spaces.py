@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ from trivium.fusion.base import Projection
 from trivium.fusion.head import Head
 from trivium.fusion.labels import LabelBridge
 from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
+from trivium.pipeline.relevance import Relevance, read_relevance
 from trivium.pipeline.space_config import (
+    CALIBRATION_FILE,
     CONFIG_FILE,
     OPEN_CLIP,
     EncoderConfig,
@@ -210,6 +213,21 @@ class JointSpace:
         ordered = sorted(words)
         return ordered[:: max(1, len(ordered) // n)][:n]
 
+    @cached_property
+    def relevance(self) -> Relevance | None:
+        """How scores become probabilities; None if the space does not know.
+
+        Raises:
+            SpaceError: If its calibration cannot be read.
+        """
+        if self._config.folder is None:
+            return None
+        path = self._config.folder / CALIBRATION_FILE
+        try:
+            return read_relevance(path)
+        except (OSError, ValueError) as error:
+            raise SpaceError(f"{path} cannot be used: {error}") from error
+
     def pull(self) -> None:
         """Fetch and derive all that the space needs, so that it works offline from then on."""
         for modality in self.modalities:
@@ -355,6 +373,32 @@ def load_space(
         )
     source = str(name_or_folder) if str(name_or_folder) in known else str(folder.absolute())
     return JointSpace(read_space_config(folder), source=source, device=device, precision=precision, announce=announce)
+
+
+def space_of(
+    encoders: Mapping[Modality, EncoderConfig],
+    *,
+    name: str,
+    dim: int,
+    device: str = "cpu",
+    announce: Callable[[str], None] | None = None,
+) -> JointSpace:
+    """Put encoders together whose own projections may lie in different spaces, or in none: what is to be aligned.
+
+    Raises:
+        SpaceError: If a backbone is not known, or of another modality.
+    """
+    for modality, encoder in encoders.items():
+        if encoder.revision is None:
+            try:
+                known = backbone_spec(encoder.backbone)
+            except ValueError as error:
+                raise SpaceError(str(error)) from error
+            if known.modality != modality:
+                raise SpaceError(f"backbone '{encoder.backbone}' is for {known.modality}, not for {modality}")
+    space = Space(name=name, dim=dim, revision="")
+    config = SpaceConfig(space=space, description="", encoders=encoders)
+    return JointSpace(config, source=name, device=device, announce=announce)
 
 
 def _open_clip_space(

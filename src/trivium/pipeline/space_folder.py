@@ -1,0 +1,124 @@
+"""Writing a space: a folder as `space_config` reads it, there whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivium.encoders.base import Modality
+from trivium.fusion.head import POOLED, Head, HeadInput
+from trivium.pipeline.relevance import Relevance
+from trivium.pipeline.space_config import (
+    CALIBRATION_FILE,
+    CONFIG_FILE,
+    FORMAT,
+    EncoderConfig,
+    SpaceError,
+    read_space_config,
+)
+
+
+def write_space(
+    folder: Path,
+    *,
+    name: str,
+    description: str,
+    dim: int,
+    encoders: Mapping[Modality, EncoderConfig],
+    heads: Mapping[Modality, Head],
+    relevance: Relevance | None = None,
+    half: bool = False,
+    more: Mapping[str, str] | None = None,
+) -> None:
+    """Write a space's folder.
+
+    Args:
+        folder: Must not exist, unless it holds a space, which is replaced.
+        name: Of the space.
+        description: One sentence.
+        dim: Numbers of a vector.
+        encoders: The backbone of each modality, and the projection of those that have no new head.
+        heads: The new heads.
+        relevance: How scores become probabilities.
+        half: Keep heads in half precision: half the size, vectors off by about 1e-4.
+        more: Other files, by name.
+
+    Raises:
+        SpaceError: If the folder holds anything else, or what was written is not valid.
+        OSError: If it cannot be written.
+    """
+    check_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        entries = {}
+        for modality, encoder in encoders.items():
+            entry: dict[str, Any] = {"backbone": encoder.backbone}
+            if encoder.revision is not None:
+                entry["revision"] = encoder.revision
+            if modality in heads:
+                entry["projection"] = _write_head(draft, modality, heads[modality], half=half)
+            else:
+                entry["projection"] = _copied_projection(draft, encoder)
+            entries[modality] = entry
+        config = {"format": FORMAT, "name": name, "description": description, "dim": dim, "encoders": entries}
+        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        if relevance is not None and relevance.of_pair:
+            (draft / CALIBRATION_FILE).write_text(json.dumps(relevance.to_json(), indent=1) + "\n")
+        for file, text in (more or {}).items():
+            (draft / file).write_text(text, encoding="utf-8")
+        read_space_config(draft)
+        os.chmod(draft, 0o755)  # a temporary folder is its owner's alone
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder that holds anything but a space, before hours are spent.
+
+    Raises:
+        SpaceError: If it does.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file())):
+        raise SpaceError(f"{folder} exists and is no space: choose another folder")
+
+
+def _write_head(folder: Path, modality: Modality, head: Head, *, half: bool) -> dict[str, Any]:
+    from safetensors.numpy import save_file
+
+    file = f"{modality}.safetensors"
+    kept = {"mean", "scale"} if half else set(head.tensors)  # what divides stays exact
+    tensors = {
+        key: np.ascontiguousarray(tensor, np.float32 if key in kept else np.float16)
+        for key, tensor in sorted(head.tensors.items())
+    }
+    save_file(tensors, folder / file)
+    return {"kind": "head", "weights": file, "inputs": [_written(each) for each in head.inputs]}
+
+
+def _written(given: HeadInput) -> Any:
+    if given.name == POOLED or given.temperature is None:
+        return given.name
+    return {"classes": given.name, "temperature": given.temperature}
+
+
+def _copied_projection(folder: Path, encoder: EncoderConfig) -> dict[str, Any]:
+    projection = encoder.projection
+    entry: dict[str, Any] = {"kind": projection.kind}
+    if projection.file is not None:
+        shutil.copy(projection.file, folder / projection.file.name)
+        entry["weights" if projection.kind in ("linear", "head") else "labels"] = projection.file.name
+    if projection.kind == "labels":
+        entry["temperature"] = projection.temperature
+    if projection.kind == "head":
+        entry["inputs"] = [_written(each) for each in projection.inputs]
+    return entry

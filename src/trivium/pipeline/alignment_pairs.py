@@ -109,7 +109,7 @@ def gather(
         for two, of_two in found.items()
         if of_two
     }
-    return Material(items={modality: list(of) for modality, of in places.items()}, pairs=pairs)
+    return Material(items={modality: list(of) for modality, of in places.items() if of}, pairs=pairs)
 
 
 def _labelled(row: Row, templates: Sequence[str] | None) -> list[str]:

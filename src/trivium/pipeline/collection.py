@@ -12,9 +12,9 @@ from trivium.indexes import Wish
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import read_table
-from trivium.pipeline.query import QueryError, QueryPart, query_vectors
+from trivium.pipeline.query import QueryError, QueryPart, asked_with, query_vectors
 from trivium.pipeline.records import IndexFile, ItemKind
-from trivium.pipeline.retrieval import Hit, Retrieval
+from trivium.pipeline.retrieval import Hit, Judge, Retrieval
 from trivium.pipeline.space_config import OPEN_CLIP
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store import Store, size_bytes
@@ -176,6 +176,7 @@ class Collection:
         only: ItemKind | None = None,
         paths: Sequence[str] = (),
         where: str | None = None,
+        min_relevance: float | None = None,
     ) -> list[Hit]:
         """Find the items nearest to a query of any modality, or several at once.
 
@@ -187,6 +188,7 @@ class Collection:
             only: Restrict the hits to one kind of item.
             paths: Restrict the hits to files that one of these patterns matches (see `filters`).
             where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
+            min_relevance: Leave out what is less likely to be relevant, 0 to 1; perhaps nothing is left.
 
         Returns:
             At most k hits, best first; k whenever so many items meet the restrictions.
@@ -197,7 +199,8 @@ class Collection:
             QueryError: If the query is empty, cannot be decoded or cancels out, or ``k`` is below 1.
         """
         parts = [*_parts("text", text), *_parts("image", image), *_parts("audio", audio)]
-        (hits,) = self.search_parts([parts], k=k, filter=Filter(only=only, paths=tuple(paths), where=where))
+        filter = Filter(only=only, paths=tuple(paths), where=where)
+        (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance)
         return hits
 
     def search_many(
@@ -210,6 +213,7 @@ class Collection:
         only: ItemKind | None = None,
         paths: Sequence[str] = (),
         where: str | None = None,
+        min_relevance: float | None = None,
     ) -> list[list[Hit]]:
         """Answer many queries at once: encoded in batches, and compared as matrices.
 
@@ -221,6 +225,7 @@ class Collection:
             only: As in `search`, for all queries.
             paths: As in `search`, for all queries.
             where: As in `search`, for all queries.
+            min_relevance: As in `search`, for all queries.
 
         Returns:
             The hits of each query, in the order of the queries.
@@ -244,16 +249,26 @@ class Collection:
             [part for modality, item in zip(given, items, strict=True) for part in _parts(modality, item)]
             for items in zip(*given.values(), strict=True)
         ]
-        return self.search_parts(queries, k=k, filter=Filter(only=only, paths=tuple(paths), where=where))
+        filter = Filter(only=only, paths=tuple(paths), where=where)
+        return self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
 
     def search_parts(
-        self, queries: Sequence[Sequence[QueryPart]], *, k: int = 10, filter: Filter | None = None
+        self,
+        queries: Sequence[Sequence[QueryPart]],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,
+        min_relevance: float | None = None,
     ) -> list[list[Hit]]:
         """Do what `search_many` does, with the parts of each query in one list."""
         store = self._existing()
         sandbox = self._sandbox_for(queries)
         store.require(self.space.space)
-        return self._retrieval(store).search(query_vectors(self.space, queries, sandbox=sandbox), k=k, filter=filter)
+        vectors = query_vectors(self.space, queries, sandbox=sandbox)
+        relevance = self.space.relevance
+        judge = None if relevance is None else Judge(relevance, [asked_with(parts) for parts in queries])
+        found = self._retrieval(store).search(vectors, k=k, filter=filter, judge=judge)
+        return found if min_relevance is None else [self._relevant(hits, min_relevance) for hits in found]
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
@@ -413,6 +428,14 @@ class Collection:
             self._sandbox = DecodeSandbox(1)
         self._sandbox.begin()
         return self._sandbox
+
+    def _relevant(self, hits: list[Hit], least: float) -> list[Hit]:
+        if any(hit.relevance is None for hit in hits):
+            raise QueryError(
+                f"space {self.space.space} cannot tell what is relevant: it is not calibrated for these modalities. "
+                "Spaces made by `trivium align` are, for those that have pairs"
+            )
+        return [hit for hit in hits if hit.relevance is not None and hit.relevance >= least]
 
     def _existing(self) -> Store:
         if self._store is None:

@@ -55,6 +55,11 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
     return QueryPart(modality=modality, item=item.strip() if modality == "text" else item, weight=weight)
 
 
+def asked_with(parts: Sequence[QueryPart]) -> Modality:
+    """Return the modality of a query; of one with several parts that of the heaviest, which its vector is nearest to."""
+    return max(parts, key=lambda part: part.weight).modality
+
+
 def query_vectors(
     space: JointSpace, queries: Sequence[Sequence[QueryPart]], *, sandbox: "DecodeSandbox | None" = None
 ) -> Vectors:

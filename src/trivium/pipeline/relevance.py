@@ -38,6 +38,10 @@ class LogOdds:
         """Return the log-odds of scores, any shape, among so many vectors."""
         return self.offset + self.slope * np.asarray(scores, np.float64) + self.size * math.log(max(1, searched))
 
+    def score(self, log_odds: float, searched: int) -> float:
+        """Return the score that has such log-odds among so many vectors."""
+        return (log_odds - self.offset - self.size * math.log(max(1, searched))) / self.slope
+
 
 @dataclass(frozen=True, slots=True)
 class Relevance:

@@ -1,7 +1,8 @@
 """Query vectors to hits: items, each once, with the vector of it that matched."""
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +14,9 @@ from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import Metadata, decode
 from trivium.pipeline.query import QueryError
-from trivium.pipeline.records import ItemKind, Match, Part, PartKind
-from trivium.pipeline.searching import VectorSearch
+from trivium.pipeline.records import ItemKind, Match, Part, PartKind, modality_of
+from trivium.pipeline.relevance import LogOdds, Relevance
+from trivium.pipeline.searching import Rescale, VectorSearch
 from trivium.pipeline.store import Store
 
 FILTERS_KEPT = 8
@@ -30,6 +32,7 @@ class Hit:
     score: float  # cosine of query and vector, in [-1, 1]; larger is nearer
     caption: str | None  # the caption beside a picture or sound; a text's first line
     matched: PartKind  # which vector of the item
+    relevance: float | None = None  # how likely it is what was asked for; None where the space cannot tell
     start: float | None = None  # where in it: seconds of a window and a frame, characters of a passage
     stop: float | None = None  # of a window and a passage
     metadata: Metadata = field(default_factory=dict)
@@ -52,6 +55,50 @@ class Allowed:
         return self.modality is None or match.modality == self.modality
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Tells how likely hits are relevant."""
+
+    relevance: Relevance
+    asked: Sequence[Modality]  # of each query
+
+    def knows(self, found: Iterable[Modality]) -> bool:
+        """Whether it can judge vectors of these modalities for all queries."""
+        return all((asked, modality) in self.relevance.of_pair for modality in found for asked in set(self.asked))
+
+
+class _Scales:
+    """Scores to log-odds of relevance and back, for each query and modality."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._searched: dict[Modality, int] = {}
+
+    def of(self, queries: Sequence[int]) -> Rescale:
+        """Return what turns the scores of some queries into log-odds."""
+
+        def rescale(modality: Modality, scores: NDArray[np.float32], searched: int) -> NDArray[np.float32]:
+            self._searched[modality] = searched
+            of_rows = [
+                self._log_odds(query, modality).of(row, searched) for query, row in zip(queries, scores, strict=True)
+            ]
+            return np.array(of_rows, np.float32).reshape(scores.shape)
+
+        return rescale
+
+    def score(self, query: int, modality: Modality, log_odds: float) -> float:
+        """Return the score that has such log-odds."""
+        return self._log_odds(query, modality).score(log_odds, self._searched[modality])
+
+    def _log_odds(self, query: int, modality: Modality) -> LogOdds:
+        return self._judge.relevance.of_pair[self._judge.asked[query], modality]
+
+
+def _rank(hit: Hit) -> tuple[float, float, str]:
+    # Where probabilities are 1 to the last digit, scores still differ.
+    return (0.0 if hit.relevance is None else -hit.relevance, -hit.score, hit.path)
+
+
 class Retrieval:
     """Searches one store; keeps what it derived from the present generation."""
 
@@ -62,13 +109,16 @@ class Retrieval:
         self._allowed: OrderedDict[Filter, Allowed] = OrderedDict()
         self._vectors_per_item = 1  # as far as the last queries told
 
-    def search(self, queries: Vectors, *, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+    def search(
+        self, queries: Vectors, *, k: int, filter: Filter | None = None, judge: Judge | None = None
+    ) -> list[list[Hit]]:
         """Find the k items nearest to each unit vector, shape (q, d), best first; ties by path.
 
         Args:
             queries: In the collection's space.
             k: At least 1; fewer hits come back when there are fewer items.
             filter: Restrict the hits; there are k of them whenever they exist.
+            judge: Ranks by relevance where it knows all modalities that are asked with and found, else by score.
 
         Raises:
             QueryError: If ``k`` is below 1.
@@ -84,19 +134,22 @@ class Retrieval:
                 self._allowed.clear()
                 self._generation = generation
             allowed = None if filter is None or filter.is_empty else self._allow(filter)
+            if judge is not None and not judge.knows(self._vectors.modalities if allowed is None else allowed.contents):
+                judge = None
+            scales = None if judge is None else _Scales(judge)
             found: list[dict[int, Hit]] = [{} for _ in range(len(queries))]
             short = list(range(len(queries)))
             # An item may take several of the nearest vectors: as many are fetched as it needs to find k items.
             wanted = k * self._vectors_per_item
             for _ in range(ROUNDS_FOR_ALL):
-                short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed)
+                short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed, scales=scales)
                 if not short:
                     break
                 wanted *= 2
                 self._vectors_per_item = 2
             for query in short:
-                self._search_on(queries, query, found, k=k, wanted=wanted, allowed=allowed)
-        return [sorted(hits.values(), key=lambda hit: (-hit.score, hit.path))[:k] for hits in found]
+                self._search_on(queries, query, found, k=k, wanted=wanted, allowed=allowed, scales=scales)
+        return [sorted(hits.values(), key=_rank)[:k] for hits in found]
 
     def _search(
         self,
@@ -107,19 +160,29 @@ class Retrieval:
         k: int,
         wanted: int,
         allowed: Allowed | None,
+        scales: "_Scales | None",
         without: IdSet | None = None,
     ) -> list[int]:
         """Add what the nearest ``wanted`` vectors give to the hits of some queries; return those that need more."""
         among = None if allowed is None else allowed.contents
         if allowed is not None and allowed.without is not None:
             without = allowed.without if without is None else IdSet(np.concatenate([allowed.without.ids, without.ids]))
-        nearest = self._vectors.search(queries[chosen], k=wanted, among=among, without=without)
+        rescale = None if scales is None else scales.of(chosen)
+        nearest = self._vectors.search(queries[chosen], k=wanted, among=among, without=without, rescale=rescale)
         for position, query in enumerate(chosen):
-            self._add_hits(found[query], *nearest.of(position), allowed=allowed)
+            self._add_hits(found[query], *nearest.of(position), allowed=allowed, scales=scales, query=query)
         return [q for place, q in enumerate(chosen) if len(found[q]) < k and nearest.counts[place] == wanted]
 
     def _search_on(
-        self, queries: Vectors, query: int, found: list[dict[int, Hit]], *, k: int, wanted: int, allowed: Allowed | None
+        self,
+        queries: Vectors,
+        query: int,
+        found: list[dict[int, Hit]],
+        *,
+        k: int,
+        wanted: int,
+        allowed: Allowed | None,
+        scales: "_Scales | None",
     ) -> None:
         """Find more items for one query, whose nearest vectors all belong to a few items: theirs are left out from now.
 
@@ -129,11 +192,20 @@ class Retrieval:
         short = [query]
         while short:
             without = IdSet(self._store.contents_only_of(found[query]))
-            short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed, without=without)
+            short = self._search(
+                queries, short, found, k=k, wanted=wanted, allowed=allowed, scales=scales, without=without
+            )
             wanted *= 2  # what is left out cannot repeat; what else repeats (a filter, shared captions) is bounded so
 
     def _add_hits(
-        self, best: dict[int, Hit], contents: Ids, scores: NDArray[np.float32], *, allowed: Allowed | None
+        self,
+        best: dict[int, Hit],
+        contents: Ids,
+        scores: NDArray[np.float32],
+        *,
+        allowed: Allowed | None,
+        scales: "_Scales | None",
+        query: int,
     ) -> None:
         ids = contents.tolist()
         matches = self._store.matches(ids)
@@ -141,12 +213,18 @@ class Retrieval:
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
                     part = self._part(match)
+                    relevance = None
+                    if scales is not None:
+                        log_odds = score
+                        relevance = 0.5 * (1 + math.tanh(log_odds / 2))
+                        score = scales.score(query, modality_of(match.modality, part), log_odds)
                     best[match.item] = Hit(
                         path=match.path,
                         modality=match.modality,
                         score=min(max(score, -1.0), 1.0),
                         caption=match.caption,
                         matched=part.kind,
+                        relevance=relevance,
                         start=part.start,
                         stop=part.stop,
                         metadata=self._metadata(match),

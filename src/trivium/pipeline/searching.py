@@ -5,11 +5,13 @@ recall is measured and kept for queries of each modality in each of them.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
 from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
@@ -18,6 +20,9 @@ from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
 
 log = logging.getLogger(__name__)
+
+# Modality, scores (q, k) and the number of vectors searched, to numbers that compare across modalities.
+Rescale: TypeAlias = Callable[[Modality, NDArray[np.float32], int], NDArray[np.float32]]
 
 TAIL_FLOAT32_BYTES = 256 << 20  # beyond it, what no index file holds is kept in half precision
 
@@ -76,6 +81,9 @@ class _Part:
         if self.tail is not None:
             yield self.tail.search(queries, k=k, among=among, without=without)
 
+    def __len__(self) -> int:
+        return sum(len(index) for index in (self.index, self.tail) if index is not None)
+
 
 class VectorSearch:
     """Searches the vectors of a store's present generation; call it inside `Store.reading`."""
@@ -115,6 +123,7 @@ class VectorSearch:
         k: int,
         among: Mapping[Modality, IdSet | None] | None = None,
         without: IdSet | None = None,
+        rescale: Rescale | None = None,
     ) -> Hits:
         """Find the k best contents for each query, shape (q, d).
 
@@ -123,17 +132,27 @@ class VectorSearch:
             k: At least 1.
             among: For each modality that is searched, the contents to choose from, None for all; all if not given.
             without: Contents to leave out.
+            rescale: Makes the scores of modalities comparable before they are merged; rising with the scores.
         """
         gone = self._gone(without)
         found: list[Hits] = []
         for modality, part in self._parts.items():
-            if among is None:
-                found += part.search(queries, k, None, gone)
-            elif modality in among:
-                found += part.search(queries, k, among[modality], gone)
+            if among is not None and modality not in among:
+                continue
+            chosen = None if among is None else among[modality]
+            of_part = list(part.search(queries, k, chosen, gone))
+            if rescale is not None:
+                searched = len(part) if chosen is None else len(chosen)
+                of_part = [Hits(h.ids, rescale(modality, h.scores, searched), h.counts) for h in of_part]
+            found += of_part
         if not found:
             return Hits.none(len(queries))
         return found[0] if len(found) == 1 else merge_hits(found, k=k)
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """Which have vectors."""
+        return [modality for modality, part in self._parts.items() if len(part)]
 
     def _gone(self, without: IdSet | None) -> IdSet | None:
         """Join what is left out with what no item has; the same set for the same set, because sets remember places."""
@@ -144,6 +163,4 @@ class VectorSearch:
         return self._joined[without]
 
     def __len__(self) -> int:
-        return sum(
-            len(index) for part in self._parts.values() for index in (part.index, part.tail) if index is not None
-        )
+        return sum(len(part) for part in self._parts.values())

@@ -31,7 +31,7 @@ HELP = """\
 a bird singing                     words make one text
 2:beach "at night" -crowd          three texts: a weight or a quote begins another, '-' means less of it
 image:~/blue.jpg audio:"a b.ogg"   by pictures and sounds, with weights too: -image:dull.jpg, 0.5:audio:rain.ogg
-a bird --only audio -k 3           for this line; --path, --where, --html and --json as in `trivium search`
+a bird --only audio -k 3           for this line; --path, --where, --html, --json and --explain as in `trivium search`
 
 :only [image|audio|text|video]     for all lines that follow; without a word: no longer
 :path [PATTERN ...]                '*.jpg', a folder, ...

@@ -86,7 +86,7 @@ def _arguments(words: Sequence[tuple[str, bool]]) -> list[str]:
         if not is_quoted and word == EXPLAIN:
             named.append(f"{EXPLAIN}={EXPLANATIONS}")
             may_be_folder = any(part.startswith(PART_OPTIONS) for part in named)
-        elif was_explain and not word.startswith("-") and not PART.fullmatch(word):
+        elif was_explain and (is_quoted or not (PART.fullmatch(word) or _begins_part(word))):
             named[-1] = f"{EXPLAIN}={word}"
         elif not is_quoted and (word.startswith("--") or SHORT_OPTION.fullmatch(word)):
             named.append(word)

@@ -10,7 +10,7 @@ stretches to silence; of longer ones the stretches are encoded once each, and le
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,14 +24,15 @@ from trivium.pipeline.query import QueryPart, query_vectors
 from trivium.pipeline.spaces import JointSpace
 
 GRID = 7  # rows and columns of a picture: where EfficientNet and CLIP's ViT-B/32 end at 224 pixels
-WINDOW_CELLS = (1, 2, 3)  # 49 + 36 + 25 windows; docs/benchmarks.md, "Explanations", has what each is worth
+# 49 + 36 + 25 windows; docs/benchmarks.md, "Explanations", has what each is worth.
+WINDOW_CELLS: tuple[int, ...] = (1, 2, 3)
 USUAL_SIDE = 224  # pixels, of encoders that do not say
 KEPT_SIDES = 2  # a picture is brought to so many times what the encoder looks at before parts of it are hidden
 BLUR_SHARE = 0.1  # of the longer side: about a cell's, so that what a cell showed is gone and its colour stays
 
 MUTED_SECONDS = 10.0  # a longer sound is not encoded anew for each stretch
 STRETCH_SECONDS, MAX_STRETCHES = 0.25, 20  # of a sound that is muted
-WINDOW_STRETCHES = (1, 2)
+WINDOW_STRETCHES: tuple[int, ...] = (1, 2)
 FADE_SECONDS = 0.01  # a cut without it is a click, which a network hears
 MEAN_SECONDS, MAX_MEANS = 1.5, 150  # of longer ones; the sound network's blocks begin every 1.2 s
 MAX_SECONDS = 600.0  # as much as decoders give whole
@@ -82,19 +83,21 @@ def picture_drops(
         The picture's vector (d,), and the drop of each cell, (rows, columns).
     """
     height, width = pixels.shape[:2]
-    shape = (min(GRID, height), min(GRID, width))
-    masks = windows(shape, WINDOW_CELLS)
-    blurred = _blurred(pixels)
-    row, column = (np.arange(length) * cells // length for length, cells in zip((height, width), shape, strict=True))
-
-    def variants() -> Iterator[NDArray[np.uint8]]:
-        yield pixels
-        for mask in masks:
-            yield np.where(mask[np.ix_(row, column)][..., np.newaxis], blurred, pixels)
-
-    vectors = encoder.embed([encoder.prepare(variant) for variant in variants()])
+    masks = windows((min(GRID, height), min(GRID, width)), WINDOW_CELLS)
+    fill = blurred(pixels)
+    # One at a time: a hundred pictures at twice the size would be 200 MB.
+    prepared = [encoder.prepare(pixels), *(encoder.prepare(hidden(pixels, mask, fill)) for mask in masks)]
+    vectors = encoder.embed(prepared)
     scores = vectors @ query
     return vectors[0], cell_drops(scores[0] - scores[1:], masks)
+
+
+def hidden(pixels: NDArray[np.uint8], cells: NDArray[np.bool_], fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (h, w, 3) with the cells that are true, (rows, columns), taken from ``fill``."""
+    row, column = (
+        np.arange(length) * count // length for length, count in zip(pixels.shape[:2], cells.shape, strict=True)
+    )
+    return np.where(cells[np.ix_(row, column)][..., np.newaxis], fill, pixels)
 
 
 def sound_drops(
@@ -258,7 +261,8 @@ def shrunken(pixels: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def _blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a copy of a picture (h, w, 3) in which no detail of the size of a cell is left."""
     from PIL import Image, ImageFilter
 
     radius = BLUR_SHARE * max(pixels.shape[:2])

@@ -282,3 +282,19 @@ def test_the_real_networks_look_at_what_is_asked_for(weights: dict[str, Path], t
         told = collection.explain(hit, text="a crow")
         assert told.reason is None
         assert max(told.query, key=lambda mark: mark.drop).text == "crow"
+
+
+def test_what_a_clip_does_not_see_is_cold(tiny_clip: Callable[..., str], tmp_path: Path) -> None:
+    """It cuts the middle out of a wide picture: what is beyond holds up nothing."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (100, 350, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "wide.png")
+    with Collection.open(tmp_path / "c", space=tiny_clip()) as collection:
+        collection.add(tmp_path / "wide.png")
+        (hit,) = collection.search(text="noise")
+        told = collection.explain(hit, text="noise and words")
+    assert told.regions is not None
+    ends, middle = np.abs(told.regions[:, [0, 6]]), np.abs(told.regions[:, 2:5])
+    assert ends.max() < 0.3 * middle.max()
+    assert [mark.text for mark in told.query] == ["noise", "and", "words"]

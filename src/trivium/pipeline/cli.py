@@ -134,8 +134,8 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         nargs="?",
         const=EXPLANATIONS,
-        help="tell which words, seconds and regions made the first hits hits, and write pictures of the regions to "
-        f"FOLDER (default ./{EXPLANATIONS})",
+        help="tell which words, seconds and regions held up the score of the first hits; pictures of the regions are "
+        f"written to FOLDER (default ./{EXPLANATIONS})",
     )
     parser.add_argument(
         "--explain-hits", type=positive, metavar="N", default=5, help="how many hits to explain (default 5)"

@@ -205,19 +205,14 @@ def windows(shape: tuple[int, ...], sizes: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def cell_drops(drops: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Spread the drop of each window (m,) evenly over its cells; a cell has the mean of what its windows gave it.
+    """Say which drops of single cells best add up to those of all windows (m,), by least squares.
 
-    Windows of each size count alike, or the cells at the edge, which fewer large ones cover, would not compare.
+    One cell alone may hide too little to matter, and a window does not say which of its cells did; together they tell,
+    as in LIME (Ribeiro et al., KDD 2016). Better than the mean of a cell's windows: docs/benchmarks.md, "Explanations".
     """
-    flat = masks.reshape(len(masks), -1)
-    counts = flat.sum(axis=1)
-    spread = drops / counts
-    sizes = np.unique(counts)
-    total = np.zeros(flat.shape[1])
-    for size in sizes:
-        of_size = flat[counts == size]
-        total += (spread[counts == size] @ of_size) / of_size.sum(axis=0)
-    return (total / len(sizes)).reshape(masks.shape[1:]).astype(np.float32)
+    covers = masks.reshape(len(masks), -1).astype(np.float64)  # (m, cells)
+    best, *_ = np.linalg.lstsq(covers, drops.astype(np.float64))
+    return np.asarray(best.reshape(masks.shape[1:]), np.float32)
 
 
 def word_places(text: str) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from trivium.encoders import devices
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import ingestion as ingestion_module
-from trivium.pipeline.cli import main
+from trivium.pipeline.cli import build_parser, main, name_texts
 from trivium.pipeline.store import Store
 from trivium.pipeline.writer import writing
 
@@ -227,3 +227,69 @@ def test_reader_that_stops_reading(indexed: str) -> None:
     command = f"{sys.executable} -m trivium.pipeline.cli info {indexed} --json | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "texts", "folder"),
+    [
+        (["C", "a dog"], ["a dog"], None),
+        (["C", "a dog", "--explain"], ["a dog"], "explanations"),
+        (["C", "a dog", "--explain", "out"], ["a dog"], "out"),
+        (["C", "--explain", "out", "a dog"], ["a dog"], "out"),
+        (["C", "--explain", "out", "--image", "x.jpg"], [], "out"),
+        (["C", "--explain", "a dog"], ["a dog"], "explanations"),  # all there is to look for
+        (["C", "--explain", "a dog", "--only", "image"], ["a dog"], "explanations"),
+        (["--explain", "C", "a dog"], ["a dog"], "explanations"),
+        (["C", "--explain=out", "a dog"], ["a dog"], "out"),
+        (["C", "a dog", "--explain", "-crowd"], ["a dog", "-crowd"], "explanations"),
+        (["C", "a dog", "--explain", "--", "crowd"], ["a dog", "crowd"], "explanations"),
+        (["C", "out", "--explain", "out"], ["out"], "out"),
+    ],
+)
+def test_explain_may_have_a_folder(words: list[str], texts: list[str], folder: str | None) -> None:
+    options = build_parser().parse_args(name_texts(["search", *words]))
+    assert (options.collection, options.texts + options.text, options.explain) == ("C", texts, folder)
+
+
+def test_explanations(tmp_path: Path, indexed: str, media: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (media / "deep" / "green.webp").unlink()
+    status, out, _ = run(capsys, "search", indexed, "a red sign", "--explain", "--explain-hits", "7", "--json")
+    assert status == 0
+    told = {Path(hit["path"]).name: hit["explanation"] for hit in json.loads(out)["hits"]}
+    assert len(told) == 7
+    assert [mark["text"] for mark in told["blue.jpg"]["query"]] == ["a", "red", "sign"]
+    assert len(told["blue.jpg"]["regions"]) == 7
+    assert Path(told["blue.jpg"]["overlay"]).is_file()
+    assert Path(told["blue.jpg"]["overlay"]).parent == Path("explanations")
+    assert [mark["text"] for mark in told["note.md"]["words"]] == ["Shopping", "milk", "and", "bread"]
+    assert told["green.webp"] == {"reason": "the file is gone"}
+
+
+def test_only_the_first_hits_are_explained(tmp_path: Path, indexed: str, capsys) -> None:
+    found = ["search", indexed, "a red sign", "--explain-hits", "2", "--explain", str(tmp_path / "out"), "--json"]
+    hits = json.loads(run(capsys, *found)[1])["hits"]
+    assert [hit["explanation"] is None for hit in hits] == [False] * 2 + [True] * 5
+    assert "explanation" not in json.loads(run(capsys, "search", indexed, "a red sign", "--json")[1])["hits"][0]
+
+
+def test_lines_and_pages_tell_why(tmp_path: Path, indexed: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "pages" / "out.html"
+    page.parent.mkdir()
+    words = ["search", indexed, "a red sign", "--only", "image", "--path", "*.jpg", "--explain", "out"]
+    status, out, _ = run(capsys, *words, "--html", str(page))
+    assert status == 0
+    (line,) = out.splitlines()
+    assert line.split("\t")[4].endswith(f"regions: {Path('out') / '01-blue.png'}")
+    assert '<img class="over" src="./../out/01-blue.png"' in page.read_text()
+    assert '<img class="own" src="./../media/blue.jpg"' in page.read_text()
+    status, out, _ = run(capsys, *words[:-2])
+    assert len(out.splitlines()[0].split("\t")) == 4
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, indexed: str, capsys) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, _, err = run(capsys, "search", indexed, "x", "--only", "image", "--explain", str(tmp_path / "file"))
+    assert status == 1
+    assert "File exists" in err

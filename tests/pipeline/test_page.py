@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from PIL import Image
 
+from trivium.pipeline.explanation import Explanation, Mark
 from trivium.pipeline.page import printable, query_html, render_page
 from trivium.pipeline.retrieval import Hit
 from trivium.pipeline.scanning import fingerprint
@@ -112,6 +113,23 @@ def test_passages_are_quoted(tmp_path: Path) -> None:
     page = render_page("t", [("q", [hit(str(tmp_path / "a.txt"), fingerprint="old", **fields)])], target=tmp_path / "o")
     assert "<blockquote>first line</blockquote>" in page
     assert "text characters 11 to 300" in page
+
+
+def test_explanations_cannot_break_out(tmp_path: Path) -> None:
+    mark = Mark(start=0, stop=5, drop=0.5, text=NASTY)
+    explained = {
+        "/m/a.txt": Explanation(words=(mark,)),
+        "/m/b.png": Explanation(reason=NASTY),
+        "/m/c.mp4": Explanation(overlay=f"{tmp_path}/{NASTY}.png"),
+    }
+    hits = [hit("/m/a.txt", modality="text"), hit("/m/b.png"), hit("/m/c.mp4", modality="video", matched="frame")]
+    page = render_page("t", [("q", hits)], target=tmp_path / "o.html", explained=explained)
+    tags = parse(page)
+    assert not [tag for tag, _ in tags if tag == "script"]
+    assert "\x1b" not in page
+    assert page.count('<p class="why">') == 2
+    (poster,) = [attributes["poster"] for tag, attributes in tags if tag == "video"]
+    assert unquote_to_bytes(poster or "") == os.fsencode(f"./{NASTY}.png")
 
 
 def test_no_hits(tmp_path: Path) -> None:

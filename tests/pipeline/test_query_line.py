@@ -117,3 +117,23 @@ def test_plain_words_come_back_as_they_are(words: list[str]) -> None:
 
 def test_expansion_is_that_of_python() -> None:
     assert parse_line("image:~nobody-of-this-name/x").image == [os.path.expanduser("~nobody-of-this-name/x")]
+
+
+@pytest.mark.parametrize(
+    ("line", "texts", "folder"),
+    [
+        ("a bird", ["a bird"], None),
+        ("a bird --explain", ["a bird"], "explanations"),
+        ("a bird --explain out", ["a bird"], "out"),
+        ('a bird --explain "my out" -k 3', ["a bird"], "my out"),
+        ("--explain a bird", ["a bird"], "explanations"),
+        ("--explain=out a bird", ["a bird"], "out"),
+        ("a bird --explain -crowd", ["a bird", "-crowd"], "explanations"),
+        ("a bird --explain 2:crowd", ["a bird", "2:crowd"], "explanations"),
+        ("a bird --explain --only image", ["a bird"], "explanations"),
+    ],
+)
+def test_explain_may_have_a_folder_after_a_query(line: str, texts: list[str], folder: str | None) -> None:
+    options = parse_line(line)
+    assert (options.text, options.explain) == (texts, folder)
+    assert options.explain_hits == 5

@@ -14,6 +14,7 @@ from trivium.encoders.base import MODALITIES
 from trivium.pipeline.options import (
     add_device,
     add_filter,
+    add_min_relevance,
     add_table,
     add_wish,
     natural,
@@ -26,7 +27,11 @@ from trivium.pipeline.options import (
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
 PART_OPTIONS = ("--text", "--image", "--audio")
 # Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
-VALUE_OPTIONS = (*PART_OPTIONS, "--only", "--path", "--where", "--html", "--space", "--device", "--precision", "-k")
+VALUE_OPTIONS = (
+    *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--html", "--explain-hits"),
+    *("--space", "--device", "--precision", "-k"),
+)
+EXPLAIN, EXPLANATIONS = "--explain", "explanations"  # an option whose value may be left out, and what it then is
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
 
@@ -82,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     shell.add_argument("collection", metavar="COLLECTION")
     add_filter(shell)
+    add_min_relevance(shell)
     shell.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
     shell.add_argument("--json", action="store_true", help="print one JSON object for each query and nothing else")
     shell.add_argument("--space", help="refuse the collection if it was made with another space")
@@ -135,9 +141,21 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         metavar = "TEXT" if modality == "text" else "FILE"
         parser.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
     add_filter(parser)
+    add_min_relevance(parser)
     parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
+    parser.add_argument(
+        EXPLAIN,
+        metavar="FOLDER",
+        nargs="?",
+        const=EXPLANATIONS,
+        help="tell which words, seconds and regions held up the score of the first hits; pictures of the regions are "
+        f"written to FOLDER (default ./{EXPLANATIONS})",
+    )
+    parser.add_argument(
+        "--explain-hits", type=positive, metavar="N", default=5, help="how many hits to explain (default 5)"
+    )
 
 
 def name_texts(arguments: list[str]) -> list[str]:
@@ -145,17 +163,22 @@ def name_texts(arguments: list[str]) -> list[str]:
 
     argparse takes each word with a leading dash for an option, and no further words after an option. In a search, every
     word that is neither the collection, nor an option, nor its value, is a text of the query: it is handed on as
-    ``--text=-crowd``, and a file with a leading dash as ``--image=-dull.jpg``.
+    ``--text=-crowd``, and a file with a leading dash as ``--image=-dull.jpg``. The word after ``--explain`` is its
+    folder, unless it is all there is to look for.
     """
     if arguments[:1] != ["search"]:
         return arguments
     named = ["search"]
     words = iter(arguments[1:])
-    has_collection = only_texts = False
+    has_collection = only_texts = may_be_folder = False
+    folder: str | None = None
     for word in words:
+        may_be_folder, was_explain = word == EXPLAIN and has_collection, may_be_folder
         is_option = not only_texts and (word.startswith("--") or SEARCH_LETTERS.fullmatch(word) is not None)
         if word == "--" and not only_texts:
             only_texts = True
+        elif is_option and word == EXPLAIN:  # with a value: argparse would take the next word, whatever it is
+            named.append(f"{EXPLAIN}={EXPLANATIONS}")
         elif is_option and word in VALUE_OPTIONS:
             value = next(words, None)
             named += [word] if value is None else [f"{word}={value}"] if word.startswith("--") else [word, value]
@@ -166,6 +189,12 @@ def name_texts(arguments: list[str]) -> list[str]:
             named.append(word)
         else:
             named.append(f"--text={word}")
+            if was_explain and not only_texts and not word.startswith("-"):
+                folder = named[-1]
+    parts = [word for word in named if word.startswith(tuple(f"{option}=" for option in PART_OPTIONS))]
+    if folder is not None and len(parts) > 1:
+        named.remove(folder)
+        named.append(folder.replace("--text", EXPLAIN, 1))
     return named
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.encoders.engine import Stats
     from trivium.encoders.sandbox import DecodeSandbox
     from trivium.pipeline.compaction import Compaction
+    from trivium.pipeline.explanation import Explanation
     from trivium.pipeline.exporting import RowProgress
     from trivium.pipeline.importing import Imported
     from trivium.pipeline.indexing import IndexProgress
@@ -269,6 +270,40 @@ class Collection:
         judge = None if relevance is None else Judge(relevance, [asked_with(parts) for parts in queries])
         found = self._retrieval(store).search(vectors, k=k, filter=filter, judge=judge)
         return found if min_relevance is None else [self._relevant(hits, min_relevance) for hits in found]
+
+    def explain(self, hit: Hit, *, text: Items = None, image: Items = None, audio: Items = None) -> "Explanation":
+        """Say which regions, seconds or words of a hit, and which words of the query, held up its score.
+
+        Args:
+            hit: What a search gave; its file is read again.
+            text: The query, as in `search`.
+            image: As in `search`.
+            audio: As in `search`.
+
+        Returns:
+            What was found; or a ``reason``, if the file is gone or has changed since it was indexed, say.
+
+        Raises:
+            CollectionError: As in `search`.
+            QueryError: As in `search`.
+        """
+        parts = [*_parts("text", text), *_parts("image", image), *_parts("audio", audio)]
+        (explanation,) = self.explain_parts(parts, [hit])
+        return explanation
+
+    def explain_parts(self, parts: Sequence[QueryPart], hits: Sequence[Hit]) -> "list[Explanation]":
+        """Do what `explain` does for several hits of a query, with its parts in one list."""
+        from trivium.pipeline.explanation_items import explain
+
+        store = self._existing()
+        store.require(self.space.space)
+
+        def sha256_of(path: str) -> bytes | None:
+            item = store.item_at(path)
+            own = None if item is None else item.contents.get("content")
+            return None if own is None else own.sha256
+
+        return explain(self.space, parts, hits, sha256_of=sha256_of)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.

@@ -17,6 +17,7 @@ from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
+from trivium.pipeline.explanation_report import explanation_json
 from trivium.pipeline.filters import Filter, FilterError
 from trivium.pipeline.metadata import MetadataError
 from trivium.pipeline.options import UsageError, device_of, filter_of, wish_of
@@ -39,6 +40,7 @@ from trivium.pipeline.terminal import (
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
+    from trivium.pipeline.explanation import Explanation
     from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
 
@@ -107,19 +109,25 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
     parts += [parse_part("image", file) for file in options.image]
     parts += [parse_part("audio", file) for file in options.audio]
     filter = filter_of(options)
-    (hits,) = collection.search_parts([parts], k=options.k, filter=filter)
-    if not hits:
+    (hits,) = collection.search_parts([parts], k=options.k, filter=filter, min_relevance=options.min_relevance)
+    if not hits and options.min_relevance is None:
         _warn_of_keys(collection, filter)
+    explained = _explained(collection, parts, hits, options) if options.explain is not None else None
     space = collection.space.space.name
     if options.html:
-        _write_page(Path(options.html), parts, hits, collection=options.collection, space=space)
+        note = f"{len(hits)} hits in {printable(str(options.collection))}, space {space}"
+        _write_page(Path(options.html), parts, hits, explained or {}, note=note)
     if options.json:
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
-        fields = ("path", "modality", "score", "caption", "matched", "start", "stop", "metadata")
+        fields = ("path", "modality", "score", "relevance", "caption", "matched", "start", "stop", "metadata")
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
+        if explained is not None:
+            for told in found:
+                why = explained.get(told["path"])
+                told["explanation"] = None if why is None else explanation_json(why)
         print(json.dumps({"query": query, "space": space, "hits": found}))
     else:
-        print_hits(hits)
+        print_hits(hits, explained, min_relevance=options.min_relevance)
 
 
 def info(options: argparse.Namespace) -> int:
@@ -328,9 +336,20 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
     print(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
-def _write_page(target: Path, parts: list[QueryPart], hits: "list[Hit]", *, collection: str, space: str) -> None:
+def _explained(
+    collection: Collection, parts: list[QueryPart], hits: "list[Hit]", options: argparse.Namespace
+) -> "dict[str, Explanation]":
+    """Explain the first hits, by path, and write what is to be seen of it."""
+    from trivium.pipeline.explanation_pictures import write_overlays
+
+    found = collection.explain_parts(parts, hits[: options.explain_hits])
+    return dict(zip((hit.path for hit in hits), write_overlays(found, hits, Path(options.explain)), strict=False))
+
+
+def _write_page(
+    target: Path, parts: list[QueryPart], hits: "list[Hit]", explained: "Mapping[str, Explanation]", *, note: str
+) -> None:
     heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
-    note = f"{len(hits)} hits in {printable(str(collection))}, space {space}"
-    page = render_page("Trivium search", [(heading, hits)], target=target, note=note)
+    page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
     target.write_text(page, encoding="utf-8")
     announce(f"wrote {printable(str(target))}")

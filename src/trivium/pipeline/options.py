@@ -95,6 +95,16 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_min_relevance(parser: argparse.ArgumentParser) -> None:
+    """Let the user be told "nothing relevant"."""
+    parser.add_argument(
+        "--min-relevance",
+        type=share,
+        metavar="P",
+        help="leave out what is relevant with a smaller probability, 0 to 1; perhaps nothing is left",
+    )
+
+
 def filter_of(options: argparse.Namespace) -> Filter:
     """Return which items are meant.
 

@@ -2,12 +2,17 @@
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from trivium.pipeline.explanation_report import lines_of
 from trivium.pipeline.place import excerpt_of, place_of
 from trivium.pipeline.retrieval import Hit
+
+if TYPE_CHECKING:
+    from trivium.pipeline.explanation import Explanation
 
 # Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
 POLICY = "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'"
@@ -24,13 +29,22 @@ li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; disp
   padding: .5rem; box-sizing: border-box; overflow: hidden; }
 .media img { max-width: 100%; max-height: 100%; } .media audio { width: 100%; }
 .media video { max-width: 100%; max-height: 100%; }
+.heat .own, .heat:hover .over { display: none; } .heat:hover .own { display: block; }
 .media blockquote { margin: 0; font-style: italic; overflow: hidden; max-height: 100%; }
 .about { padding: .5rem .7rem .6rem; font-size: .86rem; } .caption { margin: 0 0 .3rem; }
+.why { margin: .3rem 0; color: var(--quiet); }
 .about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
 """
 
 
-def render_page(title: str, sections: Sequence[tuple[str, Sequence[Hit]]], *, target: Path, note: str = "") -> str:
+def render_page(
+    title: str,
+    sections: Sequence[tuple[str, Sequence[Hit]]],
+    *,
+    target: Path,
+    note: str = "",
+    explained: "Mapping[str, Explanation] | None" = None,
+) -> str:
     """Return an HTML page.
 
     Args:
@@ -38,9 +52,10 @@ def render_page(title: str, sections: Sequence[tuple[str, Sequence[Hit]]], *, ta
         sections: Pairs of a query, as HTML made by `query_html`, and its hits.
         target: The file that the page will be written to; media are linked relative to it.
         note: Plain text below the title.
+        explained: Why, by the paths of some of the hits; a picture's overlay gives way to it under the pointer.
     """
     folder = target.absolute().parent
-    parts = [_section(heading, hits, folder) for heading, hits in sections]
+    parts = [_section(heading, hits, folder, explained or {}) for heading, hits in sections]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -66,12 +81,12 @@ def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
     return shown
 
 
-def _section(heading: str, hits: Sequence[Hit], folder: Path) -> str:
-    cards = "".join(_card(hit, folder) for hit in hits)
+def _section(heading: str, hits: Sequence[Hit], folder: Path, explained: "Mapping[str, Explanation]") -> str:
+    cards = "".join(_card(hit, folder, explained.get(hit.path)) for hit in hits)
     return f"<h2>{heading}</h2>\n<ol>\n{cards}</ol>\n" if hits else f"<h2>{heading}</h2>\n<p>No hits.</p>\n"
 
 
-def _card(hit: Hit, folder: Path) -> str:
+def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> str:
     name = _escaped(os.path.basename(hit.path))
     caption, excerpt = _escaped(hit.caption or ""), excerpt_of(hit)
     if hit.modality == "text":
@@ -79,9 +94,18 @@ def _card(hit: Hit, folder: Path) -> str:
         caption = "" if excerpt is None else caption
     else:
         media = _player(hit.modality, hit.path, folder, seconds=hit.start)
+    overlay = None if explanation is None or explanation.overlay is None else os.path.abspath(explanation.overlay)
+    kind = "media"
+    if overlay is not None and hit.modality == "image":
+        kind, media = "media heat", media.replace("<img ", '<img class="own" ', 1)
+        media = f'<img class="over" src="{_link(overlay, folder)}" alt="what held up the score" loading="lazy">{media}'
+    elif overlay is not None:
+        media = media.replace("<video ", f'<video poster="{_link(overlay, folder)}" ', 1)
+    lines = [] if explanation is None else lines_of(explanation)
+    why = f'<p class="why">{"<br>".join(map(_escaped, lines))}</p>' if lines else ""
     matched = " by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip()
     return (
-        f'<li><div class="media">{media}</div><div class="about"><p class="caption">{caption}</p>'
+        f'<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
         f"<b>{hit.score:.3f}</b> {hit.modality}{matched}<br>"
         f'<small><a href="{_link(hit.path, folder)}">{name}</a></small></div></li>\n'
     )

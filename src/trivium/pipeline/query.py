@@ -56,7 +56,7 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
 
 
 def asked_with(parts: Sequence[QueryPart]) -> Modality:
-    """Return the modality of a query; of one with several parts that of the heaviest, which its vector is nearest to."""
+    """Return the modality of a query; of one with several parts that of the heaviest: its vector is nearest to it."""
     return max(parts, key=lambda part: part.weight).modality
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.cli import VALUE_OPTIONS, add_query
+from trivium.pipeline.cli import EXPLAIN, EXPLANATIONS, PART_OPTIONS, VALUE_OPTIONS, add_query
 from trivium.pipeline.options import UsageError
 from trivium.pipeline.query import WEIGHTED
 
@@ -76,12 +76,19 @@ def _arguments(words: Sequence[tuple[str, bool]]) -> list[str]:
     """Name every part by its option: argparse takes a leading dash for one, and has texts only where it likes."""
     named: list[str] = []
     is_open = False  # the last one is a text that further words belong to
+    may_be_folder = False  # the last one is an option whose value may be left out
     remaining = iter(words)
     for word, is_quoted in remaining:
         is_open, was_open = False, is_open
+        may_be_folder, was_explain = False, may_be_folder
         if word == "--" and not is_quoted:
             raise UsageError("'--' means nothing here: put a text that begins with a dash in quotes")
-        if not is_quoted and (word.startswith("--") or SHORT_OPTION.fullmatch(word)):
+        if not is_quoted and word == EXPLAIN:
+            named.append(f"{EXPLAIN}={EXPLANATIONS}")
+            may_be_folder = any(part.startswith(PART_OPTIONS) for part in named)
+        elif was_explain and (is_quoted or not (PART.fullmatch(word) or _begins_part(word))):
+            named[-1] = f"{EXPLAIN}={word}"
+        elif not is_quoted and (word.startswith("--") or SHORT_OPTION.fullmatch(word)):
             named.append(word)
             if word in VALUE_OPTIONS and (value := next(remaining, None)) is not None:
                 named[-1:] = [word, value[0]] if word == "-k" else [f"{word}={value[0]}"]

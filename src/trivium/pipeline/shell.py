@@ -31,7 +31,7 @@ HELP = """\
 a bird singing                     words make one text
 2:beach "at night" -crowd          three texts: a weight or a quote begins another, '-' means less of it
 image:~/blue.jpg audio:"a b.ogg"   by pictures and sounds, with weights too: -image:dull.jpg, 0.5:audio:rain.ogg
-a bird --only audio -k 3           for this line; --path, --where, --html and --json as in `trivium search`
+a bird --only audio -k 3           for this line; --path, --where, --html, --json and --explain as in `trivium search`
 
 :only [image|audio|text|video]     for all lines that follow; without a word: no longer
 :path [PATTERN ...]                '*.jpg', a folder, ...
@@ -71,13 +71,14 @@ class _Settings:
     where: str | None
     k: int
     json: bool
+    min_relevance: float | None
 
 
 class Shell:
     """Answers lines about one collection; nothing that a line holds ends it but ``:quit``."""
 
     def __init__(self, collection: Collection, options: argparse.Namespace) -> None:
-        """Begin with the options of the command line: only, path, where, k and json.
+        """Begin with the options of the command line: only, path, where, k, json and min_relevance.
 
         Raises:
             CollectionError: If there is no collection, or it is damaged.
@@ -86,7 +87,9 @@ class Shell:
         self._collection = collection
         self._told = counted(collection.info().items)
         self._space = collection.space
-        self._settings = _Settings(options.only, options.path, options.where, options.k, options.json)
+        self._settings = _Settings(
+            options.only, options.path, options.where, options.k, options.json, options.min_relevance
+        )
         self._commands: Mapping[str, Callable[[str], None]] = {
             "only": self._set_only,
             "path": self._set_path,
@@ -145,6 +148,8 @@ class Shell:
         options.where = options.where or settings.where
         options.k = options.k or settings.k
         options.json = options.json or settings.json
+        if options.min_relevance is None:
+            options.min_relevance = settings.min_relevance
         answer(self._collection, options)
         if not options.json and not sys.stdout.isatty():
             print()  # where an answer ends

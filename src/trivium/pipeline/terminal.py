@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trivium.pipeline.explanation_report import lines_of
 from trivium.pipeline.page import printable
 from trivium.pipeline.place import excerpt_of, place_of
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
+    from trivium.pipeline.explanation import Explanation
     from trivium.pipeline.retrieval import Hit
 
 PROBLEMS_SHOWN = 50
@@ -87,17 +89,33 @@ def index_bars(show: Bars) -> Bars:
     return lambda modality, done, total: show(f"{modality} index", done, total)
 
 
-def print_hits(hits: "list[Hit]") -> None:
-    """Print hits, best first: a table in a terminal, else a line with tabs for each."""
+def print_hits(
+    hits: "list[Hit]",
+    explained: "Mapping[str, Explanation] | None" = None,
+    *,
+    min_relevance: float | None = None,
+) -> None:
+    """Print hits, best first: a table in a terminal, else a line with tabs for each.
+
+    Args:
+        hits: What was found.
+        explained: Why, by the paths of some of the hits; None if that was not asked for.
+        min_relevance: What was asked of them.
+    """
     if not hits:
-        print("no hits: the collection has no such items")
+        nothing = f"nothing relevant: no item is so with a probability of {min_relevance:.0%}" if min_relevance else ""
+        print(nothing or "no hits: the collection has no such items")
         return
     rows = []
     for hit in hits:
         excerpt = excerpt_of(hit)
         place = "" if excerpt else place_of(hit)
         shown = " ".join(filter(None, (printable(_short(hit.path)), place)))
-        rows.append((f"{hit.score:.3f}", hit.modality, printable(excerpt or hit.caption or ""), shown))
+        score = f"{hit.score:.3f}" if hit.relevance is None else f"{hit.score:.3f} {hit.relevance:4.0%}"
+        row = [score, hit.modality, printable(excerpt or hit.caption or ""), shown]
+        if explained is not None:
+            row.append("; ".join(map(printable, _why(explained.get(hit.path)))))
+        rows.append(row)
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in rows))
         return
@@ -110,6 +128,8 @@ def print_hits(hits: "list[Hit]") -> None:
     table.add_column("")
     table.add_column("caption", ratio=3, overflow="fold")
     table.add_column("file", ratio=4, overflow="fold")
+    if explained is not None:
+        table.add_column("because of", ratio=4, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
     Console().print(table)
@@ -153,6 +173,13 @@ def _processor_use(stats: "Stats") -> str:
     (most, share), *others = stats.processor_shares().items()
     rest = [f"{name} {other:.0%}" for name, other in others if other >= TOLD_SHARE]
     return f"the processor is fully used: {', '.join([f'{most} takes {share:.0%} of it', *rest])}"
+
+
+def _why(explanation: "Explanation | None") -> list[str]:
+    if explanation is None:
+        return []
+    overlay = [] if explanation.overlay is None else [f"regions: {_short(explanation.overlay)}"]
+    return lines_of(explanation) + overlay
 
 
 def _short(path: str) -> str:

@@ -73,7 +73,7 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, r
     del best["score"]
     path = str(media / "red.png")
     caption = "A red sign."
-    rest: dict[str, Any] = {"matched": "caption", "start": None, "stop": None, "metadata": {}}
+    rest: dict[str, Any] = {"matched": "caption", "start": None, "stop": None, "metadata": {}, "relevance": None}
     assert best == {"path": path, "modality": "image", "caption": caption, **rest}
 
 
@@ -251,10 +251,10 @@ def test_explain_may_have_a_folder(words: list[str], texts: list[str], folder: s
     assert (options.collection, options.texts + options.text, options.explain) == ("C", texts, folder)
 
 
-def test_explanations(tmp_path: Path, indexed: str, media: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explanations(tmp_path: Path, indexed: str, media: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (media / "deep" / "green.webp").unlink()
-    status, out, _ = run(capsys, "search", indexed, "a red sign", "--explain", "--explain-hits", "7", "--json")
+    status, out, _ = run("search", indexed, "a red sign", "--explain", "--explain-hits", "7", "--json")
     assert status == 0
     told = {Path(hit["path"]).name: hit["explanation"] for hit in json.loads(out)["hits"]}
     assert len(told) == 7
@@ -266,30 +266,30 @@ def test_explanations(tmp_path: Path, indexed: str, media: Path, capsys, monkeyp
     assert told["green.webp"] == {"reason": "the file is gone"}
 
 
-def test_only_the_first_hits_are_explained(tmp_path: Path, indexed: str, capsys) -> None:
+def test_only_the_first_hits_are_explained(tmp_path: Path, indexed: str, run) -> None:
     found = ["search", indexed, "a red sign", "--explain-hits", "2", "--explain", str(tmp_path / "out"), "--json"]
-    hits = json.loads(run(capsys, *found)[1])["hits"]
+    hits = json.loads(run(*found)[1])["hits"]
     assert [hit["explanation"] is None for hit in hits] == [False] * 2 + [True] * 5
-    assert "explanation" not in json.loads(run(capsys, "search", indexed, "a red sign", "--json")[1])["hits"][0]
+    assert "explanation" not in json.loads(run("search", indexed, "a red sign", "--json")[1])["hits"][0]
 
 
-def test_lines_and_pages_tell_why(tmp_path: Path, indexed: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_and_pages_tell_why(tmp_path: Path, indexed: str, run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "pages" / "out.html"
     page.parent.mkdir()
     words = ["search", indexed, "a red sign", "--only", "image", "--path", "*.jpg", "--explain", "out"]
-    status, out, _ = run(capsys, *words, "--html", str(page))
+    status, out, _ = run(*words, "--html", str(page))
     assert status == 0
     (line,) = out.splitlines()
     assert line.split("\t")[4].endswith(f"regions: {Path('out') / '01-blue.png'}")
     assert '<img class="over" src="./../out/01-blue.png"' in page.read_text()
     assert '<img class="own" src="./../media/blue.jpg"' in page.read_text()
-    status, out, _ = run(capsys, *words[:-2])
+    status, out, _ = run(*words[:-2])
     assert len(out.splitlines()[0].split("\t")) == 4
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, indexed: str, capsys) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path, indexed: str, run) -> None:
     (tmp_path / "file").write_text("no folder")
-    status, _, err = run(capsys, "search", indexed, "x", "--only", "image", "--explain", str(tmp_path / "file"))
+    status, _, err = run("search", indexed, "x", "--only", "image", "--explain", str(tmp_path / "file"))
     assert status == 1
     assert "File exists" in err

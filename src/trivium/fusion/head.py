@@ -123,8 +123,8 @@ def check_tensors(tensors: Tensors) -> None:
         shapes["out.weight"] = (members, hidden, each)
     for name, shape in shapes.items():
         if name not in tensors or tensors[name].shape != shape:
-            got = tensors[name].shape if name in tensors else "none"
-            raise ValueError(f"a head's {name} must have shape {shape}, got {got}")
+            found = tensors[name].shape if name in tensors else "none"
+            raise ValueError(f"a head's {name} must have shape {shape}, got {found}")
         if not np.isfinite(tensors[name]).all():
             raise ValueError(f"a head's {name} holds NaN or infinity")
     if not (tensors["scale"] > 0).all():

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from base import clipart, emoji, recipes, soundfont, stamps, wordnet
+from base import clipart, emoji, pairs, recipes, soundfont, stamps, wordnet
+from base.copies import HeldOut
 from base.licences import Licence, write_licences
 from base.table import Contents, Row, files_of, write_table
 from debian import FetchError, download, unpack, version
@@ -29,6 +30,8 @@ class Tables:
         self._contents = Contents(output)
         self._debs: dict[str, Path] = {}
         self.licences: list[Licence] = []
+        self.rows: list[Row] = []  # of all tables
+        self._held_out: HeldOut | None = None
 
     def fetch(self, packages: Sequence[str]) -> None:
         """Download packages that are not here yet."""
@@ -48,10 +51,13 @@ class Tables:
         table = []
         for package, licence, rows in found:
             kept = list(self._contents.without_repeats(rows))
+            if self._held_out is not None:
+                kept = self._held_out.without_copies(kept)
             source = rows[0].source if rows else package
             self.note(package, licence, source=source, files=len(files_of(kept)), rows=len(kept))
             self._drop_unused(source, kept)
             table += kept
+            self.rows += kept
             print(_told(source, kept, len(rows)), flush=True)
         write_table(self._output / f"{name}.csv", table)
 
@@ -61,6 +67,10 @@ class Tables:
         self.licences.append(
             Licence(source=source, package=package, version=stated, licence=licence, files=files, rows=rows)
         )
+
+    def hold_out(self) -> None:
+        """Let nothing that is written from now on have copies of the pictures that are in test rows so far."""
+        self._held_out = HeldOut([row for row in self.rows if row.split == "test"], self._output)
 
     def _drop_unused(self, source: str, kept: Sequence[Row]) -> None:
         used = files_of(kept)
@@ -101,6 +111,7 @@ def make_tables(output: Path) -> None:
 
     folder = tables.unpacked(stamps.PACKAGE, stamps.is_wanted)
     tables.write("stamps", [(stamps.PACKAGE, stamps.LICENCE, stamps.stamps(folder, output))])
+    tables.hold_out()
     found = []
     for recipe in taken:
         folder = tables.unpacked(recipe.package, _below(recipe.root))
@@ -114,6 +125,9 @@ def make_tables(output: Path) -> None:
     folder = tables.unpacked(clipart.PACKAGE, clipart.is_wanted)
     drawings = clipart.clipart(folder, output, lexicon=wordnet.read_lexicon(words))
     tables.write("clipart", [(clipart.PACKAGE, clipart.LICENCE, drawings)])
+    paired = pairs.pairs(tables.rows)
+    write_table(output / "pairs.csv", paired)
+    print(_told("pairs", paired, len(paired)))
     write_licences(output, tables.licences)
 
 

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from debian import FetchError, download, unpack
-
 from trivium.encoders.base import Modality
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import index_with_progress

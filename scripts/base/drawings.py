@@ -24,7 +24,7 @@ def cut_out(content: bytes) -> Image.Image | None:
         DecodeError: If it cannot be drawn, or there is nothing on the sheet.
     """
     sheet = decode_image(content)
-    box = _figure(sheet)
+    box = figure_box(sheet)
     if box is None:
         raise DecodeError("an empty sheet")
     filled = max(box[2] - box[0], box[3] - box[1]) / max(sheet.size)
@@ -35,7 +35,7 @@ def cut_out(content: bytes) -> Image.Image | None:
     drawing = OUTSIDE_REFERENCE.sub(rb'\1=""', content).decode("utf-8-sig")
     png = resvg_py.svg_to_bytes(svg_string=drawing, width=side, height=side, background="white", dpi=96.0)
     large = Image.open(io.BytesIO(bytes(png))).convert("RGB")
-    found = _figure(large)
+    found = figure_box(large)
     if found is None:
         return None
     margin = int(MARGIN * SVG_PIXELS)
@@ -43,6 +43,11 @@ def cut_out(content: bytes) -> Image.Image | None:
     return large.crop(
         (max(0, left - margin), max(0, upper - margin), min(side, right + margin), min(side, lower + margin))
     )
+
+
+def figure_box(picture: Image.Image) -> tuple[int, int, int, int] | None:
+    """Return the box around what is not paper; nothing on an empty sheet."""
+    return picture.convert("L").point([255 if value < PAPER else 0 for value in range(256)]).getbbox()
 
 
 def place_drawing(content: bytes, target: Path) -> Path | None:
@@ -57,7 +62,3 @@ def place_drawing(content: bytes, target: Path) -> Path | None:
         return target
     figure.save(target.with_suffix(".png"))
     return target.with_suffix(".png")
-
-
-def _figure(picture: Image.Image) -> tuple[int, int, int, int] | None:
-    return picture.convert("L").point([255 if value < PAPER else 0 for value in range(256)]).getbbox()

@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py $(if $(MEDIA),--media "$(MEDIA)")
 
-# What trivium-base is trained on: scripts/base/README.md. Fetches 3 GB.
+# What trivium-base is trained on: scripts/base/README.md. Fetches 4.5 GB.
 base-data: $(STAMP)
 	$(BIN)/python scripts/base_tables.py
 

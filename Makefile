@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format lint types bench clean
+.PHONY: setup demo base-data test test-slow check format lint types bench clean
 
 setup: $(STAMP)
 
@@ -17,6 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py $(if $(MEDIA),--media "$(MEDIA)")
+
+# What trivium-base is trained on: scripts/base/README.md. Fetches 4.5 GB.
+base-data: $(STAMP)
+	$(BIN)/python scripts/base_tables.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -8,11 +8,11 @@ a caption beside it, many with a sound. It is fetched by apt with state of our o
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from debian import FetchError, download, unpack
 from trivium.encoders.base import Modality
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import index_with_progress
@@ -22,7 +22,7 @@ from trivium.pipeline.query import QueryPart
 from trivium.pipeline.terminal import print_hits
 
 PACKAGE = "tuxpaint-stamps-default"
-STAMPS = Path("usr/share/tuxpaint/stamps")
+STAMPS = "usr/share/tuxpaint/stamps"
 OUTPUT = Path("demo-output")
 # (query, only): each part is (weight, modality, text or file relative to the stamps).
 QUERIES: list[tuple[list[tuple[float, Modality, str]], Modality | None]] = [
@@ -97,30 +97,15 @@ def fetch_stamps(output: Path) -> Path:
     stamps = output / "stamps"
     if stamps.is_dir():
         return stamps
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        sys.exit("There is no apt here to fetch the demo's media. Use a folder of your own: make demo MEDIA=~/Pictures")
-    state = (output / "apt").resolve()
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    (state / "status").touch()
-    apt = [
-        "apt-get",
-        *("-o", f"Dir::State={state}", "-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}/cache"),
-        *("-o", f"Dir::State::status={state}/status", "-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1", "-q=2"),
-    ]
     print(f"fetching {PACKAGE} (160 MB, once)", flush=True)
+    fetched = output / "fetched"
     try:
-        subprocess.run([*apt, "update"], check=True)
-        subprocess.run([*apt, "download", PACKAGE], check=True, cwd=state)
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"apt cannot fetch {PACKAGE} ({error}). Use a folder of your own: make demo MEDIA=~/Pictures")
-    (package,) = state.glob(f"{PACKAGE}_*.deb")
-    unpacked = state / "unpacked"
-    subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
-    for spoken in [*(unpacked / STAMPS).rglob("*_desc*.*")]:
-        spoken.unlink()
-    (unpacked / STAMPS).rename(stamps)
-    shutil.rmtree(state)
+        package = download([PACKAGE], fetched)[PACKAGE]
+        unpack(package, fetched, wanted=lambda name: name.startswith(f"{STAMPS}/") and "_desc" not in name)
+    except FetchError as error:
+        sys.exit(f"{error}. Use a folder of your own: make demo MEDIA=~/Pictures")
+    (fetched / STAMPS).rename(stamps)
+    shutil.rmtree(fetched)
     return stamps
 
 

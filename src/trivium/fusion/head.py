@@ -13,7 +13,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 POOLED = "pooled"
 # Standardised inputs are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
 LARGEST_INPUT = 6.0
-MEMBER_TENSORS = ("linear.weight", "linear.bias", "hidden.weight", "hidden.bias", "out.weight")
+MEMBER_WEIGHTS = "member.weights"  # how much each member's cosine counts; all the same if it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Head:
     """Features to vectors: unit(concatenation of members) - centre, scaled to length 1.
 
     A member is a linear map of the standardised input plus a hidden layer, x A + b + relu(x H + h) O, scaled to length
-    1. Members differ by their random start only; together they are better than one as wide (docs/benchmarks.md).
+    1. Members may differ by their random start only, or by what they know: a label bridge beside a trained head.
     """
 
     inputs: Sequence[HeadInput]
@@ -79,6 +79,8 @@ class Head:
                 hidden = np.maximum(x @ t["hidden.weight"][member] + t["hidden.bias"][member], 0)
                 y = y + hidden @ t["out.weight"][member]
             members.append(unit_rows(y))
+        if MEMBER_WEIGHTS in t:  # a weight of a cosine is the square of one of a vector
+            members = [np.sqrt(w) * v for w, v in zip(t[MEMBER_WEIGHTS], members, strict=True)]
         return unit_rows(np.concatenate(members, axis=1))
 
 
@@ -121,11 +123,14 @@ def check_tensors(tensors: Tensors) -> None:
         hidden = tensors["hidden.weight"].shape[-1]
         shapes |= {"hidden.weight": (members, width, hidden), "hidden.bias": (members, hidden)}
         shapes["out.weight"] = (members, hidden, each)
+    if MEMBER_WEIGHTS in tensors:
+        shapes[MEMBER_WEIGHTS] = (members,)
     for name, shape in shapes.items():
         if name not in tensors or tensors[name].shape != shape:
             found = tensors[name].shape if name in tensors else "none"
             raise ValueError(f"a head's {name} must have shape {shape}, got {found}")
         if not np.isfinite(tensors[name]).all():
             raise ValueError(f"a head's {name} holds NaN or infinity")
-    if not (tensors["scale"] > 0).all():
-        raise ValueError("a head's scale must be above 0")
+    for name in {"scale", MEMBER_WEIGHTS} & set(tensors):
+        if not (tensors[name] > 0).all():
+            raise ValueError(f"a head's {name} must be above 0")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo base-data test test-slow check format lint types bench clean
+.PHONY: setup demo base-data train-base test test-slow check format lint types bench clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: $(STAMP)
 # What trivium-base is trained on: scripts/base/README.md. Fetches 4.5 GB.
 base-data: $(STAMP)
 	$(BIN)/python scripts/base_tables.py
+
+# The space that ships, anew: the same heads byte for byte on the machine that made them (docs/model-card.md).
+train-base: base-data
+	$(BIN)/python scripts/train_base.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -10,7 +10,7 @@ from trivium.encoders.base import Features, Vectors, unit_rows
 from trivium.fusion.labels import softmax
 
 Tensors = Mapping[str, NDArray[np.float32]]
-POOLED = "pooled"
+POOLED, UNIT = "pooled", "unit"
 # Standardised inputs are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
 LARGEST_INPUT = 6.0
 MEMBER_WEIGHTS = "member.weights"  # how much each member's cosine counts; all the same if it is missing
@@ -20,7 +20,7 @@ MEMBER_WEIGHTS = "member.weights"  # how much each member's cosine counts; all t
 class HeadInput:
     """A part of what a backbone says: its pooled features, or what one of its classifiers thinks."""
 
-    name: str  # "pooled", or a classifier's
+    name: str  # "pooled"; "unit", the same scaled to length 1; or a classifier's
     temperature: float | None = None  # of a classifier: its probabilities softened so; None: its scores as they are
 
 
@@ -94,6 +94,8 @@ def joined(features: Features, inputs: Sequence[HeadInput]) -> NDArray[np.float3
     for each in inputs:
         if each.name == POOLED:
             parts.append(features.pooled)
+        elif each.name == UNIT:
+            parts.append(unit_rows(features.pooled))
         elif each.name not in features.logits:
             known = ", ".join(features.logits) or "no classes"
             raise ValueError(f"the head needs '{each.name}', the backbone has {known}")

@@ -20,7 +20,7 @@ from trivium.fusion.head import LARGEST_INPUT, Head, HeadInput, joined
 from trivium.fusion.training import PairSet, Recipe, Trainer, Training
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.frozen_features import FeatureCache, frozen_features
-from trivium.pipeline.relevance import Relevance, fit, simulate
+from trivium.pipeline.relevance import LogOdds, Relevance, fit, from_background, simulate
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import JointSpace
 
@@ -30,6 +30,7 @@ Method = Literal["closed-form", "trained"]
 RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 3.0, "audio": 3.0}
 POWER = 0.5
 MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
+LEAST_BACKGROUND = 100  # pairs of unrelated items that tell something
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
 
 
@@ -178,21 +179,54 @@ def align(
 def calibrate(
     vectors: Mapping[Modality, Vectors], held_out: Mapping[Two, NDArray[np.int64]], *, seed: int
 ) -> Relevance:
-    """Fit how scores become probabilities, for each two modalities that have held-out pairs, both ways."""
-    found = {}
-    for (first, second), rows in held_out.items():
-        a, places_a = np.unique(rows[:, 0], return_inverse=True)
-        b, places_b = np.unique(rows[:, 1], return_inverse=True)
-        is_relevant = np.zeros((len(a), len(b)), np.bool_)
-        is_relevant[places_a, places_b] = True
-        one, other = vectors[first][a], vectors[second][b]
-        for names, queries, gallery, relevant in (
-            ((first, second), one, other, is_relevant),
-            ((second, first), other, one, is_relevant.T),
-        ):
-            if (log_odds := fit(*simulate(queries, gallery, relevant, seed=seed))) is not None:
-                found[names] = log_odds
+    """Fit how scores become probabilities, for any modality to any, by held-out pairs.
+
+    Two items of one modality belong together if they share a partner. Where no pairs tell, the scores of items that have
+    nothing to do with each other do (`from_background`).
+    """
+    places = {m: _used(m, held_out) for two in held_out for m in two}
+    matrices = {two: _matrix(rows, places[two[0]], places[two[1]]) for two, rows in held_out.items()}
+    found: dict[Two, LogOdds] = {}
+    for query in places:
+        for gallery in places:
+            related = _related(query, gallery, matrices, len(places[query]), len(places[gallery]))
+            asked, among = vectors[query][places[query]], vectors[gallery][places[gallery]]
+            log_odds = fit(*simulate(asked, among, related, seed=seed, is_same=query == gallery))
+            if log_odds is None:
+                random = np.random.default_rng(seed)
+                a, b = random.integers(len(asked), size=20_000), random.integers(len(among), size=20_000)
+                unrelated = ~related[a, b] & ((a != b) | (query != gallery))
+                if unrelated.sum() < LEAST_BACKGROUND:
+                    continue
+                log_odds = from_background((asked[a] * among[b]).sum(axis=1)[unrelated])
+            found[query, gallery] = log_odds
     return Relevance(found)
+
+
+def _matrix(rows: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+    found = np.zeros((len(first), len(second)), np.bool_)
+    found[np.searchsorted(first, rows[:, 0]), np.searchsorted(second, rows[:, 1])] = True
+    return found
+
+
+def _related(
+    query: Modality, gallery: Modality, matrices: Mapping[Two, NDArray[np.bool_]], queries: int, items: int
+) -> NDArray[np.bool_]:
+    """Tell which items belong together, shape (queries, items)."""
+    if query != gallery:
+        if (query, gallery) in matrices:
+            return matrices[query, gallery]
+        if (gallery, query) in matrices:
+            return matrices[gallery, query].T
+        return np.zeros((queries, items), np.bool_)
+    shared = np.zeros((queries, items), np.bool_)
+    for (first, second), matrix in matrices.items():
+        if query == first:
+            shared |= matrix.astype(np.float32) @ matrix.T.astype(np.float32) > 0
+        if query == second:
+            shared |= matrix.T.astype(np.float32) @ matrix.astype(np.float32) > 0
+    np.fill_diagonal(shared, False)
+    return shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +363,8 @@ def _one_member(recipe: Recipe, dim: int) -> Recipe:
 
 
 def _used(modality: Modality, pairs: Mapping[Two, Any]) -> NDArray[np.int64]:
-    parts = [of_two.rows[:, two.index(modality)] for two, of_two in pairs.items() if modality in two]
+    """Return which items of a modality occur in pairs, given as such or as rows."""
+    parts = [getattr(of, "rows", of)[:, two.index(modality)] for two, of in pairs.items() if modality in two]
     return np.unique(np.concatenate(parts))
 
 

@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     spaces.add_argument("--json", action="store_true", help="print one JSON object")
 
     pull = commands.add_parser("pull", help="fetch and check the weights of a space, to work offline from then on")
-    pull.add_argument("space", metavar="SPACE", nargs="?", help="a space's name or folder (default: trivium-labels)")
+    pull.add_argument("space", metavar="SPACE", nargs="?", help="a space's name or folder (default: trivium-base)")
     return parser
 
 
@@ -213,7 +213,7 @@ def _add_alignment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     align.add_argument(
         "--encoders",
         metavar="ENCODERS",
-        default="trivium-labels",
+        default="trivium-base",
         help="a space whose backbones are used, or text=...,image=...,audio=...; both: a space, and one added to it",
     )
     align.add_argument(

@@ -89,7 +89,7 @@ class Collection:
 
         Args:
             folder: Where it lies. Must not exist, be empty, or be a collection.
-            space: A name, a space folder, or a loaded space, for a new collection (default: ``trivium-labels``). An
+            space: A name, a space folder, or a loaded space, for a new collection (default: ``trivium-base``). An
                 existing collection knows its space; another one is refused.
             device: Where the networks run: see `encoders.devices.resolve`.
             precision: See `load_space`.

@@ -106,7 +106,7 @@ def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def simulate(
-    queries: Vectors, gallery: Vectors, is_relevant: NDArray[np.bool_], *, seed: int
+    queries: Vectors, gallery: Vectors, is_relevant: NDArray[np.bool_], *, seed: int, is_same: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Search galleries of many sizes, for half of the queries without what they ask for.
 
@@ -115,6 +115,7 @@ def simulate(
         gallery: Shape (n, d).
         is_relevant: Shape (q, n).
         seed: Of the choices.
+        is_same: Queries and gallery are the same items, and none finds itself.
 
     Returns:
         Of the best hits of all searches, shape (h,): the score, the size of the gallery, and whether it was relevant.
@@ -126,7 +127,8 @@ def simulate(
         for _ in range(ROUNDS):
             asked = random.permutation(len(queries))[:MAX_QUERIES]
             chosen = random.permutation(len(gallery))[:size]
-            parts += _searched(queries[asked], gallery, is_relevant[asked], chosen, random)
+            itself = asked[:, np.newaxis] == chosen if is_same else None
+            parts += _searched(queries[asked], gallery, is_relevant[asked], chosen, itself, random)
     scores, among, hit = (np.concatenate(column) for column in zip(*parts, strict=True))
     return scores, among, hit
 
@@ -136,12 +138,13 @@ def _searched(
     gallery: Vectors,
     is_relevant: NDArray[np.bool_],
     chosen: NDArray[np.intp],
+    itself: NDArray[np.bool_] | None,
     random: np.random.Generator,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]]:
     """Yield the best hits of each query in a gallery that has one right answer, or none."""
     scores = (queries @ gallery[chosen].T).astype(np.float64)  # (q, m)
     right = is_relevant[:, chosen]
-    scores[right] = -np.inf
+    scores[right if itself is None else right | itself] = -np.inf
     right = np.zeros_like(right)
     # A right answer takes the place of a wrong one, at random: in small galleries there would hardly be any.
     has_one = (random.random(len(queries)) < 0.5) & is_relevant.any(axis=1)
@@ -190,3 +193,17 @@ def fit(scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant:
     if slope <= 0:
         return None
     return LogOdds(offset=float(w[0] - w[1] * centre / spread - w[2] * logs.mean()), slope=slope, size=float(w[2]))
+
+
+def from_background(scores: NDArray[np.floating[Any]]) -> LogOdds:
+    """Return log-odds for modalities of which no pairs are known: by how unusual a score is among unrelated items.
+
+    Were the scores of unrelated items normal, one of 31,574 would lie four deviations above their mean: there, among so
+    many, a hit is as likely relevant as not. Near there the logarithm of that share falls by 4.2 for each deviation.
+
+    Args:
+        scores: Of unrelated pairs.
+    """
+    mean, deviation = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
+    far, rare, fall = 4.0, math.log(31_574), 4.2  # the normal distribution beyond 4 deviations: one of 31,574
+    return LogOdds(offset=rare - fall * (mean / deviation + far), slope=fall / deviation, size=-1.0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality
-from trivium.fusion.head import POOLED, Head, HeadInput
+from trivium.fusion.head import MEMBER_WEIGHTS, Head, HeadInput
 from trivium.pipeline.relevance import Relevance
 from trivium.pipeline.space_config import (
     CALIBRATION_FILE,
@@ -96,17 +96,18 @@ def _write_head(folder: Path, modality: Modality, head: Head, *, half: bool) -> 
     from safetensors.numpy import save_file
 
     file = f"{modality}.safetensors"
-    kept = {"mean", "scale"} if half else set(head.tensors)  # what divides stays exact
+    kept = {"mean", "scale", MEMBER_WEIGHTS} if half else set(head.tensors)  # what divides stays exact
     tensors = {
         key: np.ascontiguousarray(tensor, np.float32 if key in kept else np.float16)
         for key, tensor in sorted(head.tensors.items())
     }
     save_file(tensors, folder / file)
+    (folder / file).chmod(0o644)  # safetensors makes it its owner's alone
     return {"kind": "head", "weights": file, "inputs": [_written(each) for each in head.inputs]}
 
 
 def _written(given: HeadInput) -> Any:
-    if given.name == POOLED or given.temperature is None:
+    if given.temperature is None:
         return given.name
     return {"classes": given.name, "temperature": given.temperature}
 

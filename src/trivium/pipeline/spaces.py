@@ -53,7 +53,7 @@ from trivium.pipeline.space_config import (
 if TYPE_CHECKING:
     from trivium.encoders.open_clip import OpenClip
 
-DEFAULT_SPACE = "trivium-labels"
+DEFAULT_SPACE = "trivium-base"
 
 
 class ProjectedEncoder:

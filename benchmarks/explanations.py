@@ -28,11 +28,13 @@ from trivium.encoders.sandbox import Sound
 from trivium.pipeline import explanation as method
 from trivium.pipeline.explanation import (
     ExplainedQuery,
+    cell_drops,
     hidden,
     picture_drops,
     shrunken,
     sound_drops,
     text_drops,
+    windows,
     word_places,
 )
 from trivium.pipeline.query import QueryPart, query_vectors
@@ -43,7 +45,7 @@ SHARE = 0.2  # of the item that is deleted
 RANDOM_PARTS = 5
 GREY = np.array([124, 116, 104], np.uint8)  # the mean of ImageNet's pictures
 FILLER = "something"
-CITY_SOUNDS = {"dog_bark": "a dog barking", "siren": "a siren", "street_music": "music", "gun_shot": "a gun shot"}
+CITY_SOUNDS = {"dog bark": "a dog barking", "siren": "a siren", "street music": "music", "gun shot": "a gun shot"}
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Result:
             f"{better.mean():.0%} ({low:.0%} to {high:.0%})",
             *(f"{np.mean(values):.3f}" for values in (self.score, marked, random)),
             f"{np.mean(self.other):.3f}" if self.other else "",
-            f"{np.median(self.seconds):.1f}",
+            f"{np.median(self.seconds):.1f}" if self.seconds else "",
         )
         return f"| {self.name} | {len(better)} | {' | '.join(cells)} |"
 
@@ -103,43 +105,86 @@ def pictures(space: JointSpace, count: int, variants: bool) -> Iterator[Result]:
         hits = [(caption, _pixels(files[place], encoder)) for caption, place in zip(chosen, best, strict=True)]
         yield _pictures(f"{name}: caption to picture", space, hits)
         yield _query_words(f"{name}: words of the query", space, hits)
-        for sizes in ((1,), (2,), (3,), (1, 2), (2, 3)) if variants else ():
-            usual, method.WINDOW_CELLS = method.WINDOW_CELLS, sizes
-            yield _pictures(f"{name}: windows of {sizes}", space, hits)
-            method.WINDOW_CELLS = usual
         if variants:
-            yield _pictures(f"{name}: 110 random masks (RISE)", space, hits, explain=_rise)
+            yield from _ways(name, space, hits)
 
 
-def _pictures(
-    name: str, space: JointSpace, hits: Sequence[tuple[str, NDArray[np.uint8]]], *, explain: Any = picture_drops
-) -> Result:
+def _pictures(name: str, space: JointSpace, hits: Sequence[tuple[str, NDArray[np.uint8]]]) -> Result:
     result, encoder, rng = Result(name), space.encoder("image"), np.random.default_rng(1)
     for caption, pixels in hits:
         query = query_vectors(space, [[QueryPart(modality="text", item=caption)]])[0]
         started = time.perf_counter()
-        vector, drops = explain(encoder, pixels, query)
+        vector, drops = picture_drops(encoder, pixels, query)
         result.seconds.append(time.perf_counter() - started)
-        size = round(SHARE * drops.size)
-        orders = [np.argsort(-drops, axis=None), *(rng.permutation(drops.size) for _ in range(RANDOM_PARTS))]
-        orders.append(np.argsort(_from_centre(drops.shape), axis=None, kind="stable"))
-        masks = [np.isin(np.arange(drops.size), order[:size]).reshape(drops.shape) for order in orders]
-        scores = encoder.embed([encoder.prepare(hidden(pixels, mask, GREY)) for mask in masks]) @ query
-        _note(result, float(vector @ query), scores[:-1], float(scores[-1]))
+        _delete(encoder, pixels, query, float(vector @ query), {"": drops}, rng, [result])
     return result
 
 
-def _rise(
-    encoder: Encoder, pixels: NDArray[np.uint8], query: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _ways(name: str, space: JointSpace, hits: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[Result]:
+    """Compare ways to tell the worth of a cell; all are deleted from the same hits."""
+    encoder, rng = space.encoder("image"), np.random.default_rng(6)
+    masks = windows((7, 7), (1, 2, 3))
+    cells = masks.sum(axis=(1, 2))
+    results: list[Result] = []
+    for caption, pixels in hits:
+        query = query_vectors(space, [[QueryPart(modality="text", item=caption)]])[0]
+        fill = method.blurred(pixels)
+        vectors = encoder.embed([encoder.prepare(pixels), *(encoder.prepare(hidden(pixels, m, fill)) for m in masks)])
+        score, *rest = vectors @ query
+        drops = score - np.array(rest)
+        ways = {
+            "49 cells alone": drops[cells == 1].reshape(7, 7),
+            "25 windows of 3 x 3, mean": _mean_of_windows(drops, masks, cells, (9,)),
+            "110 windows, mean": _mean_of_windows(drops, masks, cells, (1, 4, 9)),
+            "85 windows to 2 x 2, least squares": cell_drops(drops[cells < 9], masks[cells < 9]),
+            "110 windows, least squares (ships)": cell_drops(drops, masks),
+            "110 random masks (RISE)": _rise(encoder, pixels, query),
+        }
+        results = results or [Result(f"{name}: {way}") for way in ways]
+        _delete(encoder, pixels, query, float(score), ways, rng, results)
+    return results
+
+
+def _delete(
+    encoder: Encoder,
+    pixels: NDArray[np.uint8],
+    query: NDArray[np.float32],
+    score: float,
+    ways: dict[str, NDArray[np.float32]],
+    rng: np.random.Generator,
+    results: Sequence[Result],
+) -> None:
+    """Put grey over the cells that each way marks, over random ones and over the central ones, and note the drops."""
+    shape = next(iter(ways.values())).shape
+    size = round(SHARE * np.prod(shape))
+    orders = [np.argsort(-drops, axis=None) for drops in ways.values()]
+    orders += [rng.permutation(int(np.prod(shape))) for _ in range(RANDOM_PARTS)]
+    orders.append(np.argsort(_from_centre(shape), axis=None, kind="stable"))
+    masks = [np.isin(np.arange(np.prod(shape)), order[:size]).reshape(shape) for order in orders]
+    scores = encoder.embed([encoder.prepare(hidden(pixels, mask, GREY)) for mask in masks]) @ query
+    for result, marked in zip(results, scores, strict=False):
+        _note(result, score, np.array([marked, *scores[len(ways) : -1]]), float(scores[-1]))
+
+
+def _mean_of_windows(
+    drops: NDArray[np.float32], masks: NDArray[np.bool_], cells: NDArray[np.int64], sizes: Sequence[int]
+) -> NDArray[np.float32]:
+    """Spread each window's drop over its cells, take each cell's mean, and the mean of that over sizes."""
+    means = [
+        np.tensordot(drops[cells == size] / size, masks[cells == size], axes=1) / masks[cells == size].sum(axis=0)
+        for size in sizes
+    ]
+    return np.asarray(np.mean(means, axis=0), np.float32)
+
+
+def _rise(encoder: Encoder, pixels: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """Petsiuk et al., "RISE", BMVC 2018: a cell's worth is the mean score of the masks that let it be seen."""
     rng = np.random.default_rng(0)
     fill = method.blurred(pixels)
     seen = rng.random((110, 7, 7)) < 0.5
-    vectors = encoder.embed([encoder.prepare(pixels), *(encoder.prepare(hidden(pixels, ~m, fill)) for m in seen)])
-    scores = vectors[1:] @ query
+    scores = encoder.embed([encoder.prepare(hidden(pixels, ~mask, fill)) for mask in seen]) @ query
     worth = np.tensordot(scores - scores.mean(), seen, axes=1) / seen.sum(axis=0)
-    return vectors[0], worth.astype(np.float32)
+    return np.asarray(worth, np.float32)
 
 
 def _query_words(name: str, space: JointSpace, hits: Sequence[tuple[str, NDArray[np.uint8]]]) -> Result:
@@ -165,9 +210,9 @@ def sounds(space: JointSpace, count: int, variants: bool) -> Iterator[Result]:
     files = [DATA / "urbansound" / clip["path"] for clip in clips]
     gallery = space.encode("audio", files)
     names = sorted({clip["label"] for clip in clips})
-    scores = space.encode("text", [name.replace("_", " ") for name in names]) @ gallery.T
+    scores = space.encode("text", names) @ gallery.T
     hits = [
-        (name.replace("_", " "), _sound(files[place]))
+        (name, _sound(files[place]))
         for name, row in zip(names, scores, strict=True)
         for place in np.argsort(-row)[: -(-count // len(names))]
     ]

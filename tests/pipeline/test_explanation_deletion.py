@@ -42,7 +42,7 @@ def orders(drops: np.ndarray, *, share: float = 0.2) -> list[np.ndarray]:
 def test_regions(space: JointSpace) -> None:
     encoder: Encoder = space.encoder("image")
     lost = []
-    for name, text in (("airliner.png", "an airplane"), ("teacup.webp", "a cup"), ("strawberry.jpg", "a strawberry")):
+    for name, text in (("airliner.png", "an airplane"), ("strawberry.jpg", "a strawberry")):
         with Image.open(ASSETS / name) as image:
             shown = image.convert("RGBA").resize((150, 150))
         # In a corner of a larger picture, so that there is something beside it.
@@ -61,13 +61,13 @@ def test_seconds(space: JointSpace) -> None:
     """A tone, a crow, a tone: found by the crow itself."""
     encoder = space.encoder("audio")
     crow, rate_hz = decode_audio((ASSETS / "crow.ogg").read_bytes())
-    crow = np.tile(crow, 20)[: int(2.5 * rate_hz)]
-    tone = (0.2 * np.sin(2 * np.pi * 440 * np.arange(3 * rate_hz) / rate_hz)).astype(np.float32)
+    crow = np.tile(crow, 20)[: 2 * rate_hz]
+    tone = (0.2 * np.sin(2 * np.pi * 440 * np.arange(int(1.5 * rate_hz)) / rate_hz)).astype(np.float32)
     waveform = np.concatenate([tone, crow, tone])
     query = encoder.embed([encoder.prepare((crow, rate_hz))])[0]
     vector, marks = sound_drops(encoder, (waveform, rate_hz), query)
     strongest = sorted(marks, key=lambda mark: -mark.drop)[:3]
-    assert all(2.5 < mark.stop and mark.start < 6 for mark in strongest)
+    assert all(1.25 < mark.stop and mark.start < 3.75 for mark in strongest)
     stretch = np.arange(len(waveform)) * len(marks) // len(waveform)
     drops = np.array([mark.drop for mark in marks])
     left = [(waveform[~np.isin(stretch, order)], rate_hz) for order in orders(drops)]

@@ -10,7 +10,7 @@ N = 500
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    return (x - x.mean(axis=0)).astype(np.float32)
+    return np.asarray(x - x.mean(axis=0), np.float32)
 
 
 def views(noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

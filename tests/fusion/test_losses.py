@@ -18,7 +18,7 @@ def one_way(scores: np.ndarray, positives: np.ndarray) -> float:
         if right.any():
             total = math.log(sum(math.exp(s) for s in row))
             rows.append(-sum(s - total for s in row[right]) / right.sum())
-    return sum(rows) / len(rows)
+    return float(sum(rows) / len(rows))
 
 
 @st.composite

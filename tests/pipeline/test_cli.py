@@ -194,7 +194,7 @@ def test_spaces_lists_the_default(run) -> None:
     status, out, _ = run("spaces", "--json")
     (space, *_) = json.loads(out)["spaces"]
     assert status == 0
-    assert (space["name"], space["dim"], space["default"]) == ("trivium-labels", 384, True)
+    assert (space["name"], space["dim"], space["default"]) == ("trivium-base", 768, True)
 
 
 def test_interrupt_and_missing_weights(tmp_path: Path, media: Path, run, monkeypatch) -> None:

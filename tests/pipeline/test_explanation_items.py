@@ -82,12 +82,17 @@ def test_several_hits_and_no_hits(collection: Collection) -> None:
 def test_a_query_by_picture(collection: Collection, media: Path) -> None:
     told = collection.explain(hits_of(collection, "blue.jpg"), image=media / "red.png")
     (mark,) = told.query
-    assert (mark.text, mark.part, mark.drop) == (None, 0, pytest.approx(told.score))
+    assert (mark.text, mark.part, mark.drop) == (None, 0, pytest.approx(told.score))  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("is_fresh", [False, True])
 def test_a_changed_file(
-    tmp_path: Path, media: Path, space: Any, is_fresh: bool, monkeypatch: pytest.MonkeyPatch, picture: Callable
+    tmp_path: Path,
+    media: Path,
+    space: Any,
+    is_fresh: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: Callable[..., Path],
 ) -> None:
     """A file too fresh to be told by its times is told by its content."""
     if not is_fresh:
@@ -146,7 +151,7 @@ def test_what_goes_wrong_fails_no_search(
 
 
 def test_a_space_that_cannot_encode_it_any_more(collection: Collection, space: Any, monkeypatch) -> None:
-    from trivium.pipeline.spaces import SpaceError
+    from trivium.pipeline.space_config import SpaceError
 
     encoder = space.encoder
 
@@ -212,7 +217,7 @@ def test_the_frame_of_a_video(space: Any, video: Path, start: float, channel: in
 
 def test_the_sound_of_a_video(space: Any, video: Path) -> None:
     told = of_video(space, video, matched="window", start=1.0, stop=5.0)
-    assert (told.seconds[0].start, told.seconds[-1].stop) == (1, pytest.approx(5, abs=1e-3))
+    assert (told.seconds[0].start, told.seconds[-1].stop) == (1, pytest.approx(5, abs=1e-3))  # type: ignore[comparison-overlap]
     assert len(told.seconds) == 16
 
 

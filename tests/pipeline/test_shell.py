@@ -207,7 +207,7 @@ def terminal(tmp_path: Path, weights) -> Iterator[Terminal]:
 
 @pytest.mark.weights
 def test_at_a_prompt(terminal: Terminal, tmp_path: Path) -> None:
-    assert "1 (1 text) items, space trivium-labels" in terminal.read_until("trivium> ")
+    assert "1 (1 text) items, space trivium-base" in terminal.read_until("trivium> ")
     terminal.type("what is typed and given up")
     terminal.read_until("given up")
     time.sleep(0.2)  # Python overlooks a signal between an echo and its wait for the next key

@@ -72,7 +72,7 @@ def test_no_json(tmp_path: Path) -> None:
 
 
 def test_unknown_space_lists_the_known() -> None:
-    with pytest.raises(SpaceError, match="no space 'trivium-lables': known are trivium-labels"):
+    with pytest.raises(SpaceError, match="no space 'trivium-lables': known are trivium-base, trivium-labels"):
         load_space("trivium-lables")
 
 

@@ -181,8 +181,8 @@ def calibrate(
 ) -> Relevance:
     """Fit how scores become probabilities, for any modality to any, by held-out pairs.
 
-    Two items of one modality belong together if they share a partner. Where no pairs tell, the scores of items that have
-    nothing to do with each other do (`from_background`).
+    Two items of one modality belong together if they share a partner. Where no pairs tell, the scores of items that
+    have nothing to do with each other do (`from_background`).
     """
     places = {m: _used(m, held_out) for two in held_out for m in two}
     matrices = {two: _matrix(rows, places[two[0]], places[two[1]]) for two, rows in held_out.items()}

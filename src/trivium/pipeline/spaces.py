@@ -53,7 +53,7 @@ from trivium.pipeline.space_config import (
 if TYPE_CHECKING:
     from trivium.encoders.open_clip import OpenClip
 
-DEFAULT_SPACE = "trivium-base"
+DEFAULT_SPACE, LABELS_SPACE = "trivium-base", "trivium-labels"
 
 
 class ProjectedEncoder:
@@ -206,9 +206,10 @@ class JointSpace:
         return encode(encoders, items, batch_size=size, progress=progress, stats=stats, on_error=on_error)
 
     def example_texts(self, n: int) -> list[str]:
-        """Return words that the space has labels for, at most n of them; none if it has no labels."""
+        """Return everyday words, at most n of them: those that the space has labels for, else those of LABELS_SPACE."""
         projections = [config.projection for config in self._config.encoders.values()]
         files = {p.file for p in projections if p.kind in ("centred", "labels") and p.file is not None}
+        files = files or {file for file in space_folders()[LABELS_SPACE].glob("*.json") if file.name != CONFIG_FILE}
         words = {phrases[0] for file in files for phrases in read_labels(file).phrases.values() if phrases}
         ordered = sorted(words)
         return ordered[:: max(1, len(ordered) // n)][:n]

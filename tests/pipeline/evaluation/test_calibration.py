@@ -81,11 +81,12 @@ def test_samples_are_the_best_hits_and_as_many_wrong_pairs_as_right_ones() -> No
     sample = CalibrationSample(seed=0)
     sample.add(scores, np.array([0, 1, 2]), np.array([38, 39, 0]))
 
-    def certain(of: NDArray[np.float32]) -> NDArray[np.floating]:
+    def certain(of: NDArray[np.float32], searched: int) -> NDArray[np.floating]:
+        assert searched == (1 if seen else 9)  # a hit was found among all, a pair by itself
         seen[len(seen)] = sorted(of.tolist())
         return of
 
-    found = sample.reliabilities(certain)
+    found = sample.reliabilities(certain, gallery=9)
     assert list(found) == ["hits", "pairs"]
     best = [(np.arange(29, 39) / 40).tolist(), *[(np.arange(30, 40) / 40).tolist()] * 2]
     np.testing.assert_allclose(seen[0], sorted(np.concatenate(best).tolist()), rtol=1e-6)
@@ -97,4 +98,4 @@ def test_samples_are_the_best_hits_and_as_many_wrong_pairs_as_right_ones() -> No
 def test_a_right_answer_is_never_taken_for_a_wrong_one() -> None:
     sample = CalibrationSample(seed=0)
     sample.add(np.full((20, 2), 0.5, np.float32), np.repeat(np.arange(20), 2), np.tile([0, 1], 20))
-    assert sample.reliabilities(lambda scores: scores)["pairs"].count == 0
+    assert sample.reliabilities(lambda scores, _: scores, gallery=3)["pairs"].count == 0

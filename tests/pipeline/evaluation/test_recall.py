@@ -163,13 +163,15 @@ def test_a_collapsed_space_is_at_chance(chosen, pair_table) -> None:
 
 
 def test_calibration_is_asked_with_the_pair_and_judged(chosen, pair_table) -> None:
-    asked = set()
+    asked, among = set(), set()
 
-    def certain(query, gallery, scores):
+    def certain(query, gallery, scores, searched):
         asked.add((query, gallery))
+        among.add(searched)
         return np.ones(scores.shape)
 
     found = evaluate(chosen(VECTORS), pair_table(*ROWS), calibration=certain)
+    assert among == {1, 3, 4}  # a pair by itself; pictures; texts
     assert asked == set(found.recall) == set(found.calibration)
     hits = found.calibration["text", "image"]["hits"]
     assert hits.count == 12  # of 4 texts all 3 pictures, of which one is right

@@ -23,7 +23,9 @@ def evaluation(chosen, pair_table) -> Evaluation:
         {"image": f"/m/{name}.jpg", "text": text, "score": 1} for name, text in (("a", "x"), ("a", "y"), ("b", "z"))
     ]
     space = chosen({"a": [1, 0], "b": [0, 1], "x": [1, 0], "y": [0, 1], "z": [0, 1]})
-    return evaluate(space, pair_table(*rows), calibration=lambda query, gallery, scores: np.clip(scores, 0, 1))
+    return evaluate(
+        space, pair_table(*rows), calibration=lambda query, gallery, scores, searched: np.clip(scores, 0, 1)
+    )
 
 
 @pytest.fixture

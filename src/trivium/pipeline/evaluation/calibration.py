@@ -17,8 +17,9 @@ BINS = 15  # Guo et al. 2017
 TOP_HITS = 10
 
 Probabilities: TypeAlias = NDArray[np.float64]
-# (query's modality, gallery's modality, scores of any shape) -> how likely each is relevant, of the same shape
-Calibration: TypeAlias = Callable[[Modality, Modality, NDArray[np.float32]], NDArray[np.floating]]
+# (query's modality, gallery's modality, scores of any shape, vectors searched) -> how likely each is relevant, of the
+# same shape; None where nothing is known of these modalities.
+Calibration: TypeAlias = Callable[[Modality, Modality, NDArray[np.float32], int], "NDArray[np.floating] | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +122,21 @@ class CalibrationSample:
         self._take(self._pairs, scores[rows[wrong], others[wrong]], np.zeros(wrong.sum(), np.bool_))
 
     def reliabilities(
-        self, calibration: Callable[[NDArray[np.float32]], NDArray[np.floating]]
+        self, calibration: Callable[[NDArray[np.float32], int], NDArray[np.floating] | None], *, gallery: int
     ) -> dict[str, Reliability]:
-        """Return how reliable a calibration is on each sample: "hits" and "pairs"."""
+        """Return how reliable a calibration is on each sample: "hits" and "pairs"; nothing if it does not know.
+
+        Args:
+            calibration: Told scores, and among how many vectors they were found.
+            gallery: Vectors that hits were found among; a single pair was found among one.
+        """
         found = {}
-        for name, taken in (("hits", self._hits), ("pairs", self._pairs)):
+        for name, taken, searched in (("hits", self._hits, gallery), ("pairs", self._pairs, 1)):
             scores = np.concatenate([np.empty(0, np.float32), *(scores for scores, _ in taken)])
             is_right = np.concatenate([np.empty(0, np.bool_), *(right for _, right in taken)])
-            found[name] = reliability(calibration(scores), is_right)
+            said = calibration(scores, searched)
+            if said is not None:
+                found[name] = reliability(said, is_right)
         return found
 
     @staticmethod

@@ -21,7 +21,15 @@ def run_evaluate(options: argparse.Namespace) -> int:
     table = read_pairs(options.table, columns=columns_of(options), where=where_of(options))
     space = _space(options)
     with progress_bars() as show:
-        found = evaluate(space, table, limit=options.limit, seed=options.seed, progress=show)
+        known = space.relevance
+        found = evaluate(
+            space,
+            table,
+            limit=options.limit,
+            seed=options.seed,
+            calibration=None if known is None else known.probabilities,
+            progress=show,
+        )
     told = report.evaluation_json(found)
     if options.out is not None:
         folder = Path(options.out)

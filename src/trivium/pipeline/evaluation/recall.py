@@ -117,7 +117,9 @@ def evaluate(
         if is_graded:
             graded[pair] = _ndcg_figures(run.gained(), gallery=len(vectors[pair[1]]), seed=seed)
         if calibration is not None and run.sample is not None:
-            reliabilities[pair] = run.sample.reliabilities(partial(calibration, *pair))
+            of_pair = run.sample.reliabilities(partial(calibration, *pair), gallery=len(vectors[pair[1]]))
+            if of_pair:
+                reliabilities[pair] = of_pair
     if not recall:
         raise TableError(_why_nothing(table, space, encoded.refused, len(encoded.rows)))
     return Evaluation(

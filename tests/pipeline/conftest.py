@@ -64,6 +64,9 @@ class StubSpace(JointSpace):
     def modalities(self) -> tuple[Modality, ...]:
         return self._modalities
 
+    def example_texts(self, n: int) -> list[str]:
+        return []  # that an index is tuned with: what is encoded is counted
+
     def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
         return StubEncoder(modality, self.space, self.calls)
 

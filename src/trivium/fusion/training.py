@@ -133,7 +133,10 @@ class Trainer:
         # Of an epoch; chance may draw a batch more or less.
         steps = sum(int(each.weights.sum() / recipe.batch_pairs) + 2 for each in self._pairs)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps=steps * recipe.epochs + 1, pct_start=0.1
+            # It divides by the length of the warm-up, which must not be nothing.
+            *(optimiser, recipe.learning_rate),
+            total_steps=max(20, steps * recipe.epochs + 1),
+            pct_start=0.1,
         )
         started = time.perf_counter()
         training = Training(states={}, temperature=0.0, best_epoch=0)
@@ -152,7 +155,7 @@ class Trainer:
             states = self.states()
             score = validate(states)
             training.scores.append(score)
-            if score > best:
+            if score >= best:  # the last one, where nothing is held out and all score the same
                 best = score
                 training.states, training.best_epoch = copy.deepcopy(states), epoch
                 training.temperature = 1 / min(math.exp(float(self._factor.detach())), LARGEST_FACTOR)

@@ -275,7 +275,7 @@ class _Judge:
         return found
 
     def score(self, vectors: Mapping[Modality, Vectors]) -> float:
-        """Return the mean of all recalls; 0 where nothing is held out, so that the first epoch were kept."""
+        """Return the mean of all recalls; 0 where nothing is held out."""
         recalls = [value for of_two in self.recall(vectors).values() for value in of_two.values()]
         return float(np.mean(recalls)) if recalls else 0.0
 

@@ -136,7 +136,7 @@ def test_zero_shot_of_sounds_with_templates_and_files(table: str, tmp_path: Path
         (["--column", "video=x"], 2, "--column video=...: no such role, there are text, image, audio, label, score"),
         (["--column", "text=a", "--column", "text=b"], 2, "--column text=... is given twice"),
         (["--where", "split"], 2, "--where is written COLUMN=VALUE, got 'split'"),
-        (["--device", "nonsense"], 2, "--device nonsense cannot be used"),
+        (["--device", "nonsense"], 2, "a device is auto, cpu, cuda (all GPUs), cuda:N or mps, got 'nonsense'"),
         (["--column", "text=words"], 1, "has no column 'words' (--column); its columns: 'path', 'caption'"),
         (["--where", "split=none"], 1, "no row that can be used"),
         (["--column", "text="], 1, "nothing in it belongs together"),

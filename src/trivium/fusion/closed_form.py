@@ -63,8 +63,7 @@ def ridge_map(
     share = np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum()
     scaled = (share[:, np.newaxis] * x).astype(np.float64)
     covariance = _regularised(x.T @ scaled, ridge)
-    found: Matrix = np.linalg.solve(covariance, scaled.T @ target)
-    return found
+    return np.asarray(np.linalg.solve(covariance, scaled.T @ target), np.float64)
 
 
 def _regularised(covariance: NDArray[np.floating], ridge: float) -> Matrix:

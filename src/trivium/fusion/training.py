@@ -92,8 +92,12 @@ class Trainer:
         self._random = np.random.default_rng(recipe.seed)
         # Of its own, not torch's global one, which others use too; dropout only knows the global one, so it is set.
         torch.manual_seed(recipe.seed)
-        self._inputs = {m: torch.from_numpy(np.ascontiguousarray(x)).to(self._device) for m, x in inputs.items()}
-        self._fixed = {m: torch.from_numpy(v).to(self._device).unsqueeze(0) for m, v in (fixed or {}).items()}
+        self._inputs: dict[Modality, Tensor] = {
+            m: torch.from_numpy(np.ascontiguousarray(x)).to(self._device) for m, x in inputs.items()
+        }
+        self._fixed: dict[Modality, Tensor] = {
+            m: torch.from_numpy(v).to(self._device).unsqueeze(0) for m, v in (fixed or {}).items()
+        }
         self._heads = nn.ModuleDict(
             {
                 modality: HeadModule(

@@ -9,6 +9,7 @@ the heads is therefore a little too good: `trivium evaluate` on a table of its o
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -81,8 +82,8 @@ def features_of(
     failures: dict[Modality, dict[int, str]] = {}
     for modality, items in material.items.items():
         cache = FeatureCache(space.config_of(modality).backbone_revision)
-        told = None if progress is None else lambda done, total, modality=modality: progress(modality, done, total)
-        frozen = frozen_features(lambda: space.backbone(modality), cache, items, modality=modality, progress=told)  # noqa: B023
+        told = None if progress is None else partial(progress, modality)
+        frozen = frozen_features(partial(space.backbone, modality), cache, items, modality=modality, progress=told)
         failures[modality] = dict(frozen.failures)
         if not len(frozen.places):
             raise AlignmentError(
@@ -118,25 +119,33 @@ def align(
     held_out = {two: rows for two, rows in held_out.items() if len(rows)}
     if not trained:
         raise AlignmentError("there are no pairs of two modalities to train on")
-    fixed = {
+    fixed: dict[Modality, Vectors] = {
         modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
         for modality in plan.kept
         if modality in features
     }
-    made = [m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)]
+    made: list[Modality] = [
+        m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)
+    ]
     if not made:
         raise AlignmentError("all modalities are kept: nothing is left to align")
     started = time.perf_counter()
-    standard = {m: _Standard.of(joined(features[m], plan.inputs[m]), _used(m, trained)) for m in made}
-    inputs = {m: standard[m].apply(joined(features[m], plan.inputs[m])) for m in made}
+    standard: dict[Modality, _Standard] = {
+        m: _Standard.of(joined(features[m], plan.inputs[m]), _used(m, trained)) for m in made
+    }
+    inputs: dict[Modality, NDArray[np.float32]] = {
+        m: standard[m].apply(joined(features[m], plan.inputs[m])) for m in made
+    }
     dim = next(iter(fixed.values())).shape[1] if fixed else plan.recipe.dim
     start = _closed_form(inputs, fixed, trained, dim)
     judge = _Judge(held_out)
 
     def vectors(states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]) -> dict[Modality, Vectors]:
-        of_heads = {m: _head(states[m], standard[m], plan.inputs[m]) for m in made}
-        plain = {m: head.plain_of_standard(inputs[m][judge.places(m)]) for m, head in of_heads.items()}
-        return plain | {m: rows[judge.places(m)] for m, rows in fixed.items()}
+        found = judge.picked(fixed)
+        for modality, rows in judge.picked(inputs).items():
+            head = _head(states[modality], standard[modality], plan.inputs[modality])
+            found[modality] = head.plain_of_standard(rows)
+        return found
 
     states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]
     states = {m: {"linear.weight": start[m][np.newaxis], "linear.bias": np.zeros((1, dim), np.float32)} for m in made}
@@ -155,17 +164,21 @@ def align(
         training = trainer.run(lambda now: judge.score(vectors(now)), progress=progress)
         states = training.states
         seconds["training"] = training.seconds
-    heads = {m: _head(states[m], standard[m], plan.inputs[m], centred_on=inputs[m][_used(m, trained)]) for m in made}
+    heads: dict[Modality, Head] = {
+        m: _head(states[m], standard[m], plan.inputs[m], centred_on=inputs[m][_used(m, trained)]) for m in made
+    }
     if fixed:  # the space that stays has its own origin
         heads = {m: _head(states[m], standard[m], plan.inputs[m]) for m in made}
     started = time.perf_counter()
-    final = {m: heads[m](features[m]) for m in made} | fixed
+    final = dict(fixed)
+    for modality, head in heads.items():
+        final[modality] = head(features[modality])
     relevance = calibrate(final, held_out, seed=plan.recipe.seed)
     seconds["calibration"] = time.perf_counter() - started
     return Aligned(
         heads=heads,
         relevance=relevance,
-        recall=judge.recall({m: rows[judge.places(m)] for m, rows in final.items()}),
+        recall=judge.recall(judge.picked(final)),
         closed_form_recall=closed_form_recall,
         training=training,
         pairs={
@@ -184,7 +197,7 @@ def calibrate(
     Two items of one modality belong together if they share a partner. Where no pairs tell, the scores of items that
     have nothing to do with each other do (`from_background`).
     """
-    places = {m: _used(m, held_out) for two in held_out for m in two}
+    places: dict[Modality, NDArray[np.int64]] = {m: _used(m, held_out) for two in held_out for m in two}
     matrices = {two: _matrix(rows, places[two[0]], places[two[1]]) for two, rows in held_out.items()}
     found: dict[Two, LogOdds] = {}
     for query in places:
@@ -250,16 +263,22 @@ class _Judge:
     """Recall of the validation pairs, of at most `MOST_VALIDATED` pictures or sounds."""
 
     def __init__(self, held_out: Mapping[Two, NDArray[np.int64]]) -> None:
-        self._pairs = {two: _fewer(rows) for two, rows in held_out.items()}
+        self._pairs: dict[Two, NDArray[np.int64]] = {two: _fewer(rows) for two, rows in held_out.items()}
         used: dict[Modality, list[NDArray[np.int64]]] = {}
         for two, rows in self._pairs.items():
             for side, modality in enumerate(two):
                 used.setdefault(modality, []).append(rows[:, side])
-        self._places = {modality: np.unique(np.concatenate(parts)) for modality, parts in used.items()}
+        self._places: dict[Modality, NDArray[np.int64]] = {
+            modality: np.unique(np.concatenate(parts)) for modality, parts in used.items()
+        }
 
-    def places(self, modality: Modality) -> NDArray[np.int64]:
-        """Which items are needed."""
-        return self._places.get(modality, np.empty(0, np.int64))
+    def picked(self, rows: Mapping[Modality, NDArray[np.float32]]) -> dict[Modality, NDArray[np.float32]]:
+        """Return the rows of the items that are needed."""
+        found: dict[Modality, NDArray[np.float32]] = {}
+        for modality, places in self._places.items():
+            if modality in rows:
+                found[modality] = rows[modality][places]
+        return found
 
     def recall(self, vectors: Mapping[Modality, Vectors]) -> dict[str, dict[str, float]]:
         """Return the recall at 1, 5 and 10 of each two modalities, both ways."""
@@ -300,7 +319,7 @@ def _closed_form(
     """Return a linear map for each modality: two of them correlated, others by ridge onto what they are paired with."""
     maps: dict[Modality, NDArray[np.float64]] = {}
     target: dict[Modality, NDArray[np.float32]] = dict(fixed)
-    waiting = [m for m in MODALITIES if m in inputs]
+    waiting: list[Modality] = [m for m in MODALITIES if m in inputs]
     if not fixed:
         inner = {two: of_two for two, of_two in pairs.items() if two[0] in inputs and two[1] in inputs}
         (first, second), of_two = max(inner.items(), key=lambda item: len(item[1].rows))
@@ -311,7 +330,7 @@ def _closed_form(
             target[modality] = unit_rows(inputs[modality] @ maps[modality])
             waiting.remove(modality)
     while waiting:
-        reachable = [
+        reachable: list[tuple[Modality, list[Two]]] = [
             (modality, [two for two in pairs if modality in two and (set(two) - {modality}) <= set(target)])
             for modality in waiting
         ]

@@ -49,7 +49,9 @@ def run_align(options: argparse.Namespace) -> int:
             plan,
             progress=lambda done, total, _: show("align", done, total),
         )
-    encoders = {m: space.config_of(m) for m in MODALITIES if m in found.heads or m in plan.kept}
+    encoders: dict[Modality, EncoderConfig] = {
+        m: space.config_of(m) for m in MODALITIES if m in found.heads or m in plan.kept
+    }
     name = options.name or target.name
     record = training_record(found, plan, sources, {m: encoder.backbone for m, encoder in encoders.items()})
     has_curve = found.training is not None and pictures.can_draw()

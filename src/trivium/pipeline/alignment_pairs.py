@@ -91,7 +91,8 @@ def gather(
                 items[modality] = [] if item is None else [item]
             if "text" in items and row.label is not None:
                 items["text"] += _labelled(row, templates)
-            for first, second in combinations([m for m in MODALITIES if m in items], 2):
+            present: list[Modality] = [m for m in MODALITIES if m in items]
+            for first, second in combinations(present, 2):
                 of_two = found.setdefault((first, second), {})
                 for a in items[first]:
                     for b in items[second]:

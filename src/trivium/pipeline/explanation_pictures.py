@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE = 1024  # pixels of an overlay
 MAX_NAME = 60  # characters of a file's name
-HEATS = (0.0, 0.55, 1.0)
-COLOURS = np.array([(255, 214, 64), (255, 120, 20), (214, 10, 30)], np.float64)  # of these heats, RGB
+HEATS = (0.0, 0.55, 1.0)  # and their colours
+COLOURS = ((255, 214, 64), (255, 120, 20), (214, 10, 30))
 MOST_COLOUR = 0.6  # share of the colour where it is hottest: the picture stays visible
 GREY_SHARE, GREY_LIGHT = 0.8, 0.9  # what is cold loses its colours, and some of its light
 
@@ -37,7 +37,8 @@ def overlay(picture: NDArray[np.uint8], regions: NDArray[np.float32]) -> Image.I
     colours = np.asarray(image, np.float32)
     grey = np.asarray(image.convert("L"), np.float32)[..., np.newaxis] * GREY_LIGHT
     ground = colours + (grey - colours) * GREY_SHARE * (1 - heat)
-    colour = np.stack([np.interp(heat[..., 0], HEATS, channel) for channel in COLOURS.T], axis=-1)
+    channels = zip(*COLOURS, strict=True)
+    colour = np.stack([np.interp(heat[..., 0], HEATS, channel) for channel in channels], axis=-1)  # (h, w, 3)
     mixed = ground + (colour - ground) * MOST_COLOUR * heat
     return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
 
@@ -49,8 +50,7 @@ def heat_of(regions: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
         return np.zeros(size, np.float32)
     cells = Image.fromarray((warm / warm.max()).astype(np.float32))
     smooth = np.asarray(cells.resize((size[1], size[0]), Image.Resampling.BICUBIC))
-    heat: NDArray[np.float32] = np.clip(smooth, 0, 1)
-    return heat
+    return np.asarray(np.clip(smooth, 0, 1), np.float32)
 
 
 def write_overlays(explanations: Sequence[Explanation], hits: "Sequence[Hit]", folder: Path) -> list[Explanation]:

@@ -1,4 +1,6 @@
-"""How good the default space is: recall on Tux Paint's stamps, captions not indexed.
+"""How good the label bridge is: recall on Tux Paint's stamps, captions not indexed.
+
+Not `trivium-base`: most of the stamps were trained on. What it does on those held out: docs/benchmarks.md.
 
 A query is found at k when one of its right answers is among the first k. Captions that occur several times are one
 query with several right answers. Intervals: bootstrap over queries, 95 %, seeded. Chance and the keyword baseline are
@@ -13,14 +15,14 @@ from machine import describe
 from numpy.typing import NDArray
 from stamps import Stamp, stamps
 
-from trivium.pipeline.spaces import JointSpace, load_space
+from trivium.pipeline.spaces import LABELS_SPACE, JointSpace, load_space
 
 KS = (1, 5, 10)
 
 
 def main() -> None:
     print(describe())
-    space = load_space(announce=print)
+    space = load_space(LABELS_SPACE, announce=print)
     print(f"space {space.space}\n")
     pictures, png, sounds = stamps(".png", ".svg"), stamps(".png"), stamps(".ogg", ".wav")
     print("| task | queries | gallery | R@1 | R@5 | R@10 |\n|---|---|---|---|---|---|")

@@ -51,3 +51,29 @@ def test_a_wrong_name_is_told_by_the_command(tmp_path: Path, capsys: pytest.Capt
     assert main(arguments) == 1
     assert "open_clip has no model 'ViT-B32', nearest are: ViT-B-32" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "collection").exists()
+
+
+@pytest.mark.weights
+def test_sounds_are_brought_to_a_model_that_stays(
+    weights: dict[str, Path], tiny_clip: TinyClip, tmp_path: Path, sound: Callable[..., Path], run
+) -> None:
+    """`trivium align --keep`: the model's own vectors do not move, and sounds lie near the texts that they belong to."""
+    rows = ["audio,label"]
+    for number in range(24):
+        hz = (200.0, 3000.0)[number % 2] + 5 * number
+        rows.append(
+            f"{sound(tmp_path / f'{number}.wav', hz, seconds=1.0).name},{('low hum', 'high whistle')[number % 2]}"
+        )
+    (tmp_path / "sounds.csv").write_text("\n".join(rows) + "\n")
+    reference = tiny_clip()
+    target = tmp_path / "ears"
+    options = ["--encoders", f"{reference},audio=aisfx", "--keep", "text,image", "--method", "closed-form"]
+    status, _, err = run("align", str(tmp_path / "sounds.csv"), "--out", str(target), *options, "--validation", "0")
+    assert status == 0, err
+    with_ears, clip = load_space(target), load_space(reference)
+    assert with_ears.modalities == ("text", "image", "audio")
+    words = ["low hum", "high whistle"]
+    texts = with_ears.encode("text", words)
+    np.testing.assert_array_equal(texts, clip.encode("text", words))
+    scores = with_ears.encode("audio", [tmp_path / f"{number}.wav" for number in range(24)]) @ texts.T
+    assert (scores.argmax(axis=1) == np.arange(24) % 2).all()

@@ -57,7 +57,7 @@ def test_a_wrong_name_is_told_by_the_command(tmp_path: Path, capsys: pytest.Capt
 def test_sounds_are_brought_to_a_model_that_stays(
     weights: dict[str, Path], tiny_clip: TinyClip, tmp_path: Path, sound: Callable[..., Path], run
 ) -> None:
-    """`trivium align --keep`: the model's own vectors do not move, and sounds lie near the texts that they belong to."""
+    """`trivium align --keep`: the own vectors of the model do not move, and sounds lie near their texts."""
     rows = ["audio,label"]
     for number in range(24):
         hz = (200.0, 3000.0)[number % 2] + 5 * number

@@ -46,7 +46,7 @@ def test_probabilities_and_cosines(known: Collection) -> None:
     assert len(hits) == 7
     for hit in hits:
         assert hit.relevance == pytest.approx(expected(hit), abs=1e-4)
-    said = [hit.relevance for hit in hits]
+    said = [hit.relevance or 0.0 for hit in hits]
     assert said == sorted(said, reverse=True)
 
 
@@ -88,7 +88,7 @@ def test_one_modality_that_is_not_known_makes_it_a_list_by_score(
 def test_fewer_vectors_searched_make_a_hit_likelier(known: Collection, media: Path) -> None:
     everything = {hit.path: hit for hit in known.search(text="something", k=7)}
     (hit,) = known.search(text="something", paths=[str(media / "blue.jpg")])
-    assert hit.relevance > everything[hit.path].relevance
+    assert (hit.relevance or 0.0) > (everything[hit.path].relevance or 0.0)
     assert replace(hit, relevance=None).score == pytest.approx(everything[hit.path].score, abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.page import printable
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
 from trivium.pipeline.scanning import scan_media
-from trivium.pipeline.spaces import JointSpace
+from trivium.pipeline.spaces import LABELS_SPACE, JointSpace, load_space
 from trivium.pipeline.store import Store
 
 # More are not read; a run that gets further begins again at the first.
@@ -92,7 +92,7 @@ def _of_collection(folder: Path, scratch: Path) -> Iterator[tuple[ItemKind, str]
 
 def _texts(space: JointSpace) -> Iterator[str]:
     """Yield texts of 1 to 12 words."""
-    words = space.example_texts(MADE_TEXTS)
+    words = space.example_texts(MADE_TEXTS) or load_space(LABELS_SPACE).example_texts(MADE_TEXTS)
     for number in range(MADE_TEXTS):
         yield " ".join(itertools.islice(itertools.cycle(words), number, number + 1 + number % 12))
 

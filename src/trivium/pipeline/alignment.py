@@ -47,6 +47,7 @@ class Plan:
     kept: tuple[Modality, ...] = ()  # whose vectors stay as the space has them
     method: Method = "trained"
     recipe: Recipe = field(default_factory=Recipe)
+    device: str = "cpu"  # where heads are trained, as torch names it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,7 @@ def align(
             recipe,
             start=start,
             fixed=fixed,
+            device=plan.device,
         )
         training = trainer.run(lambda now: judge.score(vectors(now)), progress=progress)
         states = training.states

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.encoders.devices import resolve
 from trivium.fusion.head import HeadInput
 from trivium.fusion.training import Recipe
 from trivium.pipeline.alignment import Plan, align, features_of
@@ -123,11 +124,13 @@ def _plan(options: argparse.Namespace, space: JointSpace) -> Plan:
     recipe = replace(recipe, **{key: value for key, value in given.items() if value is not None})
     if options.method == "closed-form" and options.dim is None:
         recipe = replace(recipe, dim=CLOSED_FORM_DIM)
+    (device, *_) = resolve(options.device)
     return Plan(
         inputs={m: POOLED for m in space.modalities if m not in kept},
         kept=kept,
         method=options.method,
         recipe=recipe,
+        device="cpu" if device.startswith("cpu") else device,
     )
 
 

@@ -80,6 +80,9 @@ def test_modalities_meet_through_a_third() -> None:
 
 def test_what_cannot_be_aligned_is_told() -> None:
     of = features("text", "image", "audio")
+    kept = Plan(inputs={"text": POOLED, "image": POOLED}, kept=("audio",))
+    with pytest.raises(AlignmentError, match=r"belongs to what is kept \(audio\)"):
+        align(None, material(("text", "image")), features("text", "image"), kept)  # type: ignore[arg-type]
     with pytest.raises(AlignmentError, match="no pairs of two modalities"):
         align(None, Material(items={}, pairs={}), of, plan("text", "image"))  # type: ignore[arg-type]
 

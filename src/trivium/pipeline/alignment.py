@@ -27,7 +27,7 @@ from trivium.pipeline.spaces import JointSpace
 
 Method = Literal["closed-form", "trained"]
 # Of the canonical correlations: how much is added to the covariances of texts and of others, and the power of the
-# correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Closed form").
+# correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Aligning on your own data").
 RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 3.0, "audio": 3.0}
 POWER = 0.5
 MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
@@ -125,6 +125,8 @@ def align(
         for modality in plan.kept
         if modality in features
     }
+    if plan.kept and not fixed:  # heads would make a space of their own, and the kept vectors lie in another
+        raise AlignmentError(f"nothing in the tables belongs to what is kept ({', '.join(plan.kept)})")
     made: list[Modality] = [
         m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)
     ]

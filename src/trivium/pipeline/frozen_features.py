@@ -121,7 +121,8 @@ def frozen_features(
     if new:
         parts = [] if found is None else [found]
         for part_keys, features, failed in _encoded(backbone(), modality, items, new, progress):
-            cache.save(part_keys, features) if part_keys else None
+            if part_keys:
+                cache.save(part_keys, features)
             start = sum(len(part.pooled) for part in parts)
             row_of |= {key: start + place for place, key in enumerate(part_keys)}
             parts.append(features)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
@@ -330,7 +330,8 @@ class _Rows:
             self.problems.append(TableProblem(line=line, reason=reason))
 
 
-def _read_lines(lines: Lines, rows: _Rows) -> None:
+def json_rows(lines: Lines, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the number and the object of each line that holds one; ``refuse`` is told of the others, and why."""
     for line in lines:
         if not line.strip():
             continue
@@ -339,9 +340,14 @@ def _read_lines(lines: Lines, rows: _Rows) -> None:
                 raise MetadataError("not UTF-8")
             entries = json_object(line)
         except MetadataError as error:
-            rows.refuse(lines.count, str(error))
+            refuse(lines.count, str(error))
             continue
-        rows.add(lines.count, entries.pop("path", None), entries)
+        yield lines.count, entries
+
+
+def _read_lines(lines: Lines, rows: _Rows) -> None:
+    for line, entries in json_rows(lines, rows.refuse):
+        rows.add(line, entries.pop("path", None), entries)
 
 
 def _read_csv(lines: Lines, rows: _Rows, path: Path) -> None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.pipeline.metadata import MetadataError, json_object
+from trivium.pipeline.metadata import json_rows
 from trivium.pipeline.scanning import SUFFIXES
 from trivium.pipeline.table_file import (
     MAX_LINE,
@@ -305,17 +305,7 @@ def _csv_rows(path: Path, rows: _Rows) -> _Cells:
 
 def _json_rows(path: Path, rows: _Rows) -> _Cells:
     with open_lines(path, rows.refuse) as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                if not is_utf8(line):
-                    raise MetadataError("not UTF-8")
-                cells = json_object(line)
-            except MetadataError as error:
-                rows.refuse(lines.count, str(error))
-                continue
-            yield lines.count, cells
+        yield from json_rows(lines, rows.refuse)
 
 
 def _parquet_rows(path: Path, rows: _Rows) -> _Cells:

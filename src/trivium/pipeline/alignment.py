@@ -20,6 +20,7 @@ from trivium.fusion.closed_form import canonical_maps, ridge_map
 from trivium.fusion.head import LARGEST_INPUT, Head, HeadInput, joined
 from trivium.fusion.training import PairSet, Recipe, Trainer, Training
 from trivium.pipeline.alignment_pairs import Material, Two
+from trivium.pipeline.alignment_validation import Validation
 from trivium.pipeline.frozen_features import FeatureCache, frozen_features
 from trivium.pipeline.relevance import LogOdds, Relevance, fit, from_background, simulate
 from trivium.pipeline.space_config import SpaceError
@@ -30,7 +31,6 @@ Method = Literal["closed-form", "trained"]
 # correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Aligning on your own data").
 RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 3.0, "audio": 3.0}
 POWER = 0.5
-MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
 LEAST_BACKGROUND = 100  # pairs of unrelated items that tell something
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
 
@@ -141,18 +141,18 @@ def align(
     }
     dim = next(iter(fixed.values())).shape[1] if fixed else plan.recipe.dim
     start = _closed_form(inputs, fixed, trained, dim)
-    judge = _Judge(held_out)
+    validation = Validation(held_out)
 
     def vectors(states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]) -> dict[Modality, Vectors]:
-        found = judge.picked(fixed)
-        for modality, rows in judge.picked(inputs).items():
+        found = validation.picked(fixed)
+        for modality, rows in validation.picked(inputs).items():
             head = _head(states[modality], standard[modality], plan.inputs[modality])
             found[modality] = head.plain_of_standard(rows)
         return found
 
     states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]
     states = {m: {"linear.weight": start[m][np.newaxis], "linear.bias": np.zeros((1, dim), np.float32)} for m in made}
-    closed_form_recall = judge.recall(vectors(states))
+    closed_form_recall = validation.recall(vectors(states))
     seconds = {"closed form": time.perf_counter() - started}
     training = None
     if plan.method == "trained":
@@ -165,7 +165,7 @@ def align(
             fixed=fixed,
             device=plan.device,
         )
-        training = trainer.run(lambda now: judge.score(vectors(now)), progress=progress)
+        training = trainer.run(lambda now: validation.score(vectors(now)), progress=progress)
         states = training.states
         seconds["training"] = training.seconds
     heads: dict[Modality, Head] = {
@@ -182,7 +182,7 @@ def align(
     return Aligned(
         heads=heads,
         relevance=relevance,
-        recall=judge.recall(judge.picked(final)),
+        recall=validation.recall(validation.picked(final)),
         closed_form_recall=closed_form_recall,
         training=training,
         pairs={
@@ -261,57 +261,6 @@ class _Standard:
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = np.clip((x - self.mean) / self.scale, -LARGEST_INPUT, LARGEST_INPUT)
         return found
-
-
-class _Judge:
-    """Recall of the validation pairs, of at most `MOST_VALIDATED` pictures or sounds."""
-
-    def __init__(self, held_out: Mapping[Two, NDArray[np.int64]]) -> None:
-        self._pairs: dict[Two, NDArray[np.int64]] = {two: _fewer(rows) for two, rows in held_out.items()}
-        used: dict[Modality, list[NDArray[np.int64]]] = {}
-        for two, rows in self._pairs.items():
-            for side, modality in enumerate(two):
-                used.setdefault(modality, []).append(rows[:, side])
-        self._places: dict[Modality, NDArray[np.int64]] = {
-            modality: np.unique(np.concatenate(parts)) for modality, parts in used.items()
-        }
-
-    def picked(self, rows: Mapping[Modality, NDArray[np.float32]]) -> dict[Modality, NDArray[np.float32]]:
-        """Return the rows of the items that are needed."""
-        found: dict[Modality, NDArray[np.float32]] = {}
-        for modality, places in self._places.items():
-            if modality in rows:
-                found[modality] = rows[modality][places]
-        return found
-
-    def recall(self, vectors: Mapping[Modality, Vectors]) -> dict[str, dict[str, float]]:
-        """Return the recall at 1, 5 and 10 of each two modalities, both ways."""
-        found = {}
-        for (first, second), rows in self._pairs.items():
-            places = [np.searchsorted(self._places[m], rows[:, side]) for side, m in enumerate((first, second))]
-            of_two = [np.unique(side, return_inverse=True) for side in places]
-            is_relevant = np.zeros((len(of_two[0][0]), len(of_two[1][0])), np.bool_)
-            is_relevant[of_two[0][1], of_two[1][1]] = True
-            scores = vectors[first][of_two[0][0]] @ vectors[second][of_two[1][0]].T
-            found[f"{first}->{second}"] = _recalls(scores, is_relevant)
-            found[f"{second}->{first}"] = _recalls(scores.T, is_relevant.T)
-        return found
-
-    def score(self, vectors: Mapping[Modality, Vectors]) -> float:
-        """Return the mean of all recalls; 0 where nothing is held out."""
-        recalls = [value for of_two in self.recall(vectors).values() for value in of_two.values()]
-        return float(np.mean(recalls)) if recalls else 0.0
-
-
-def _recalls(scores: NDArray[np.float32], is_relevant: NDArray[np.bool_]) -> dict[str, float]:
-    best = np.where(is_relevant, scores, -np.inf).max(axis=1, keepdims=True)
-    ranks = (np.where(is_relevant, -np.inf, scores) >= best).sum(axis=1)  # of the best right answer, from 0
-    return {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
-
-
-def _fewer(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    kept = np.unique(rows[:, 1])[:MOST_VALIDATED]
-    return rows[np.isin(rows[:, 1], kept)]
 
 
 def _closed_form(

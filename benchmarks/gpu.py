@@ -285,7 +285,7 @@ def jpegs(run: Run) -> None:
         "jpeg": DevicePictures(fit, run.torch_device, decode=jpeg_decoder(run.torch_device)),
     }
     backbones = {
-        way: ImageBackbone(network(run, tower()), fit, dim=512, heads={}, on_device=on_device)
+        way: ImageBackbone(network(run, tower()), fit, dim=512, heads={}, layers={}, on_device=on_device)
         for way, on_device in ways.items()
     }
     few = np.stack([backbones["cpu"].prepare(path) for path in items[: run.count(256, 8)]])

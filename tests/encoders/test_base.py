@@ -61,6 +61,14 @@ def test_decode_error_keeps_its_reason() -> None:
     assert (error.reason, str(error)) == ("too loud", "too loud")
 
 
+def test_features_of_segments_are_means_of_all_arrays() -> None:
+    rows = np.array([[1.0], [3.0], [7.0]], np.float32)
+    found = Features(pooled=rows, logits={"a": rows * 2}, layers={"b": rows * 3}).means([(0, 2), (2, 3)])
+    np.testing.assert_array_equal(found.pooled, [[2], [7]])
+    np.testing.assert_array_equal(found.logits["a"], [[4], [14]])
+    np.testing.assert_array_equal(found.layers["b"], [[6], [21]])
+
+
 def test_features_need_no_logits() -> None:
     assert dict(Features(pooled=np.zeros((1, 2), np.float32)).logits) == {}
 

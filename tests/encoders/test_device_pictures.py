@@ -21,6 +21,7 @@ from trivium.encoders.batching import encode
 from trivium.encoders.device_pictures import MOST_SQUARES, Decode, DevicePictures, jpeg_decoder
 from trivium.encoders.devices import DeviceError
 from trivium.encoders.image import ImageBackbone, image_backbone
+from trivium.encoders.inner_layers import IMAGE_LAYERS
 from trivium.encoders.networks import PLAIN
 from trivium.encoders.pictures import Fit
 from trivium.encoders.registry import BACKBONES
@@ -50,7 +51,7 @@ class Pixels(nn.Module):
 def backbone(fit: Fit = FITS[1], *, decode: Decode | None = None) -> ImageBackbone:
     network = TorchNetwork(Pixels(), device=PLAIN)
     pictures = DevicePictures(fit, "cpu", decode=decode)
-    return ImageBackbone(network, fit, dim=3 * fit.side**2, heads={}, on_device=pictures)
+    return ImageBackbone(network, fit, dim=3 * fit.side**2, heads={}, layers={}, on_device=pictures)
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
@@ -273,7 +274,7 @@ def test_what_the_variable_does(
     monkeypatch.setenv("TRIVIUM_GPU_PICTURES", mode)
     monkeypatch.setattr(device_pictures, "_apart", lambda decode, _: decode)  # which makes a stream
     for build in (
-        lambda: image_backbone(Nothing(device), FITS[0], dim=4, heads={}),
+        lambda: image_backbone(Nothing(device), FITS[0], dim=4, heads={}, layers={}),
         lambda: BACKBONES["efficientnet-lite0"].build(Path(), Nothing(device)),
     ):
         built = build()
@@ -285,7 +286,7 @@ def test_what_the_variable_does(
 def test_a_wrong_word_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "yes")
     with pytest.raises(DeviceError, match="TRIVIUM_GPU_PICTURES must be one of cpu, resize, jpeg, got 'yes'"):
-        image_backbone(Nothing("cuda:0"), FITS[0], dim=4, heads={})
+        image_backbone(Nothing("cuda:0"), FITS[0], dim=4, heads={}, layers={})
 
 
 @pytest.mark.weights
@@ -294,10 +295,12 @@ def test_vectors_of_the_device_path(weights: dict[str, Path], decode: Decode | N
     """Half precision as on a GPU; full decoding where the processor decodes scaled."""
     build = BACKBONES["efficientnet-lite0"].architecture(weights["efficientnet-lite0"]).build
     fit = Fit(side=224, mode="squash")
-    plain = ImageBackbone(TorchNetwork(build(), device=PLAIN), fit, dim=1280, heads={"imagenet": 1000})
+    plain = ImageBackbone(
+        TorchNetwork(build(), device=PLAIN), fit, dim=1280, heads={"imagenet": 1000}, layers=IMAGE_LAYERS
+    )
     network = TorchNetwork(build(), device=PLAIN, dtype=torch.float16)
     pictures = DevicePictures(fit, "cpu", decode=decode)
-    ours = ImageBackbone(network, fit, dim=1280, heads={"imagenet": 1000}, on_device=pictures)
+    ours = ImageBackbone(network, fit, dim=1280, heads={"imagenet": 1000}, layers=IMAGE_LAYERS, on_device=pictures)
     files = [(ASSETS / name).read_bytes() for name in ("strawberry.jpg", "airliner.png", "teacup.webp")]
     files.append(jpeg(picture(1500, 2000), quality=92))
     found = ours.features([ours.prepare_file(data) for data in files])

@@ -48,6 +48,8 @@ def test_onnx_in_batches_is_torch_one_by_one(weights: dict[str, Path], name: str
     for head, logits in together.logits.items():
         expected = np.concatenate([one.logits[head] for one in alone])
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)  # float32 in another order; logits up to 20
+    for layer, rows in together.layers.items():
+        assert cosines(rows, np.concatenate([one.layers[layer] for one in alone])).min() > 0.99999
 
 
 @pytest.mark.weights

@@ -83,3 +83,16 @@ def test_ridge_is_the_minimum(ridge: float) -> None:
     best = ridge_map(x, y, ridge=ridge)
     for _ in range(20):
         assert cost(best) <= cost(best + 0.01 * RANDOM.normal(size=best.shape))
+
+
+def test_fewer_pairs_than_numbers_give_the_same_maps() -> None:
+    """As with rows of zeros added that count for nothing, which take the other way."""
+    random = np.random.default_rng(1)
+    x, y = (random.normal(size=(20, width)).astype(np.float32) for width in (60, 30))
+    ones = np.concatenate([np.ones(20), np.zeros(50)])
+    long_x, long_y = (np.concatenate([side, np.zeros((50, side.shape[1]), np.float32)]) for side in (x, y))
+    many = canonical_maps(long_x, long_y, ones, dim=10)
+    for found, expected in zip(canonical_maps(x, y, dim=10), many, strict=True):
+        signs = np.sign((found * expected).sum(axis=0))  # a direction may point either way
+        np.testing.assert_allclose(found * signs, expected, atol=1e-6)
+    np.testing.assert_allclose(ridge_map(x, y), ridge_map(long_x, long_y, ones), atol=1e-6)

@@ -71,10 +71,19 @@ def test_inputs_side_by_side() -> None:
     np.testing.assert_allclose(found[:, 5], [1 / (1 + np.e), 1 / (1 + np.exp(-2))], rtol=1e-6)
 
 
+def test_an_inner_layer_is_an_input() -> None:
+    layers = {"b": np.array([[1, 2]], np.float32), "c": np.array([[3]], np.float32)}
+    found = joined(Features(pooled=np.zeros((1, 1), np.float32), layers=layers), [HeadInput("c"), HeadInput("b")])
+    np.testing.assert_array_equal(found, [[3, 1, 2]])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     head = Head([HeadInput("pooled"), HeadInput("classes")], tensors())
-    with pytest.raises(ValueError, match="needs 'classes', the backbone has no classes"):
+    with pytest.raises(ValueError, match="needs 'classes', the backbone has nothing but pooled features"):
         head(Features(pooled=np.ones((1, 5), np.float32)))
+    one = np.ones((1, 5), np.float32)
+    with pytest.raises(ValueError, match="needs 'classes', the backbone has inner, others"):
+        head(Features(pooled=one, layers={"inner": one}, logits={"others": one}))
     with pytest.raises(ValueError, match="takes 5 numbers, the backbone gives 4"):
         Head([HeadInput("pooled")], tensors())(Features(pooled=np.ones((1, 4), np.float32)))
 

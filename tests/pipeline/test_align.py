@@ -50,6 +50,25 @@ def plan(*modalities: Modality, method: str = "closed-form", **recipe: int) -> P
     return Plan(inputs=dict.fromkeys(modalities, POOLED), method=method, recipe=Recipe(**options))  # type: ignore[arg-type]
 
 
+def test_heads_are_given_all_layers() -> None:
+    """Unless inputs are named. What only an inner layer knows is found then."""
+    given = features("text", "image")
+    told = {
+        **given,
+        "image": Features(pooled=given["image"].pooled[:, :1], layers={"inner": given["image"].pooled[:, 1:]}),
+    }
+    whole = align(None, material(("text", "image")), told, Plan(method="closed-form", recipe=Recipe(dim=12)))  # type: ignore[arg-type]
+    named = align(
+        None,  # type: ignore[arg-type]
+        material(("text", "image")),
+        told,
+        Plan(method="closed-form", recipe=Recipe(dim=12), inputs={"image": (HeadInput("pooled"),)}),
+    )
+    assert [each.name for each in whole.heads["image"].inputs] == ["pooled", "inner"]
+    assert [each.name for each in named.heads["image"].inputs] == ["pooled"]
+    assert whole.recall["text->image"]["R@1"] > 0.9 > named.recall["text->image"]["R@1"]
+
+
 @pytest.mark.parametrize("method", ["closed-form", "trained"])
 def test_held_out_pairs_are_found(method: str) -> None:
     found = align(

@@ -30,7 +30,7 @@ class Counted(Backbone):
     def features(self, batch: Sequence[Prepared], /) -> Features:
         self.encoded += [item.tobytes().hex() for item in batch]
         rows = np.stack([item[:4] for item in batch]).astype(np.float32)
-        return Features(pooled=rows, logits={"classes": rows[:, :2] * 2})
+        return Features(pooled=rows, logits={"classes": rows[:, :2] * 2}, layers={"inner": rows[:, :3] * 3})
 
 
 def test_each_content_is_encoded_once(tmp_path: Path) -> None:
@@ -41,6 +41,8 @@ def test_each_content_is_encoded_once(tmp_path: Path) -> None:
     again = frozen_features(lambda: pytest.fail("not needed"), cache, ["b", "a"], modality="text")
     np.testing.assert_array_equal(again.features.pooled, found.features.pooled[[1, 0]])
     np.testing.assert_array_equal(again.features.logits["classes"], found.features.logits["classes"][[1, 0]])
+    np.testing.assert_array_equal(again.features.layers["inner"], found.features.layers["inner"][[1, 0]])
+    np.testing.assert_array_equal(again.features.layers["inner"], again.features.pooled[:, :3] * 3)
     more = frozen_features(lambda: backbone, cache, ["c", "a"], modality="text")
     assert len(backbone.encoded) == 3
     np.testing.assert_array_equal(more.features.pooled[1], found.features.pooled[0])

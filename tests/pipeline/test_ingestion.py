@@ -509,7 +509,9 @@ def test_a_device_that_decodes_refuses_one_file(
     """As with TRIVIUM_GPU_PICTURES=jpeg; the device is torch's CPU. What it cannot decode costs nothing else."""
     fit = Fit(side=8, mode="squash")
     pictures = DevicePictures(fit, "cpu", decode=jpeg_decoder("cpu"))
-    backbone = ImageBackbone(TorchNetwork(Averages(), device=PLAIN), fit, dim=16, heads={}, on_device=pictures)
+    backbone = ImageBackbone(
+        TorchNetwork(Averages(), device=PLAIN), fit, dim=16, heads={}, layers={}, on_device=pictures
+    )
     space = make_space()
     encoder = ProjectedEncoder(space.space, backbone, IdentityProjection())
     monkeypatch.setattr(space, "encoder", lambda *_: encoder)

@@ -5,7 +5,7 @@ features into a `Space` whose vectors may be compared. Nothing here imports torc
 which only handles vectors stays light.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
@@ -50,18 +50,31 @@ class Features:
 
     pooled: NDArray[np.float32]  # (n, d)
     logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # classifier head -> (n, c)
+    # Inner layer -> (n, w): what it says of the whole item, pooled over positions, blocks or tokens. The last layer was
+    # trained to tell classes apart and forgets colours, textures, single words; those before it have not yet.
+    layers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: "Sequence[Features]") -> "Features":
         """Return the rows of several, one after the other; there is at least one."""
-        logits = {head: np.concatenate([part.logits[head] for part in parts]) for head in parts[0].logits}
-        return cls(pooled=np.concatenate([part.pooled for part in parts]), logits=logits)
+        first = parts[0]
+        return cls(
+            pooled=np.concatenate([part.pooled for part in parts]),
+            logits={head: np.concatenate([part.logits[head] for part in parts]) for head in first.logits},
+            layers={layer: np.concatenate([part.layers[layer] for part in parts]) for layer in first.layers},
+        )
+
+    def each(self, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> "Features":
+        """Return features whose arrays are changed: (n, w) to (m, w)."""
+        return Features(
+            pooled=change(self.pooled),
+            logits={head: change(rows) for head, rows in self.logits.items()},
+            layers={layer: change(rows) for layer, rows in self.layers.items()},
+        )
 
     def means(self, segments: Sequence[tuple[int, int]]) -> "Features":
         """Return one row for each segment (start, stop) of rows: their mean. No segment is empty."""
-        arrays = {"": self.pooled, **self.logits}
-        pooled, *logits = (_segment_means(rows, segments) for rows in arrays.values())
-        return Features(pooled=pooled, logits=dict(zip(self.logits, logits, strict=True)))
+        return self.each(lambda rows: _segment_means(rows, segments))
 
 
 class Passage(NamedTuple):

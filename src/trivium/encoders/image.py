@@ -28,15 +28,17 @@ class ImageBackbone(Backbone):
         *,
         dim: int,
         heads: Mapping[str, int],
+        layers: Mapping[str, int],
         on_device: "DevicePictures | None" = None,
     ) -> None:
         """Take a network.
 
         Args:
-            network: Gives pooled features, and for each head its scores.
+            network: Gives pooled features, for each head its scores, and inner layers.
             fit: What it takes.
             dim: Width of the pooled features.
             heads: How many classes each has.
+            layers: How wide each is.
             on_device: Does the rest of the work where the network runs; None where the processor does it.
         """
         self.dim = dim
@@ -44,6 +46,7 @@ class ImageBackbone(Backbone):
         self._network = network
         self._fit = fit
         self._heads = heads
+        self._layers = layers
         self._on_device = on_device
         self._pictures_per_pass = PICTURES_PER_PASS[device_kind(network.device)]
 
@@ -67,25 +70,34 @@ class ImageBackbone(Backbone):
         return self.prepare(content) if self._on_device is None else self._on_device.prepare(content)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return pooled features, shape (n, dim), not normalised, and class scores {head: (n, classes)}.
+        """Return pooled features, shape (n, dim), not normalised, scores {head: (n, classes)} and inner layers.
 
         Raises:
             DecodeError: If one was left to the device, which cannot decode it, and neither can the sandbox.
         """
-        pooled, *logits = (np.empty((len(batch), width), np.float32) for width in (self.dim, *self._heads.values()))
+        widths = (self.dim, *self._heads.values(), *self._layers.values())
+        arrays = [np.empty((len(batch), width), np.float32) for width in widths]
         for start in range(0, len(batch), self._pictures_per_pass):
             rows = slice(start, start + self._pictures_per_pass)
             found = self._network(self._together(batch[rows]))
-            for whole, part in zip((pooled, *logits), found, strict=True):
+            for whole, part in zip(arrays, found, strict=True):
                 whole[rows] = part
-        return Features(pooled=pooled, logits=dict(zip(self._heads, logits, strict=True)))
+        pooled, *others = arrays
+        count = len(self._heads)
+        return Features(
+            pooled=pooled,
+            logits=dict(zip(self._heads, others[:count], strict=True)),
+            layers=dict(zip(self._layers, others[count:], strict=True)),
+        )
 
     def _together(self, batch: Sequence[Prepared]) -> Any:
         """Return what the network takes: an array, or a tensor that is on its device."""
         return np.stack(batch) if self._on_device is None else self._on_device(batch)
 
 
-def image_backbone(network: Network, fit: Fit, *, dim: int, heads: Mapping[str, int]) -> ImageBackbone:
+def image_backbone(
+    network: Network, fit: Fit, *, dim: int, heads: Mapping[str, int], layers: Mapping[str, int]
+) -> ImageBackbone:
     """Build a backbone whose device does as much as TRIVIUM_GPU_PICTURES says.
 
     Raises:
@@ -99,4 +111,4 @@ def image_backbone(network: Network, fit: Fit, *, dim: int, heads: Mapping[str, 
         decodes = mode == "jpeg" and network.device.startswith("cuda")
         decode = jpeg_decoder(network.device) if decodes else None
         on_device = DevicePictures(fit, network.device, decode=decode)
-    return ImageBackbone(network, fit, dim=dim, heads=heads, on_device=on_device)
+    return ImageBackbone(network, fit, dim=dim, heads=heads, layers=layers, on_device=on_device)

@@ -4,6 +4,7 @@ Source: Wang et al., "MiniLM", NeurIPS 2020; Reimers & Gurevych, "Sentence-BERT"
 (the checkpoint sentence-transformers/all-MiniLM-L6-v2).
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from trivium.encoders.inner_layers import TEXT_STATES
+
 
 class PooledBert(nn.Module):
-    """A BERT and the mean over its tokens."""
+    """A BERT, its last and some inner layers pooled over its tokens."""
 
     def __init__(self, bert: Any) -> None:
         super().__init__()
         self.bert = bert
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor]:
-        """Map ids (n, t) and a mask of ones and zeros (n, t) to vectors (n, 384)."""
-        hidden = self.bert(input_ids=tokens, attention_mask=mask).last_hidden_state  # (n, t, d)
-        weights = mask.unsqueeze(-1).to(hidden.dtype)  # (n, t, 1)
-        return ((hidden * weights).sum(dim=1) / weights.sum(dim=1),)
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Map ids (n, t) and a mask of ones and zeros (n, t) to vectors (n, 384): the mean, and `TEXT_LAYERS`."""
+        states = self.bert(input_ids=tokens, attention_mask=mask, output_hidden_states=True).hidden_states
+        weights = mask.unsqueeze(-1).to(states[-1].dtype)  # (n, t, 1)
+        count = weights.sum(dim=1)
+        means = [(states[place] * weights).sum(dim=1) / count for place in (-1, *TEXT_STATES.values())]
+        maximum = states[-1].masked_fill(weights == 0, -math.inf).amax(dim=1)
+        return *means, maximum
 
 
 def build_minilm(folder: Path) -> nn.Module:

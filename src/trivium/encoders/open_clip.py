@@ -101,7 +101,7 @@ class OpenClip:
             device = PLAIN
         network = load_network(architecture, device=device, precision=precision, announce=self._announce)
         if modality == "image":
-            return image_backbone(network, fit_of(self.facts), dim=self.facts.dim, heads={})
+            return image_backbone(network, fit_of(self.facts), dim=self.facts.dim, heads={}, layers={})
         return ClipTexts(self.facts, network)
 
     @cached_property

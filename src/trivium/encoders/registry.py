@@ -9,6 +9,7 @@ import numpy as np
 
 from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.graphs import Architecture, Precision
+from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
 from trivium.encoders.networks import Network, device_kind, load_network
 from trivium.encoders.weights import WEIGHTS, Weights, fetch
 
@@ -45,7 +46,7 @@ def _minilm(folder: Path) -> Architecture:
         name=folder.name,
         build=build,
         inputs={"tokens": axes, "mask": axes},
-        outputs=["pooled"],
+        outputs=["pooled", *TEXT_LAYERS],
         examples=lambda: [
             np.array([[101, 2003, 2023, 102], [101, 102, 0, 0]]),
             np.array([[1, 1, 1, 1], [1, 1, 0, 0]]),
@@ -64,7 +65,11 @@ def _efficientnet_lite0(folder: Path) -> Architecture:
         return [np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), np.uint8)]
 
     return Architecture(
-        name=folder.name, build=build, inputs={"pixels": {0: "n"}}, outputs=["pooled", "imagenet"], examples=examples
+        name=folder.name,
+        build=build,
+        inputs={"pixels": {0: "n"}},
+        outputs=["pooled", "imagenet", *IMAGE_LAYERS],
+        examples=examples,
     )
 
 
@@ -109,7 +114,8 @@ def _image_backbone(_: Path, network: Network) -> Backbone:
 
     # The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
     # part of a picture").
-    return image_backbone(network, Fit(side=224, mode="squash"), dim=1280, heads={"imagenet": 1000})
+    fit = Fit(side=224, mode="squash")
+    return image_backbone(network, fit, dim=1280, heads={"imagenet": 1000}, layers=IMAGE_LAYERS)
 
 
 def _audio_backbone(_: Path, network: Network) -> Backbone:

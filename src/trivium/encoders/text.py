@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
+from trivium.encoders.inner_layers import TEXT_LAYERS
 from trivium.encoders.networks import Network, device_kind
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.
@@ -68,16 +69,17 @@ class MiniLM(Backbone):
         return found
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return the mean of the last layer over each text's tokens, shape (n, 384)."""
-        pooled = np.empty((len(batch), self.dim), np.float32)
+        """Return means over each text's tokens, of the last layer and of inner ones, shape (n, 384)."""
+        pooled, *layers = (np.empty((len(batch), self.dim), np.float32) for _ in range(1 + len(TEXT_LAYERS)))
         for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
             tokens = np.zeros((len(rows), max(len(batch[row]) for row in rows)), np.int64)  # 0 is [PAD]
             mask = np.zeros_like(tokens)
             for place, row in enumerate(rows):
                 tokens[place, : len(batch[row])] = batch[row]
                 mask[place, : len(batch[row])] = 1
-            (pooled[rows],) = self._network(tokens, mask)
-        return Features(pooled=pooled)
+            for whole, part in zip((pooled, *layers), self._network(tokens, mask), strict=True):
+                whole[rows] = part
+        return Features(pooled=pooled, layers=dict(zip(TEXT_LAYERS, layers, strict=True)))
 
 
 def passes_by_length(lengths: Sequence[int], *, numbers_per_pass: int) -> Iterator[NDArray[np.intp]]:

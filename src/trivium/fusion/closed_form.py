@@ -35,19 +35,20 @@ def canonical_maps(
     Returns:
         Matrices of shape (d_x, dim) and (d_y, dim).
     """
-    share = np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum()
-    scaled = share[:, np.newaxis] * y
-    xx = _regularised(x.T @ (share[:, np.newaxis] * x), ridge[0])
-    yy = _regularised(y.T @ scaled, ridge[1])
+    share = (np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum())[:, np.newaxis]
+    (in_x, basis_x), (in_y, basis_y) = _in_their_span(x), _in_their_span(y)
+    xx = _regularised(in_x.T @ (share * in_x), ridge[0], width=x.shape[1])
+    yy = _regularised(in_y.T @ (share * in_y), ridge[1], width=y.shape[1])
     white_x, white_y = _inverse_root(xx), _inverse_root(yy)
-    left, correlations, right = np.linalg.svd(white_x @ (x.T @ scaled) @ white_y, full_matrices=False)
+    left, correlations, right = np.linalg.svd(white_x @ (in_x.T @ (share * in_y)) @ white_y, full_matrices=False)
     kept = min(dim, len(correlations))
     scale = np.zeros(dim)
     scale[:kept] = np.clip(correlations[:kept], 0, 1) ** power
     maps = []
-    for white, directions in ((white_x, left), (white_y, right.T)):
-        whole = np.zeros((len(white), dim))
-        whole[:, :kept] = white @ directions[:, :kept]
+    for basis, white, directions in ((basis_x, white_x, left), (basis_y, white_y, right.T)):
+        found = white @ directions[:, :kept]
+        whole = np.zeros((len(white) if basis is None else len(basis), dim))
+        whole[:, :kept] = found if basis is None else basis @ found
         maps.append(whole * scale)
     return maps[0], maps[1]
 
@@ -60,15 +61,27 @@ def ridge_map(
     ridge: float = 0.1,
 ) -> Matrix:
     """Find the matrix (d_x, d) that takes x (n, d_x), centred, nearest to its targets (n, d) in the mean square."""
-    share = np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum()
-    scaled = (share[:, np.newaxis] * x).astype(np.float64)
-    covariance = _regularised(x.T @ scaled, ridge)
-    return np.asarray(np.linalg.solve(covariance, scaled.T @ target), np.float64)
+    share = (np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum())[:, np.newaxis]
+    inside, basis = _in_their_span(x)
+    scaled = (share * inside).astype(np.float64)
+    found = np.linalg.solve(_regularised(inside.T @ scaled, ridge, width=x.shape[1]), scaled.T @ target)
+    return np.asarray(found if basis is None else basis @ found, np.float64)
 
 
-def _regularised(covariance: NDArray[np.floating], ridge: float) -> Matrix:
+def _in_their_span(x: NDArray[np.float32]) -> tuple[NDArray[np.floating], Matrix | None]:
+    """Return rows (n, d) in an orthonormal basis of what they span, and the basis (d, n); as they are where n >= d.
+
+    Outside it there is no data: with few pairs of wide features the same maps are found in a fraction of the time.
+    """
+    if len(x) >= x.shape[1]:
+        return x, None
+    basis, _ = np.linalg.qr(x.T.astype(np.float64))
+    return x @ basis, basis
+
+
+def _regularised(covariance: NDArray[np.floating], ridge: float, *, width: int) -> Matrix:
     covariance = covariance.astype(np.float64)
-    return covariance + np.eye(len(covariance)) * max(ridge * float(np.trace(covariance)) / len(covariance), 1e-9)
+    return covariance + np.eye(len(covariance)) * max(ridge * float(np.trace(covariance)) / width, 1e-9)
 
 
 def _inverse_root(covariance: Matrix) -> Matrix:

@@ -18,9 +18,9 @@ MEMBER_WEIGHTS = "member.weights"  # how much each member's cosine counts; all t
 
 @dataclass(frozen=True, slots=True)
 class HeadInput:
-    """A part of what a backbone says: its pooled features, or what one of its classifiers thinks."""
+    """A part of what a backbone says: pooled features, those of an inner layer, or what a classifier thinks."""
 
-    name: str  # "pooled"; "unit", the same scaled to length 1; or a classifier's
+    name: str  # "pooled"; "unit", the same scaled to length 1; an inner layer's; or a classifier's
     temperature: float | None = None  # of a classifier: its probabilities softened so; None: its scores as they are
 
 
@@ -96,8 +96,10 @@ def joined(features: Features, inputs: Sequence[HeadInput]) -> NDArray[np.float3
             parts.append(features.pooled)
         elif each.name == UNIT:
             parts.append(unit_rows(features.pooled))
+        elif each.name in features.layers:
+            parts.append(features.layers[each.name])
         elif each.name not in features.logits:
-            known = ", ".join(features.logits) or "no classes"
+            known = ", ".join((*features.layers, *features.logits)) or "nothing but pooled features"
             raise ValueError(f"the head needs '{each.name}', the backbone has {known}")
         elif each.temperature is None:
             parts.append(features.logits[each.name])

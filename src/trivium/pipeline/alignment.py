@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_rows
 from trivium.fusion.closed_form import canonical_maps, ridge_map
-from trivium.fusion.head import LARGEST_INPUT, Head, HeadInput, joined
+from trivium.fusion.head import LARGEST_INPUT, POOLED, Head, HeadInput, joined
 from trivium.fusion.training import PairSet, Recipe, Trainer, Training
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.alignment_validation import Validation
@@ -29,7 +29,7 @@ from trivium.pipeline.spaces import JointSpace
 Method = Literal["closed-form", "trained"]
 # Of the canonical correlations: how much is added to the covariances of texts and of others, and the power of the
 # correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Aligning on your own data").
-RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 3.0, "audio": 3.0}
+RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 4.0, "audio": 3.0}
 POWER = 0.5
 LEAST_BACKGROUND = 100  # pairs of unrelated items that tell something
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
@@ -43,7 +43,8 @@ class AlignmentError(SpaceError):
 class Plan:
     """What is to be aligned, and how."""
 
-    inputs: Mapping[Modality, tuple[HeadInput, ...]]  # of the heads that are made
+    # Of the heads that are made; all that the backbone says but for its classes where nothing is named.
+    inputs: Mapping[Modality, tuple[HeadInput, ...]] = field(default_factory=dict)
     kept: tuple[Modality, ...] = ()  # whose vectors stay as the space has them
     method: Method = "trained"
     recipe: Recipe = field(default_factory=Recipe)
@@ -133,12 +134,13 @@ def align(
     if not made:
         raise AlignmentError("all modalities are kept: nothing is left to align")
     started = time.perf_counter()
+    given: dict[Modality, tuple[HeadInput, ...]] = {
+        m: plan.inputs.get(m) or tuple(map(HeadInput, (POOLED, *sorted(features[m].layers)))) for m in made
+    }
     standard: dict[Modality, _Standard] = {
-        m: _Standard.of(joined(features[m], plan.inputs[m]), _used(m, trained)) for m in made
+        m: _Standard.of(joined(features[m], given[m]), _used(m, trained)) for m in made
     }
-    inputs: dict[Modality, NDArray[np.float32]] = {
-        m: standard[m].apply(joined(features[m], plan.inputs[m])) for m in made
-    }
+    inputs: dict[Modality, NDArray[np.float32]] = {m: standard[m].apply(joined(features[m], given[m])) for m in made}
     dim = next(iter(fixed.values())).shape[1] if fixed else plan.recipe.dim
     start = _closed_form(inputs, fixed, trained, dim)
     validation = Validation(held_out)
@@ -146,7 +148,7 @@ def align(
     def vectors(states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]) -> dict[Modality, Vectors]:
         found = validation.picked(fixed)
         for modality, rows in validation.picked(inputs).items():
-            head = _head(states[modality], standard[modality], plan.inputs[modality])
+            head = _head(states[modality], standard[modality], given[modality])
             found[modality] = head.plain_of_standard(rows)
         return found
 
@@ -169,10 +171,10 @@ def align(
         states = training.states
         seconds["training"] = training.seconds
     heads: dict[Modality, Head] = {
-        m: _head(states[m], standard[m], plan.inputs[m], centred_on=inputs[m][_used(m, trained)]) for m in made
+        m: _head(states[m], standard[m], given[m], centred_on=inputs[m][_used(m, trained)]) for m in made
     }
     if fixed:  # the space that stays has its own origin
-        heads = {m: _head(states[m], standard[m], plan.inputs[m]) for m in made}
+        heads = {m: _head(states[m], standard[m], given[m]) for m in made}
     started = time.perf_counter()
     final = dict(fixed)
     for modality, head in heads.items():
@@ -346,9 +348,7 @@ def _spread(features: Features, places: NDArray[np.int64], count: int) -> Featur
         whole[places] = rows
         return whole
 
-    return Features(
-        pooled=spread(features.pooled), logits={head: spread(rows) for head, rows in features.logits.items()}
-    )
+    return features.each(spread)
 
 
 def _first(failures: Mapping[int, str]) -> str:

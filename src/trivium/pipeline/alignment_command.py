@@ -9,7 +9,6 @@ from typing import Any
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.devices import resolve
-from trivium.fusion.head import HeadInput
 from trivium.fusion.training import Recipe
 from trivium.pipeline.alignment import Plan, align, features_of
 from trivium.pipeline.alignment_card import CURVE, draw_curve, model_card, training_record
@@ -22,7 +21,6 @@ from trivium.pipeline.spaces import JointSpace, load_space, space_of
 from trivium.pipeline.tables import read_pairs
 from trivium.pipeline.terminal import announce, progress_bars
 
-POOLED = (HeadInput("pooled"),)
 CLOSED_FORM_DIM = 384
 
 
@@ -126,7 +124,6 @@ def _plan(options: argparse.Namespace, space: JointSpace) -> Plan:
         recipe = replace(recipe, dim=CLOSED_FORM_DIM)
     (device, *_) = resolve(options.device)
     return Plan(
-        inputs={m: POOLED for m in space.modalities if m not in kept},
         kept=kept,
         method=options.method,
         recipe=recipe,

@@ -1,7 +1,8 @@
 """What frozen backbones say of items, kept by content: training, grids and reruns encode nothing twice.
 
 Each backbone has a folder in the cache, named by its revision, with files of up to `ROWS_PER_FILE` items: safetensors
-with the contents' SHA-256, the pooled features and the classifier's scores. A damaged file is dropped and made anew.
+with the contents' SHA-256, the pooled features, the classifier's scores and inner layers. A damaged file is dropped and
+made anew.
 """
 
 import hashlib
@@ -25,6 +26,8 @@ from trivium.encoders.sandbox import DecodeSandbox
 from trivium.encoders.weights import cache_folder
 
 ROWS_PER_FILE = 2048
+FORMAT = 2  # of the files: another one encodes all anew
+LOGITS, LAYERS = "logits.", "layers."  # before the names of these in a file
 Progress = Callable[[int, int], None]  # items done, of how many
 
 
@@ -42,7 +45,7 @@ class FeatureCache:
 
     def __init__(self, revision: str, *, folder: Path | None = None) -> None:
         """Name the backbone's revision; ``folder`` is Trivium's cache if None."""
-        self.folder = (folder or cache_folder() / "features") / revision
+        self.folder = (folder or cache_folder() / f"features-{FORMAT}") / revision
 
     def load(self, wanted: Iterable[bytes]) -> tuple[dict[bytes, int], Features | None]:
         """Return the row of each content that is there, and the rows."""
@@ -72,7 +75,8 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, NDArray[Any]] = {
             "pooled": features.pooled,
-            **{f"logits.{head}": rows for head, rows in features.logits.items()},
+            **{f"{LOGITS}{head}": rows for head, rows in features.logits.items()},
+            **{f"{LAYERS}{layer}": rows for layer, rows in features.layers.items()},
         }
         tensors["keys"] = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
@@ -184,8 +188,7 @@ def _encoded(
 
 
 def _rows(features: Features, rows: Sequence[int]) -> Features:
-    logits = {head: scores[rows] for head, scores in features.logits.items()}
-    return Features(pooled=features.pooled[rows], logits=logits)
+    return features.each(lambda array: array[rows])
 
 
 def _read(path: Path) -> tuple[list[bytes], Features] | None:
@@ -196,11 +199,15 @@ def _read(path: Path) -> tuple[list[bytes], Features] | None:
         tensors = load_file(path)
         keys = tensors.pop("keys")
         features = Features(
-            pooled=tensors.pop("pooled"), logits={name.removeprefix("logits."): rows for name, rows in tensors.items()}
+            pooled=tensors.pop("pooled"), logits=_named(tensors, LOGITS), layers=_named(tensors, LAYERS)
         )
     except (OSError, KeyError, ValueError, SafetensorError):
         return None
-    counts = {len(keys), len(features.pooled), *(len(rows) for rows in features.logits.values())}
+    counts = {len(keys), len(features.pooled), *map(len, tensors.values())}
     if len(counts) != 1 or keys.shape[1:] != (32,) or not np.isfinite(features.pooled).all():
         return None
     return [row.tobytes() for row in keys], features
+
+
+def _named(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[np.float32]]:
+    return {name.removeprefix(prefix): rows for name, rows in tensors.items() if name.startswith(prefix)}

@@ -10,6 +10,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors, unit_rows
 from trivium.encoders.batching import encode
+from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
 from trivium.fusion.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Head, HeadInput
 from trivium.fusion.projection import IdentityProjection
 from trivium.fusion.training import Recipe
@@ -36,7 +38,14 @@ DIM = 384  # MiniLM's
 TEMPERATURE: Mapping[Modality, float] = {"image": 2.0, "audio": 4.0}
 TRAINED_WEIGHT = 0.5  # of the trained member, beside 1 of the bridge
 GLOSS_WEIGHT = 2.0  # of a class's sentence, beside 1 of its names
+PSEUDO_SHARE = 0.0
 RECIPE = Recipe(dim=DIM, members=1, hidden=0, epochs=10, learning_rate=1e-3, input_dropout=0.1)
+# Of the trained member; a text's first is what the bridge takes too.
+INPUTS: Mapping[Modality, tuple[str, ...]] = {
+    "text": (UNIT, *TEXT_LAYERS),
+    "image": (POOLED, *IMAGE_LAYERS),
+    "audio": (POOLED,),
+}
 Matrix = NDArray[np.float32]
 # What it takes, its linear map (width, DIM), and what is taken away from the input first (width,).
 Bridge = tuple[Sequence[HeadInput], Matrix, Matrix]
@@ -48,17 +57,20 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "base", help="what `make base-data` made")
     parser.add_argument("--out", type=Path, default=TARGET)
     parser.add_argument("--trained-weight", type=float, default=TRAINED_WEIGHT)
+    parser.add_argument("--leave-out", metavar="MODALITY-MODALITY", help="train without pairs of these two")
+    parser.add_argument("--pseudo-share", type=float, default=PSEUDO_SHARE, help="see `pseudo_pairs`")
     options = parser.parse_args()
     space = load_space("trivium-labels", announce=print)
     sources = [Source(table=read_pairs(options.data / f"{name}.csv", where={"split": "train"})) for name in TABLES]
     material = gather(sources, modalities=space.modalities, held_out=0.08, seed=0, templates=["{}"])
+    if options.leave_out is not None:
+        first, second = options.leave_out.split("-")
+        kept = {two: pairs for two, pairs in material.pairs.items() if set(two) != {first, second}}
+        material = replace(material, pairs=kept)
     plan = Plan(
-        inputs={
-            "text": (HeadInput(UNIT),),
-            "image": (HeadInput(POOLED),),
-            "audio": (HeadInput(POOLED),),
-        },
+        inputs={m: tuple(map(HeadInput, names)) for m, names in INPUTS.items()},
         recipe=RECIPE,
+        pseudo_share=options.pseudo_share,
     )
     with progress_bars() as show:
         features, failures = features_of(space, material, progress=show)
@@ -147,14 +159,15 @@ def joined(
     for modality, head in trained.items():
         inputs, bridge, origin = of_bridges[modality]
         own = head.tensors
-        shares_input = tuple(inputs) == tuple(head.inputs)  # texts: both see the same numbers
+        shares_input = tuple(inputs) == tuple(head.inputs[: len(inputs)])  # texts: both see the same numbers
         # Probabilities are at most 1: this scale keeps them from being cut.
         scale = np.full(len(bridge), 1 / LARGEST_INPUT, np.float32)
         if shares_input:
-            width = head.width
+            width, shared = head.width, len(bridge)
             mean, scale = own["mean"], own["scale"]
-            first = bridge * scale[:, np.newaxis]
-            first_bias = (mean - origin) @ bridge  # x * scale + mean is the input itself
+            first = np.zeros((width, DIM), np.float32)
+            first[:shared] = bridge * scale[:shared, np.newaxis]
+            first_bias = (mean[:shared] - origin) @ bridge  # x * scale + mean is the input itself
             second = own["linear.weight"][0]
         else:
             width = len(own["mean"]) + len(bridge)

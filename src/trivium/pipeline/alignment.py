@@ -19,6 +19,7 @@ from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_
 from trivium.fusion.closed_form import canonical_maps, ridge_map
 from trivium.fusion.head import LARGEST_INPUT, POOLED, Head, HeadInput, joined
 from trivium.fusion.training import PairSet, Recipe, Trainer, Training
+from trivium.pipeline.alignment_bridging import pseudo_pairs
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.alignment_validation import Validation
 from trivium.pipeline.frozen_features import FeatureCache, frozen_features
@@ -47,6 +48,7 @@ class Plan:
     inputs: Mapping[Modality, tuple[HeadInput, ...]] = field(default_factory=dict)
     kept: tuple[Modality, ...] = ()  # whose vectors stay as the space has them
     method: Method = "trained"
+    pseudo_share: float = 0.0  # see `pseudo_pairs`; 0 makes none
     recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"  # where heads are trained, as torch names it
 
@@ -117,6 +119,8 @@ def align(
     """
     trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
     trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
+    if plan.pseudo_share and "text" in features:
+        trained |= pseudo_pairs(trained, features["text"].pooled, share=plan.pseudo_share)
     held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
     held_out = {two: rows for two, rows in held_out.items() if len(rows)}
     if not trained:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
 from trivium.pipeline.alignment_pairs import Two
+from trivium.pipeline.evaluation.metrics import Ranks, ranks_of_best
 
 MOST_VALIDATED = 1_000  # pictures or sounds that each epoch is tried on
 
@@ -39,11 +40,9 @@ class Validation:
         for (first, second), rows in self._pairs.items():
             places = [np.searchsorted(self._places[m], rows[:, side]) for side, m in enumerate((first, second))]
             of_two = [np.unique(side, return_inverse=True) for side in places]
-            is_relevant = np.zeros((len(of_two[0][0]), len(of_two[1][0])), np.bool_)
-            is_relevant[of_two[0][1], of_two[1][1]] = True
             scores = vectors[first][of_two[0][0]] @ vectors[second][of_two[1][0]].T
-            found[f"{first}->{second}"] = _recalls(scores, is_relevant)
-            found[f"{second}->{first}"] = _recalls(scores.T, is_relevant.T)
+            found[f"{first}->{second}"] = _recalls(ranks_of_best(scores, of_two[0][1], of_two[1][1]))
+            found[f"{second}->{first}"] = _recalls(ranks_of_best(scores.T, of_two[1][1], of_two[0][1]))
         return found
 
     def score(self, vectors: Mapping[Modality, Vectors]) -> float:
@@ -52,10 +51,8 @@ class Validation:
         return float(np.mean(recalls)) if recalls else 0.0
 
 
-def _recalls(scores: NDArray[np.float32], is_relevant: NDArray[np.bool_]) -> dict[str, float]:
-    best = np.where(is_relevant, scores, -np.inf).max(axis=1, keepdims=True)
-    ranks = (np.where(is_relevant, -np.inf, scores) >= best).sum(axis=1)  # of the best right answer, from 0
-    return {f"R@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
+def _recalls(ranks: Ranks) -> dict[str, float]:
+    return {f"R@{k}": float(ranks.found_within(k).mean()) for k in (1, 5, 10)}
 
 
 def _fewer(rows: NDArray[np.int64]) -> NDArray[np.int64]:

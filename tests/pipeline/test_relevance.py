@@ -96,3 +96,12 @@ def test_it_is_kept_as_json(tmp_path: Path) -> None:
 def test_other_json_is_refused(raw: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Relevance.from_json(raw)
+
+
+def test_all_right_answers_are_there() -> None:
+    """A photo has five captions: four of another's five best hits are right, for the half that finds any."""
+    vectors = np.repeat(unit_rows(np.random.default_rng(0).normal(size=(30, 16))), 4, axis=0)  # four alike
+    is_relevant = np.equal.outer(np.arange(120) // 4, np.arange(120) // 4)
+    asked = unit_rows(vectors + 0.01 * np.random.default_rng(1).normal(size=vectors.shape))
+    _, searched, is_hit = simulate(asked, vectors, is_relevant, seed=0)
+    assert is_hit[searched == 120].mean() == pytest.approx(0.5 * 4 / 5, abs=0.05)

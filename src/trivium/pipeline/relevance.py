@@ -141,18 +141,18 @@ def _searched(
     itself: NDArray[np.bool_] | None,
     random: np.random.Generator,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]]:
-    """Yield the best hits of each query in a gallery that has one right answer, or none."""
+    """Yield the best hits of each query in a gallery that has all its right answers, or none."""
     scores = (queries @ gallery[chosen].T).astype(np.float64)  # (q, m)
     right = is_relevant[:, chosen]
     scores[right if itself is None else right | itself] = -np.inf
     right = np.zeros_like(right)
-    # A right answer takes the place of a wrong one, at random: in small galleries there would hardly be any.
-    has_one = (random.random(len(queries)) < 0.5) & is_relevant.any(axis=1)
-    for row in np.flatnonzero(has_one):
-        answer = random.choice(np.flatnonzero(is_relevant[row]))
-        place = random.integers(len(chosen))
-        scores[row, place] = float(queries[row] @ gallery[answer])
-        right[row, place] = True
+    # Right answers take the places of wrong ones, at random: in small galleries there would hardly be any.
+    has_any = (random.random(len(queries)) < 0.5) & is_relevant.any(axis=1)
+    for row in np.flatnonzero(has_any):
+        answers = random.permutation(np.flatnonzero(is_relevant[row]))[: len(chosen)]
+        places = random.permutation(len(chosen))[: len(answers)]
+        scores[row, places] = gallery[answers] @ queries[row]
+        right[row, places] = True
     count = min(HITS_PER_QUERY, len(chosen))
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     found = np.take_along_axis(scores, best, axis=1).ravel()

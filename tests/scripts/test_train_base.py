@@ -35,7 +35,7 @@ def test_a_joined_head_is_both() -> None:
         "text": trained(UNIT, "inner", width=DIM + 7),
         "image": trained(POOLED, "inner", width=26),
     }
-    origin, classes = normal(DIM) / np.float32(DIM), normal(9, DIM)
+    origin, classes = np.asarray(normal(DIM) / DIM, np.float32), normal(9, DIM)
     found = joined(
         heads,
         {

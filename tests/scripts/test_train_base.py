@@ -9,7 +9,7 @@ from trivium.fusion.head import POOLED, UNIT, Head, HeadInput
 from trivium.fusion.labels import softmax
 
 RANDOM = np.random.default_rng(0)
-WEIGHT = 0.4
+WEIGHTS: dict[Modality, float] = {"text": 0.4, "image": 2.0}
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -42,16 +42,16 @@ def test_a_joined_head_is_both() -> None:
             "text": ((HeadInput(UNIT),), np.eye(DIM, dtype=np.float32), origin),
             "image": ((HeadInput("imagenet", 2.0),), classes, np.zeros(9, np.float32)),
         },
-        weight=WEIGHT,
+        WEIGHTS,
     )
     bridged: dict[Modality, np.ndarray] = {
         "text": unit_rows(unit_rows(text.pooled) - origin),
         "image": unit_rows(softmax(image.logits["imagenet"] / np.float32(2.0)) @ classes),
     }
-    share = np.sqrt(np.array([1, WEIGHT]) / (1 + WEIGHT))
     given: dict[Modality, Features] = {"text": text, "image": image}
     for modality, features in given.items():
         head = heads[modality]
+        share = np.sqrt(np.array([1, WEIGHTS[modality]]) / (1 + WEIGHTS[modality]))
         own = np.concatenate([features.pooled, features.layers["inner"]], axis=1)
         if modality == "text":
             own[:, :DIM] = unit_rows(text.pooled)

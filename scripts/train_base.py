@@ -23,6 +23,7 @@ from trivium.fusion.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Hea
 from trivium.fusion.projection import IdentityProjection
 from trivium.fusion.training import Recipe
 from trivium.pipeline.alignment import Plan, align, calibrate, features_of
+from trivium.pipeline.alignment_bridging import PSEUDO_SHARE
 from trivium.pipeline.alignment_card import training_record
 from trivium.pipeline.alignment_pairs import Source, gather
 from trivium.pipeline.space_config import Labels, read_labels
@@ -39,7 +40,6 @@ TEMPERATURE: Mapping[Modality, float] = {"image": 2.0, "audio": 4.0}
 # Of the trained member, beside 1 of the bridge: photos lose where it counts more (drawings taught it), sounds gain.
 TRAINED_WEIGHTS: Mapping[Modality, float] = {"text": 0.5, "image": 0.5, "audio": 2.0}
 GLOSS_WEIGHT = 2.0  # of a class's sentence, beside 1 of its names
-PSEUDO_SHARE = 0.0
 RECIPE = Recipe(dim=DIM, members=1, hidden=0, epochs=10, learning_rate=1e-3, input_dropout=0.1)
 # Of the trained member; a text's first is what the bridge takes too.
 INPUTS: Mapping[Modality, tuple[str, ...]] = {

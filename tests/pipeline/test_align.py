@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_modalities_meet_through_a_third() -> None:
     scores = found.heads["image"](of["image"])[:90] @ found.heads["audio"](of["audio"])[:90].T
     assert ((scores > np.diag(scores)[:, np.newaxis]).sum(axis=1) < 10).mean() > 0.6
     assert ("image", "audio") in found.relevance.of_pair  # from the background, for want of pairs
+    told = align(
+        None,  # type: ignore[arg-type]
+        material(("text", "image"), ("text", "audio")),
+        of,
+        replace(plan("text", "image", "audio"), pseudo_share=0),
+    )
+    assert set(found.pairs) - set(told.pairs) == {"image-audio (by like texts)"}
+    assert found.pairs["image-audio (by like texts)"][0] >= 210  # each with itself, at least
 
 
 def test_what_cannot_be_aligned_is_told() -> None:

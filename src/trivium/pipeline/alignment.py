@@ -19,7 +19,7 @@ from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_
 from trivium.fusion.closed_form import canonical_maps, ridge_map
 from trivium.fusion.head import LARGEST_INPUT, POOLED, Head, HeadInput, joined
 from trivium.fusion.training import PairSet, Recipe, Trainer, Training
-from trivium.pipeline.alignment_bridging import pseudo_pairs
+from trivium.pipeline.alignment_bridging import PSEUDO_SHARE, pseudo_pairs
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.alignment_validation import Validation
 from trivium.pipeline.frozen_features import FeatureCache, frozen_features
@@ -32,6 +32,7 @@ Method = Literal["closed-form", "trained"]
 # correlations; chosen on Flickr8k's development split (docs/benchmarks.md, "Aligning on your own data").
 RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 4.0, "audio": 3.0}
 POWER = 0.5
+PSEUDO = " (by like texts)"
 LEAST_BACKGROUND = 100  # pairs of unrelated items that tell something
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
 
@@ -48,7 +49,7 @@ class Plan:
     inputs: Mapping[Modality, tuple[HeadInput, ...]] = field(default_factory=dict)
     kept: tuple[Modality, ...] = ()  # whose vectors stay as the space has them
     method: Method = "trained"
-    pseudo_share: float = 0.0  # see `pseudo_pairs`; 0 makes none
+    pseudo_share: float = PSEUDO_SHARE  # see `pseudo_pairs`; 0 makes none
     recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"  # where heads are trained, as torch names it
 
@@ -192,8 +193,11 @@ def align(
         closed_form_recall=closed_form_recall,
         training=training,
         pairs={
-            f"{a}-{b}": (len(trained[a, b].rows) if (a, b) in trained else 0, len(held_out.get((a, b), ())))
-            for a, b in material.pairs
+            f"{a}-{b}{'' if (a, b) in material.pairs else PSEUDO}": (
+                len(trained[a, b].rows) if (a, b) in trained else 0,
+                len(held_out.get((a, b), ())),
+            )
+            for a, b in {**material.pairs, **trained}
         },
         seconds=seconds,
     )

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from trivium.encoders.base import MODALITIES, unit_rows
 from trivium.pipeline.alignment_pairs import Pairs, Two
 
+# Chosen on pictures and sounds of stamps (docs/benchmarks.md, "Pictures and sounds that no table pairs").
+PSEUDO_SHARE = 0.5
 NEIGHBOURS = 3  # texts of the one modality for each text of the other
 LEAST_COSINE = 0.7  # of two texts that say nearly the same
 QUERIES_AT_ONCE = 1024

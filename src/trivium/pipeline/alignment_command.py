@@ -127,6 +127,7 @@ def _plan(options: argparse.Namespace, space: JointSpace) -> Plan:
         kept=kept,
         method=options.method,
         recipe=recipe,
+        pseudo_share=options.pseudo_pairs,
         device="cpu" if device.startswith("cpu") else device,
     )
 

@@ -232,6 +232,13 @@ def _add_alignment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     align.add_argument("--weights", type=numbers, metavar="W,W", help="how much each table counts (default 1 each)")
     align.add_argument("--templates", metavar="FILE", help="texts for labels, one a line, with {} for the label")
     align.add_argument("--validation", type=share, default=0.1, help="share that is held out (default 0.1)")
+    align.add_argument(
+        "--pseudo-pairs",
+        type=share,
+        default=0.5,
+        metavar="SHARE",
+        help="of modalities that no table pairs: how much pairs of items with like texts count (default 0.5; 0: none)",
+    )
     align.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
     align.add_argument("--dim", type=positive, help="numbers of a member's vectors")
     align.add_argument("--members", type=positive, help="heads side by side; vectors have members x dim numbers")

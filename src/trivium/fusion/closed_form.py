@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+SMALLEST_VALUE = 1e-6  # as a share of the largest: squared, it is still above the rounding of float64
 
 
 def canonical_maps(
@@ -40,13 +41,13 @@ def canonical_maps(
     xx = _regularised(in_x.T @ (share * in_x), ridge[0], width=x.shape[1])
     yy = _regularised(in_y.T @ (share * in_y), ridge[1], width=y.shape[1])
     white_x, white_y = _inverse_root(xx), _inverse_root(yy)
-    left, correlations, right = np.linalg.svd(white_x @ (in_x.T @ (share * in_y)) @ white_y, full_matrices=False)
-    kept = min(dim, len(correlations))
+    left, correlations, right = _leading(white_x @ (in_x.T @ (share * in_y)) @ white_y, dim)
+    kept = len(correlations)
     scale = np.zeros(dim)
-    scale[:kept] = np.clip(correlations[:kept], 0, 1) ** power
+    scale[:kept] = np.clip(correlations, 0, 1) ** power
     maps = []
-    for basis, white, directions in ((basis_x, white_x, left), (basis_y, white_y, right.T)):
-        found = white @ directions[:, :kept]
+    for basis, white, directions in ((basis_x, white_x, left), (basis_y, white_y, right)):
+        found = white @ directions
         whole = np.zeros((len(white) if basis is None else len(basis), dim))
         whole[:, :kept] = found if basis is None else basis @ found
         maps.append(whole * scale)
@@ -77,6 +78,21 @@ def _in_their_span(x: NDArray[np.float32]) -> tuple[NDArray[np.floating], Matrix
         return x, None
     basis, _ = np.linalg.qr(x.T.astype(np.float64))
     return x @ basis, basis
+
+
+def _leading(matrix: Matrix, count: int) -> tuple[Matrix, NDArray[np.float64], Matrix]:
+    """Return the leading singular vectors, in columns, and values; those that are nothing but rounding are left out.
+
+    By the smaller of the two Gram matrices: a third of the time of a whole decomposition.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        right, values, left = _leading(matrix.T, count)
+        return left, values, right
+    squares, vectors = np.linalg.eigh(matrix @ matrix.T)
+    values = np.sqrt(np.maximum(squares[::-1][:count], 0))
+    kept = int((values > SMALLEST_VALUE * max(values[0], 1e-300)).sum())
+    left, values = vectors[:, ::-1][:, :kept], values[:kept]
+    return left, values, (matrix.T @ left) / values
 
 
 def _regularised(covariance: NDArray[np.floating], ridge: float, *, width: int) -> Matrix:

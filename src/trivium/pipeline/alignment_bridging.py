@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import MODALITIES, unit_rows
+from trivium.encoders.base import MODALITIES, Modality, unit_rows
 from trivium.pipeline.alignment_pairs import Pairs, Two
 
 # Chosen on pictures and sounds of stamps (docs/benchmarks.md, "Pictures and sounds that no table pairs").
@@ -33,7 +33,7 @@ def pseudo_pairs(
     Returns:
         Pairs of modalities that ``pairs`` lacks, none held out; their weights tell how alike the texts are.
     """
-    others = [m for m in MODALITIES if m != "text" and _trained(pairs, ("text", m)) is not None]
+    others: list[Modality] = [m for m in MODALITIES if m != "text" and _trained(pairs, ("text", m)) is not None]
     missing: list[Two] = [(a, b) for place, a in enumerate(others) for b in others[place + 1 :] if (a, b) not in pairs]
     vectors = unit_rows(texts)
     found: dict[Two, Pairs] = {}

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,104 @@ def tiny_clip(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> C
         is_custom = whole.pop("custom_text", False)
         made = (open_clip.CustomTextCLIP if is_custom else open_clip.CLIP)(**whole)
         checkpoint = tmp_path / f"{name}-{seed}.pt"
+        torch.save(made.state_dict(), checkpoint)
+        return f"open-clip:{name}/{checkpoint}"
+
+    return make
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hugging Face Hub of this test's own, and no network behind it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def hub_clip(hub_cache: Path) -> Callable[..., Path]:
+    """Make a random CLIP as open_clip itself writes it for the Hub, in the Hub's cache; get the snapshot's folder."""
+    import open_clip
+    import torch
+    from open_clip.push_to_hf_hub import save_for_hf
+
+    class Nothing:
+        def save_pretrained(self, folder: Path) -> None:
+            """Write none: CLIP's own tokenizer."""
+
+    def make(
+        repo: str = "org/tiny",
+        *,
+        commit: str = "0" * 40,
+        seed: int = 0,
+        text: dict[str, Any] | None = None,
+        vision: dict[str, Any] | None = None,
+        picture: dict[str, Any] | None = None,
+        tokenizer: Any = None,
+        **config: Any,
+    ) -> Path:
+        sizes = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8, **(vision or {})}
+        words = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2, **(text or {})}
+        whole = {"embed_dim": 16, "vision_cfg": sizes, "text_cfg": words, **config}
+        torch.manual_seed(seed)
+        given = {key: value for key, value in whole.items() if key != "custom_text"}
+        made = (open_clip.CustomTextCLIP if "custom_text" in whole else open_clip.CLIP)(**given)
+        open_clip.set_model_preprocess_cfg(
+            made, {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear", **(picture or {})}
+        )
+        kept = hub_cache / f"models--{repo.replace('/', '--')}"
+        folder = kept / "snapshots" / commit
+        save_for_hf(made, tokenizer or Nothing(), whole, str(folder), safe_serialization=True)
+        (kept / "refs").mkdir(exist_ok=True)
+        (kept / "refs" / "main").write_text(commit)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tiny_clap(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Make a random CLAP of open_clip's, which knows it for this test; get our reference. Skips where none can be made.
+
+    Its blocks are one second long.
+    """
+    pytest.importorskip("open_clip.audio", reason="the installed open_clip has no audio towers")
+    pytest.importorskip("torchlibrosa")
+    import open_clip
+    import torch
+    from open_clip import factory
+    from open_clip.audio import tower
+
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    monkeypatch.setitem(
+        tower._HTSAT_CONFIGS, "nano", {"embed_dim": 8, "depths": [2, 2, 1, 1], "num_heads": [1, 2, 4, 8]}
+    )
+
+    def make(
+        name: str = "tiny-clap",
+        *,
+        change: Callable[[Any], None] | None = None,
+        text: dict[str, Any] | None = None,
+        **audio: Any,
+    ) -> str:
+        texts = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+        sounds = {"model_name": "nano", "class_num": 5, "clip_samples": 48_000, **audio}
+        whole = {"embed_dim": 16, "audio_cfg": sounds, "text_cfg": texts if text is None else text}
+        (tmp_path / f"{name}.json").write_text(json.dumps(whole))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of meshgrid, in HTSAT
+            made = open_clip.create_model(name, pretrained_text=False)
+        # As if trained: decibels are about -40, and without this all sounds look alike.
+        made.audio.encoder.bn0.running_mean.normal_(-30, 5)
+        made.audio.encoder.bn0.running_var.uniform_(100, 300)
+        if change is not None:
+            change(made)
+        checkpoint = tmp_path / f"{name}.pt"
         torch.save(made.state_dict(), checkpoint)
         return f"open-clip:{name}/{checkpoint}"
 

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from trivium.encoders import DecodeError, WeightsError
 from trivium.encoders import open_clip as ours
 from trivium.encoders.base import Modality, unit_rows
+from trivium.encoders.clip_facts import ClipFacts, fit_of
 from trivium.encoders.networks import PLAIN, OnnxNetwork
-from trivium.encoders.open_clip import ClipFacts, OpenClip, fit_of
+from trivium.encoders.open_clip import OpenClip
 from trivium.encoders.torch_network import TorchNetwork
 
 ASSETS = Path(__file__).parents[1] / "assets"

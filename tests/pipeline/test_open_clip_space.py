@@ -1,5 +1,6 @@
 """A space of open_clip's: collections made with it, searched and opened again."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -77,3 +78,58 @@ def test_sounds_are_brought_to_a_model_that_stays(
     np.testing.assert_array_equal(texts, clip.encode("text", words))
     scores = with_ears.encode("audio", [tmp_path / f"{number}.wav" for number in range(24)]) @ texts.T
     assert (scores.argmax(axis=1) == np.arange(24) % 2).all()
+
+
+def test_a_model_of_the_hub_stays_at_its_commit(hub_clip: Callable[..., Path], tmp_path: Path, media: Path) -> None:
+    hub_clip()
+    made = Collection.open(tmp_path / "collection", space="open-clip:hf-hub:org/tiny")
+    made.add(media)
+    hits = made.search(text="A red sign.", k=2)
+    hub_clip(commit="1" * 40, seed=1)  # the branch moves on
+    again = Collection.open(tmp_path / "collection")
+    assert again.space.source == f"open-clip:hf-hub:org/tiny@{'0' * 40}"
+    assert again.search(text="A red sign.", k=2) == hits
+    with pytest.raises(Exception, match="hf-hub:org/tiny"):
+        Collection.open(tmp_path / "collection", space="open-clip:hf-hub:org/tiny").search(text="a dog")
+
+
+@pytest.mark.filterwarnings(r"ignore:torch.meshgrid.*:UserWarning")
+def test_the_ears_of_clap(tiny_clap: Callable[..., str], tmp_path: Path, media: Path) -> None:
+    """A CLAP as a space: texts and sounds, decoded in the sandbox, with windows."""
+    reference = tiny_clap()
+    made = Collection.open(tmp_path / "collection", space=reference)
+    made.add(media, windows=1.0)
+    assert made.space.modalities == ("text", "audio")
+    (hit, *_) = made.search(audio=media / "low.wav", k=1)
+    assert os.path.basename(hit.path) == "low.wav"
+    assert made.search(text="a low hum", k=2)
+
+
+@pytest.mark.filterwarnings(r"ignore:torch.meshgrid.*:UserWarning")
+def test_clap_hears_for_a_model_of_the_hub(
+    hub_clip: Callable[..., Path], tiny_clap: Callable[..., str], tmp_path: Path, sound: Callable[..., Path], run
+) -> None:
+    """`trivium align --keep` with both: the written space names the commit, and the texts do not move."""
+    ears = tiny_clap()
+    hub_clip()
+    rows = ["audio,label"]
+    for number in range(12):
+        hz = (200.0, 3000.0)[number % 2] + 5 * number
+        file = sound(tmp_path / f"{number}.wav", hz, seconds=1.0)
+        rows.append(f"{file.name},{('low hum', 'high whistle')[number % 2]}")
+    (tmp_path / "sounds.csv").write_text("\n".join(rows) + "\n")
+    target = tmp_path / "both"
+    options = ["--encoders", f"open-clip:hf-hub:org/tiny,audio={ears}", "--keep", "text,image", "--validation", "0"]
+    status, _, err = run(
+        "align", str(tmp_path / "sounds.csv"), "--out", str(target), *options, "--method", "closed-form"
+    )
+    assert status == 0, err
+    written = json.loads((target / "space.json").read_text())["encoders"]
+    assert written["text"]["backbone"] == f"open-clip:hf-hub:org/tiny@{'0' * 40}"
+    assert written["audio"]["backbone"] == ears
+    both = load_space(target)
+    words = ["low hum", "high whistle"]
+    texts = both.encode("text", words)
+    np.testing.assert_array_equal(texts, load_space("open-clip:hf-hub:org/tiny").encode("text", words))
+    scores = both.encode("audio", [tmp_path / f"{number}.wav" for number in range(12)]) @ texts.T
+    assert (scores.argmax(axis=1) == np.arange(12) % 2).all()

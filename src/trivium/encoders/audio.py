@@ -58,7 +58,7 @@ class AiSFX(Backbone):
         Raises:
             DecodeError: See `decode_audio`.
         """
-        pair = _checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
+        pair = checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
         return self._front_end.whole(*pair)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
@@ -106,7 +106,12 @@ class AiSFX(Backbone):
         return found
 
 
-def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
+def checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
+    """Return a waveform (s,) or (s, channels) as one channel in float32, and its rate.
+
+    Raises:
+        DecodeError: If it is empty, not finite, too long, or of a rate that is not known.
+    """
     values = np.asarray(waveform, dtype=np.float64)
     if values.ndim not in (1, 2) or not values.size:
         raise DecodeError(f"a waveform must have shape (s,) or (s, channels), none 0, got {values.shape}")

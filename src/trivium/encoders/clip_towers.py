@@ -1,22 +1,13 @@
-"""The two towers of an open_clip model as torch modules that can be exported, and how such a model is loaded."""
+"""The towers of an open_clip model as torch modules that run alone."""
 
 import copy
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 
-from trivium.encoders.weights import WeightsError
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 FIXED_POINT = 2**20
 
 
@@ -25,7 +16,9 @@ class ImageTower(nn.Module):
 
     def __init__(self, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.model = _copy_without(model, [child for name, child in model.named_children() if name != "visual"])
+        self.model = _copy_without(
+            model, _others(model, *(name for name, _ in model.named_children() if name != "visual"))
+        )
         # Of 0..1 in the model's own preprocessing, of 0..255 here. As integers, because half precision would round
         # them, and so shift every picture in the same way.
         self.register_buffer("offset", torch.tensor([round(value * 255 * FIXED_POINT) for value in mean]))
@@ -64,7 +57,7 @@ class TextTower(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = _copy_without(model, [model.visual])
+        self.model = _copy_without(model, _others(model, "visual", "audio"))
         self.tower = getattr(self.model, "text", self.model)
         self.cuts = can_cut(model)
         if self.cuts:
@@ -89,6 +82,42 @@ class TextTower(nn.Module):
         return (x,)
 
 
+class SoundTower(nn.Module):
+    """Log-mel frames of blocks in, embeddings out; open_clip's own front end, of samples, is left out.
+
+    A model with fusion gets what open_clip gives it for sounds that are no longer than one block: four times the same.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = _copy_without(model, _others(model, "text"))
+        encoder = self.model.audio.encoder
+        self.fuses = bool(encoder.enable_fusion)
+        encoder.spectrogram_extractor = nn.Identity()
+        encoder.logmel_extractor = LikeWeights()
+
+    def forward(self, log_mel: Tensor) -> tuple[Tensor]:
+        """Map (n, t, mel) to embeddings (n, d)."""
+        x = log_mel.unsqueeze(1)  # (n, 1, t, mel)
+        if not self.fuses:
+            return (self.model.encode_audio({"waveform": x}),)
+        # On the processor, so that a device need not be waited for to learn that none is longer.
+        is_longer = torch.zeros(len(x), 1, dtype=torch.bool)
+        return (self.model.encode_audio({"mel_fusion": x.expand(-1, 4, -1, -1), "longer": is_longer}),)
+
+
+class LikeWeights(nn.Module):
+    """Numbers in the precision of the weights: open_clip brings what it takes for samples to float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight_like", torch.zeros(()))  # tells the precision of the weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round them."""
+        return x.to(self.get_buffer("weight_like").dtype)
+
+
 def can_cut(model: Any) -> bool:
     """Whether positions after the end token cannot matter: attention is causal, and the end token is the text."""
     tower = getattr(model, "text", model)
@@ -102,119 +131,14 @@ def can_cut(model: Any) -> bool:
     )
 
 
-def checkpoint_file(name: str, pretrained: str) -> Path:
-    """Return the file of a model's weights, which open_clip downloads if it has no copy.
-
-    Args:
-        name: One of ``open_clip.list_models()``.
-        pretrained: One of the tags that open_clip knows for it, or the path of a checkpoint.
-
-    Raises:
-        WeightsError: If it cannot be had.
-    """
-    path = Path(pretrained)
-    if path.is_absolute():
-        if path.suffix not in SUFFIXES:
-            raise WeightsError(
-                f"{path} is no checkpoint that is known here: its name must end in {', '.join(SUFFIXES)}"
-            )
-        if not path.is_file():
-            raise WeightsError(f"there is no checkpoint {path}")
-        return path
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained not in tags:
-        known = ", ".join(tags) or "none"
-        raise WeightsError(
-            f"open_clip has no weights '{pretrained}' for {name}, known are: {known}; a local checkpoint is written as "
-            f"its absolute path: {name}//folder/model.pt"
-        )
-    try:
-        with _quietly():
-            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained)))
-    except Exception as error:  # of the hub, of urllib, of the disk
-        hint = ""
-        if os.environ.get("TRIVIUM_OFFLINE"):
-            hint = ", and TRIVIUM_OFFLINE forbids fetching them: run `trivium pull` where there is a network"
-        raise WeightsError(
-            f"open_clip cannot give the weights '{pretrained}' of {name}{hint}: {_one_line(error)}"
-        ) from error
-
-
-def load_model(name: str, pretrained: str) -> Any:
-    """Load an open_clip model in float32, on the CPU.
-
-    Args:
-        name: One of ``open_clip.list_models()``.
-        pretrained: See `checkpoint_file`.
-
-    Raises:
-        WeightsError: If the weights cannot be had, or are not those of this model.
-    """
-    file = checkpoint_file(name, pretrained)
-    is_quick = wants_quick_gelu(name, pretrained)
-    try:
-        with _quietly():
-            model = open_clip.create_model(
-                name, pretrained=pretrained, precision="fp32", force_quick_gelu=is_quick, weights_only=True
-            )
-    except Exception as error:  # torch, safetensors, transformers: each has its own
-        raise WeightsError(f"{file} cannot be loaded as open_clip's {name}: {_one_line(error)}") from error
-    return model.eval()
-
-
-def wants_quick_gelu(name: str, pretrained: str) -> bool:
-    """Whether weights were trained with the quicker GELU, without which they are off; open_clip only warns."""
-    return bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu"))
-
-
-def tokenizer_of(name: str) -> Any:
-    """Return open_clip's own tokenizer of a model, which may download its vocabulary.
-
-    Raises:
-        WeightsError: If it cannot be had.
-    """
-    try:
-        with _quietly():
-            return open_clip.get_tokenizer(name)
-    except Exception as error:
-        raise WeightsError(f"open_clip cannot give the tokenizer of {name}: {_one_line(error)}") from error
-
-
-def has_plain_tokenizer(name: str) -> bool:
-    """Whether a model takes CLIP's own tokenizer as it is: `open_clip.get_tokenizer` decides so."""
-    text: Mapping[str, Any] = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-    return not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs") or "siglip" in name.lower())
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep open_clip from logging to the screen, and from the network where TRIVIUM_OFFLINE is set."""
-    from huggingface_hub import constants
-
-    root = logging.getLogger()
-    silent = logging.NullHandler()  # without a handler, the first message would install one for good
-    level, was_offline = root.level, constants.HF_HUB_OFFLINE
-    is_offline = bool(os.environ.get("TRIVIUM_OFFLINE"))
-    root.addHandler(silent)
-    root.setLevel(logging.CRITICAL)
-    constants.HF_HUB_OFFLINE = was_offline or is_offline
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeHandler(silent)
-        root.setLevel(level)
-        constants.HF_HUB_OFFLINE = was_offline
-
-
 def _copy_without(model: Any, parts: Sequence[nn.Module]) -> Any:
     """Copy a model, with None for some of its parts: a tower goes to its device alone, and is changed there."""
     return copy.deepcopy(model, {id(part): None for part in parts})
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:600] or type(error).__name__
+def _others(model: Any, *names: str) -> list[nn.Module]:
+    """Return those of a model's parts that it has."""
+    return [part for name in names if (part := getattr(model, name, None)) is not None]
 
 
 def _blocks(tower: Any) -> list[Any]:

@@ -1,69 +1,28 @@
-"""open_clip's models: a text and an image encoder that share one space, by name or from a local checkpoint.
+"""open_clip's models: two encoders that share one space, of texts and of pictures, or (CLAP) of texts and of sounds.
 
-What has to be known of a model before it is used (its width, its preprocessing, a hash of its weights) is kept in the
-cache, so that a text query on a CPU loads neither torch nor open_clip.
+How they are named: `clip_source`. What has to be known of a model before it is used (its width, its preprocessing, a
+hash of its weights) is kept in the cache, so that a text query on a CPU loads neither torch nor open_clip.
 """
 
-import difflib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
-from trivium.encoders.clip_tokenizer import ClipTokenizer
+from trivium.encoders.base import Backbone, Modality
+from trivium.encoders.clip_facts import ClipFacts, SoundFacts, fit_of, keep, kept_facts
+from trivium.encoders.clip_source import HUB, locate
+from trivium.encoders.clip_texts import ClipTexts, tokenizer_of
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.image import image_backbone
-from trivium.encoders.networks import PLAIN, Network, device_kind, load_network
-from trivium.encoders.pictures import Fit
-from trivium.encoders.text import passes_by_length
-from trivium.encoders.weights import WeightsError, cache_folder
+from trivium.encoders.networks import PLAIN, load_network
+from trivium.encoders.weights import WeightsError
 
-PREFIX = "open-clip:"
-REVISION = 2  # of what we do around the models: another one makes other vectors
-TOKENS_PER_PASS = {"cpu": 1024, "gpu": 32_768}  # a GPU's network cuts them as its memory is
 GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that torch runs the tower, also on a CPU
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFacts:
-    """What is known of a model without loading it."""
-
-    name: str
-    pretrained: str
-    dim: int
-    weights_sha256: str
-    side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str  # bicubic or bilinear
-    resize_mode: str  # shortest, squash or longest
-    fill_color: int  # around a picture that is fitted by its longest side
-    context_length: int
-    is_plain_bpe: bool  # CLIP's own tokenizer
-    can_cut: bool
-    config_sha256: str
-    image_bytes: int  # of the towers' weights in float32
-    text_bytes: int
-
-    @property
-    def revision(self) -> str:
-        """Changes with whatever moves a vector."""
-        facts = asdict(self)
-        del facts["pretrained"]  # a checkpoint may be moved
-        return hashlib.sha256(json.dumps([REVISION, facts], sort_keys=True).encode()).hexdigest()[:12]
-
-    @property
-    def space_name(self) -> str:
-        """Name the space, without the folder of a local checkpoint."""
-        return f"{PREFIX}{self.name}/{Path(self.pretrained).stem if '/' in self.pretrained else self.pretrained}"
 
 
 class OpenClip:
@@ -73,115 +32,83 @@ class OpenClip:
         """Find out about a model.
 
         Args:
-            reference: ``open-clip:MODEL/PRETRAINED``; a path after the slash is a local checkpoint.
+            reference: See `clip_source`.
             announce: Told before a download or other work that is done once.
 
         Raises:
             WeightsError: If there is no such model, or its weights cannot be had.
         """
-        self.reference = reference
-        name, slash, pretrained = reference.removeprefix(PREFIX).partition("/")
-        if not slash or not name or not pretrained:
-            raise WeightsError(
-                f"'{reference}' is no open_clip model: write {PREFIX}MODEL/PRETRAINED, or a path after /"
-            )
-        self._name, self._pretrained = name, pretrained
         self._announce = announce
-        self.facts = self._facts()
+        self._source = locate(reference, announce=announce)
+        self.reference = self._source.reference  # of a model of the Hub with its commit, so that it stays the same
+        known = kept_facts(self._source)
+        if known is None:
+            known = self._found_facts()
+            keep(known, self._source)
+        self.facts = known
 
     def backbone(self, modality: Modality, *, device: str = "cpu", precision: Precision = "float32") -> Backbone:
         """Load one of the towers.
 
         Raises:
-            WeightsError: If the weights cannot be had.
+            WeightsError: If the model has none for the modality, or its weights cannot be had.
         """
-        architecture = self._image_architecture() if modality == "image" else self._text_architecture()
-        size_bytes = self.facts.image_bytes if modality == "image" else self.facts.text_bytes
-        if device == "cpu" and size_bytes > GRAPH_BYTES:
+        facts = self.facts
+        if modality not in facts.modalities:
+            raise WeightsError(f"{self.reference} has towers for {' and '.join(facts.modalities)}, not for {modality}")
+        architectures = {"text": self._text_architecture, "image": self._image_architecture}
+        size_bytes = {"text": facts.text_bytes, "image": facts.image_bytes, "audio": facts.audio_bytes}[modality]
+        # open_clip's audio towers cannot be exported: tracing takes the number of blocks in a pass for a constant.
+        if device == "cpu" and (size_bytes > GRAPH_BYTES or modality == "audio"):
             device = PLAIN
+        architecture = architectures.get(modality, self._sound_architecture)()
         network = load_network(architecture, device=device, precision=precision, announce=self._announce)
         if modality == "image":
-            return image_backbone(network, fit_of(self.facts), dim=self.facts.dim, heads={}, layers={})
-        return ClipTexts(self.facts, network)
+            return image_backbone(network, fit_of(facts), dim=facts.dim, heads={}, layers={})
+        if facts.sound is not None and modality == "audio":
+            from trivium.encoders.clip_sounds import ClipSounds
+
+            return ClipSounds(facts.sound, network, dim=facts.dim)
+        return ClipTexts(facts, network)
 
     @cached_property
     def _model(self) -> Any:
-        from trivium.encoders.clip_towers import load_model
-
-        self._check_name()
+        loading = _loading()
+        # Also when the facts are known already: a tower may need what the Hub's cache has lost since.
+        loading.config_of(self._source, announce=self._announce)
         if self._announce is not None:
-            self._announce(f"loading open_clip's {self._name} with {self._pretrained}")
-        return load_model(self._name, self._pretrained)
-
-    def _check_name(self) -> None:
-        try:
-            import open_clip
-        except ImportError as error:
-            raise WeightsError("open_clip is not installed: `pip install open-clip-torch`") from error
-        names = open_clip.list_models()
-        if self._name not in names:
-            near = difflib.get_close_matches(self._name, names, n=5, cutoff=0.3)
-            raise WeightsError(f"open_clip has no model '{self._name}', nearest are: {', '.join(near) or 'none'}")
-
-    def _facts(self) -> ClipFacts:
-        path = Path(self._pretrained)
-        state = ""
-        if path.is_absolute():
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise WeightsError(f"there is no checkpoint {path}: {error.strerror}") from error
-            state = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
-        key = hashlib.sha256(f"{REVISION}|{self.reference}|{state}".encode()).hexdigest()[:24]
-        cached = cache_folder() / "open-clip" / f"{key}.json"
-        try:
-            known: dict[str, Any] = json.loads(cached.read_text())
-            return ClipFacts(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            facts = self._found_facts()
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        draft = cached.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(asdict(facts)))
-        os.replace(draft, cached)
-        return facts
+            self._announce(f"loading open_clip's {self._source.name} with {self._source.pretrained}")
+        return loading.load_model(self._source)
 
     def _found_facts(self) -> ClipFacts:
-        self._check_name()
-        import open_clip
-
-        from trivium.encoders.clip_towers import can_cut, checkpoint_file, has_plain_tokenizer, wants_quick_gelu
-
-        path = Path(self._pretrained)
-        if not path.is_absolute() and self._announce is not None:
-            self._announce(f"asking open_clip for {self._name} with {self._pretrained}, which it downloads once")
-        with checkpoint_file(self._name, self._pretrained).open("rb") as file:
+        loading = _loading()
+        source, announce = self._source, self._announce
+        config = loading.config_of(source, announce=announce)
+        if announce is not None and source.snapshot is None and not source.state:
+            announce(f"asking open_clip for {source.name} with {source.pretrained}, which it downloads once")
+        with loading.checkpoint_file(source).open("rb") as file:
             weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        is_plain_bpe, tokenizer = loading.tokenizer_facts(source, config, announce=announce)
         model = self._model
-        config: dict[str, Any] = open_clip.get_model_config(self._name) or {}
-        config["quick_gelu"] = config.get("quick_gelu", False) or wants_quick_gelu(self._name, self._pretrained)
-        picture: dict[str, Any] = open_clip.get_model_preprocess_cfg(model) or {}
-        size = picture["size"]
-        sides = {size} if isinstance(size, int) else set(size)
-        if len(sides) != 1:
-            raise WeightsError(f"{self._name} takes pictures of {size}, only squares are known")
-        image_bytes = 4 * sum(weight.numel() for weight in model.visual.parameters())
+        config["quick_gelu"] = config.get("quick_gelu", False) or loading.wants_quick_gelu(source)
+        sizes = {name: _float32_bytes(getattr(model, name, None)) for name in ("visual", "audio")}
+        from trivium.encoders.clip_towers import can_cut
+
         return ClipFacts(
-            name=self._name,
-            pretrained=self._pretrained,
+            name=source.name,
+            pretrained=source.pretrained,
             dim=int(config["embed_dim"]),
             weights_sha256=weights_sha256,
-            side=int(sides.pop()),
-            mean=_of_channels(picture.get("mean") or open_clip.OPENAI_DATASET_MEAN),
-            std=_of_channels(picture.get("std") or open_clip.OPENAI_DATASET_STD),
-            interpolation=picture.get("interpolation") or "bicubic",
-            resize_mode=picture.get("resize_mode") or "shortest",
-            fill_color=int(picture.get("fill_color") or 0),
-            context_length=int(config.get("text_cfg", {}).get("context_length", 77)),
-            is_plain_bpe=has_plain_tokenizer(self._name),
+            **_picture_facts(source.name, model),
+            context_length=int(config["text_cfg"].get("context_length", loading.CONTEXT_LENGTH)),
+            is_plain_bpe=is_plain_bpe,
             can_cut=can_cut(model),
             config_sha256=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
-            image_bytes=image_bytes,
-            text_bytes=4 * sum(weight.numel() for weight in model.parameters()) - image_bytes,
+            image_bytes=sizes["visual"],
+            text_bytes=_float32_bytes(model) - sum(sizes.values()),
+            audio_bytes=sizes["audio"],
+            tokenizer=tokenizer,
+            sound=_sound_facts(source.name, model),
         )
 
     def _image_architecture(self) -> Architecture:
@@ -193,7 +120,7 @@ class OpenClip:
             return ImageTower(self._model, facts.mean, facts.std)
 
         return Architecture(
-            name=f"{_file_name(facts.name)}-image-{facts.revision}",
+            name=self._file_name("image"),
             build=build,
             inputs={"pixels": {0: "n"}},
             outputs=["pooled"],
@@ -215,7 +142,7 @@ class OpenClip:
             return [tokens]
 
         return Architecture(
-            name=f"{_file_name(facts.name)}-text-{facts.revision}",
+            name=self._file_name("text"),
             build=build,
             inputs={"tokens": {0: "n", 1: "t"} if facts.can_cut else {0: "n"}},
             outputs=["pooled"],
@@ -223,78 +150,80 @@ class OpenClip:
             longest=facts.context_length if facts.can_cut else None,
         )
 
+    def _sound_architecture(self) -> Architecture:
+        sound = self.facts.sound
+        assert sound is not None
+        shape = (2, sound.block_samples // sound.hop_samples + 1, sound.mels)
 
-class ClipTexts(Backbone):
-    """The text tower of an open_clip model.
+        def build() -> Any:
+            from trivium.encoders.clip_towers import SoundTower
 
-    A causal tower that is read at the end token is run on no more positions than the longest text of a pass has: what
-    comes after the end token cannot be seen from it.
-    """
+            return SoundTower(self._model)
 
-    modality: Modality = "text"
+        return Architecture(
+            name=self._file_name("audio"),
+            build=build,
+            inputs={"log_mel": {0: "n"}},
+            outputs=["pooled"],
+            examples=lambda: [np.random.default_rng(0).random(shape, np.float32) * 100 - 100],
+        )
 
-    def __init__(self, facts: ClipFacts, network: Network) -> None:
-        self.dim = facts.dim
-        self._facts = facts
-        self._network = network
-        self._tokenizer = tokenizer_of(facts)
-        self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Return the token ids of a text, shape (t,).
-
-        Raises:
-            DecodeError: If the text is empty or blank.
-        """
-        (ids,) = self.prepare_all([item])
-        return ids
-
-    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
-        """Do what `prepare` does for many texts in one call."""
-        for item in items:
-            if not isinstance(item, str):
-                raise TypeError(f"a text item must be a str, got {type(item).__name__}")
-            if not item.strip():
-                raise DecodeError("the text is empty")
-        # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
-        return list(self._tokenizer([item.encode("utf-8", "replace").decode("utf-8") for item in items]))
-
-    def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return the text embeddings, shape (n, d), not normalised."""
-        pooled = np.empty((len(batch), self.dim), np.float32)
-        for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
-            longest = max(len(batch[row]) for row in rows) if self._facts.can_cut else self._facts.context_length
-            tokens = np.zeros((len(rows), longest), np.int64)
-            for place, row in enumerate(rows):
-                tokens[place, : len(batch[row])] = batch[row]
-            (pooled[rows],) = self._network(tokens)
-        return Features(pooled=pooled)
+    def _file_name(self, tower: str) -> str:
+        name = self.facts.name.removeprefix(HUB)
+        clean = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+        return f"{clean}-{tower}-{self.facts.revision}"
 
 
-def fit_of(facts: ClipFacts) -> Fit:
-    """Return how a model's pictures become squares."""
-    return Fit(
-        side=facts.side,
-        mode=facts.resize_mode,
-        is_bilinear=facts.interpolation == "bilinear",
-        fill=facts.fill_color,
-    )
+def _loading() -> Any:
+    try:
+        import open_clip  # noqa: F401
+    except ImportError as error:
+        raise WeightsError("open_clip is not installed: `pip install open-clip-torch`") from error
+    from trivium.encoders import clip_loading
+
+    return clip_loading
 
 
-def tokenizer_of(facts: ClipFacts) -> Callable[[Sequence[str]], Sequence[NDArray[np.int64]]]:
-    """Return what turns texts into ids: ours where the model has CLIP's, else open_clip's own."""
-    if facts.is_plain_bpe:
-        return ClipTokenizer(facts.context_length)
-    from trivium.encoders import clip_towers
+def _picture_facts(name: str, model: Any) -> Mapping[str, Any]:
+    """Return how a model's pictures are made ready; nothings if it takes none."""
+    import open_clip
 
-    own = clip_towers.tokenizer_of(facts.name)
-    return lambda texts: list(own(list(texts)).numpy())
+    zeros = (0.0, 0.0, 0.0)
+    if not hasattr(model, "visual"):
+        return {
+            **{"side": 0, "mean": zeros, "std": zeros},
+            **{"interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0},
+        }
+    picture: dict[str, Any] = open_clip.get_model_preprocess_cfg(model) or {}
+    size = picture["size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise WeightsError(f"{name} takes pictures of {size}, only squares are known")
+    return {
+        "side": int(sides.pop()),
+        "mean": _of_channels(picture.get("mean") or open_clip.OPENAI_DATASET_MEAN),
+        "std": _of_channels(picture.get("std") or open_clip.OPENAI_DATASET_STD),
+        "interpolation": picture.get("interpolation") or "bicubic",
+        "resize_mode": picture.get("resize_mode") or "shortest",
+        "fill_color": int(picture.get("fill_color") or 0),
+    }
+
+
+def _sound_facts(name: str, model: Any) -> SoundFacts | None:
+    if not hasattr(model, "audio"):
+        return None
+    from trivium.encoders.clip_mel import facts_of_tower
+
+    try:
+        return facts_of_tower(model.audio)
+    except ValueError as error:
+        raise WeightsError(f"{name} cannot be used: {error}") from error
+
+
+def _float32_bytes(module: Any) -> int:
+    return 0 if module is None else 4 * sum(weight.numel() for weight in module.parameters())
 
 
 def _of_channels(value: Any) -> tuple[float, float, float]:
     red, green, blue = value if isinstance(value, list | tuple) else (value,) * 3
     return (float(red), float(green), float(blue))
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

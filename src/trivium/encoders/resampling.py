@@ -1,4 +1,4 @@
-"""Sounds at the rate that the network was trained on: in one piece, or piece by piece as they are read."""
+"""Sounds at the rate that a network was trained on: in one piece, or piece by piece as they are read."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RATE_HZ = 44_100
+RATE_HZ = 44_100  # aiSFX's
 
 
 def resampled(waveform: NDArray[np.float32], rate_hz: int) -> Tensor:
@@ -16,15 +16,15 @@ def resampled(waveform: NDArray[np.float32], rate_hz: int) -> Tensor:
     from torchaudio.functional import resample
 
     sound = scaled(torch.from_numpy(waveform), 1.0)  # before resampling, which may overflow on huge samples
-    ratio = _ratio(rate_hz)
+    ratio = _ratio(rate_hz, RATE_HZ)
     return sound if ratio == 1 else resample(sound, ratio.denominator, ratio.numerator)
 
 
-def resampled_chunks(chunks: Iterable[NDArray[np.float32]], rate_hz: int) -> Iterator[Tensor]:
+def resampled_chunks(chunks: Iterable[NDArray[np.float32]], rate_hz: int, *, to_hz: int = RATE_HZ) -> Iterator[Tensor]:
     """Resample chunk by chunk, as if it were done in one piece: each chunk is resampled with its neighbours' edges."""
     from torchaudio.functional import resample
 
-    ratio = _ratio(rate_hz)
+    ratio = _ratio(rate_hz, to_hz)
     if ratio == 1:
         yield from map(torch.from_numpy, chunks)
         return
@@ -50,6 +50,6 @@ def scaled(sound: Tensor, peak: float) -> Tensor:
     return sound.mul_(peak / largest.clamp(min=1e-9))
 
 
-def _ratio(rate_hz: int) -> Fraction:
+def _ratio(rate_hz: int, to_hz: int) -> Fraction:
     # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
-    return Fraction(RATE_HZ, rate_hz).limit_denominator(1000)
+    return Fraction(to_hz, rate_hz).limit_denominator(1000)

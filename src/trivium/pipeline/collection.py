@@ -152,7 +152,7 @@ class Collection:
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
         table = None if metadata is None else read_table(Path(metadata), positions=positions)
         if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self._source)
+            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return ingest(
             self._store,
             self.space,
@@ -375,7 +375,7 @@ class Collection:
         from trivium.pipeline.importing import import_vectors
 
         if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self._source)
+            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return import_vectors(
             self._store,
             Path(source),

@@ -11,7 +11,8 @@ into frozen dataclasses; unknown keys are refused, so that a typing error is not
        "audio": {"backbone": "aisfx",
                  "projection": {"kind": "head", "weights": "audio.safetensors", "inputs": ["pooled"]}}}}
 
-A backbone of open_clip's is named ``open-clip:MODEL/PRETRAINED``, with the ``revision`` that the space was made for.
+A backbone of open_clip's is named as `encoders.clip_source` says, ``open-clip:MODEL/PRETRAINED`` or
+``open-clip:hf-hub:ORG/NAME@COMMIT``, with the ``revision`` that the space was made for.
 Beside it may lie `calibration.json`, which says how scores become probabilities (`relevance`).
 """
 
@@ -150,8 +151,6 @@ def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: li
     _refuse_unknown(entry, {"backbone", "revision", "projection"}, where, faults)
     backbone, revision = str(entry.get("backbone")), entry.get("revision")
     if backbone.startswith(OPEN_CLIP):
-        if modality == "audio":
-            faults.append(f"{where}: backbone '{backbone}' is for text and image")
         if not isinstance(revision, str) or not revision:
             faults.append(f"{where}: a backbone of open_clip needs its revision")
     elif backbone not in BACKBONES:

@@ -354,8 +354,8 @@ def load_space(
     Weights are fetched and encoders built when they are first used.
 
     Args:
-        name_or_folder: A name that `space_folders` knows, a path, or ``open-clip:MODEL/PRETRAINED``, where a path
-            after the slash is a local checkpoint.
+        name_or_folder: A name that `space_folders` knows, a path, or a model of open_clip's: what
+            `encoders.clip_source` takes, ``open-clip:MODEL/PRETRAINED`` among others.
         device: Where the networks run: see `encoders.networks.load_network`.
         precision: ``int8`` is faster for texts on a CPU, and less exact (docs/benchmarks.md).
         announce: Called with one line before each download.
@@ -409,15 +409,19 @@ def _open_clip_space(
 
     clip = OpenClip(reference, announce=announce)
     projection = ProjectionConfig(kind="identity")
-    modalities: tuple[Modality, ...] = ("text", "image")
-    entry = EncoderConfig(backbone=reference, projection=projection, revision=clip.facts.revision)
+    entry = EncoderConfig(backbone=clip.reference, projection=projection, revision=clip.facts.revision)
     config = SpaceConfig(
         space=Space(name=clip.facts.space_name, dim=clip.facts.dim, revision=clip.facts.revision),
         description=f"open_clip's {clip.facts.name} with {clip.facts.pretrained}",
-        encoders=dict.fromkeys(modalities, entry),
+        encoders=dict.fromkeys(clip.facts.modalities, entry),
     )
     return JointSpace(
-        config, source=reference, device=device, precision=precision, announce=announce, clips={reference: clip}
+        config,
+        source=clip.reference,
+        device=device,
+        precision=precision,
+        announce=announce,
+        clips={clip.reference: clip},
     )
 
 

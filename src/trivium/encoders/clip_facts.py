@@ -1,0 +1,137 @@
+"""What is known of an open_clip model without loading it; kept in the cache, so that a query need not load it."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium.encoders.base import Modality
+from trivium.encoders.clip_source import FOLDER, HUB, PREFIX, ClipSource
+from trivium.encoders.pictures import Fit
+from trivium.encoders.weights import WeightsError, cache_folder
+
+REVISION = 2  # of what we do around the models: another one makes other vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundFacts:
+    """How sounds become what an audio tower takes: log-mel frames of blocks of one length."""
+
+    rate_hz: int
+    block_samples: int
+    fft_samples: int
+    hop_samples: int
+    mels: int
+    min_hz: float
+    max_hz: float
+    is_slaney: bool  # else HTK's filters, not normalised: those of the models with fusion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerFacts:
+    """A tokenizer of the Hub, kept in our cache as one file (`clip_file_tokenizer`)."""
+
+    sha256: str
+    pad_id: int
+    pads_left: bool = False
+    clean: str = "whitespace"  # lower, whitespace or canonicalize
+    stripped_id: int | None = None  # becomes 0: the end of a text, where a model was trained so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """What is known of a model. Those of one without pictures have no sizes of them."""
+
+    name: str
+    pretrained: str
+    dim: int
+    weights_sha256: str
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str  # bicubic or bilinear
+    resize_mode: str  # shortest, squash or longest
+    fill_color: int  # around a picture that is fitted by its longest side
+    context_length: int
+    is_plain_bpe: bool  # CLIP's own tokenizer
+    can_cut: bool
+    config_sha256: str
+    image_bytes: int  # of the towers' weights in float32
+    text_bytes: int
+    audio_bytes: int = 0
+    tokenizer: TokenizerFacts | None = None  # None: CLIP's, or the one that open_clip finds by the model's name
+    sound: SoundFacts | None = None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the model has towers for."""
+        return ("text", "image") if self.sound is None else ("text", "audio")
+
+    @property
+    def revision(self) -> str:
+        """Changes with whatever moves a vector."""
+        facts = asdict(self)
+        del facts["pretrained"]  # a checkpoint may be moved
+        for later in ("audio_bytes", "tokenizer", "sound"):  # so that what was made before they came stays valid
+            if not facts[later]:
+                del facts[later]
+        return hashlib.sha256(json.dumps([REVISION, facts], sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def space_name(self) -> str:
+        """Name the space, without the folder of a local checkpoint."""
+        if self.name.startswith(HUB):
+            return f"{PREFIX}{self.name}"
+        if self.name == FOLDER:
+            return f"{PREFIX}{FOLDER}{Path(self.pretrained).name}"
+        return f"{PREFIX}{self.name}/{Path(self.pretrained).stem if '/' in self.pretrained else self.pretrained}"
+
+
+def fit_of(facts: ClipFacts) -> Fit:
+    """Return how a model's pictures become squares."""
+    return Fit(
+        side=facts.side,
+        mode=facts.resize_mode,
+        is_bilinear=facts.interpolation == "bilinear",
+        fill=facts.fill_color,
+    )
+
+
+def facts_file(source: ClipSource) -> Path:
+    """Where the facts of a model are kept."""
+    key = hashlib.sha256(f"{REVISION}|{source.reference}|{source.state}".encode()).hexdigest()[:24]
+    return cache_folder() / "open-clip" / f"{key}.json"
+
+
+def kept_facts(source: ClipSource) -> ClipFacts | None:
+    """Return what is known of a model, if it is."""
+    try:
+        known: dict[str, Any] = json.loads(facts_file(source).read_text())
+        for key, kind in (("tokenizer", TokenizerFacts), ("sound", SoundFacts)):
+            if known.get(key) is not None:
+                known[key] = kind(**known[key])
+        return ClipFacts(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def keep(facts: ClipFacts, source: ClipSource) -> None:
+    """Write facts, whole or not at all."""
+    write_whole(facts_file(source), json.dumps(asdict(facts)).encode())
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file of the cache, which other processes may write or read at the same time.
+
+    Raises:
+        WeightsError: If it cannot be written.
+    """
+    draft = target.with_suffix(f".{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        os.replace(draft, target)
+    except OSError as error:
+        raise WeightsError(f"cannot keep {target.name} in {target.parent}: {error}") from error

@@ -295,6 +295,44 @@ def test_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not constants.HF_HUB_OFFLINE  # as it was
 
 
+def test_weights_of_a_plain_address_are_not_fetched_offline(
+    tag: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reference = tag()
+    cfg = _PRETRAINED["tiny"]["own"]
+    weights = Path(cfg.pop("file"))
+    cfg["url"] = "http://127.0.0.1:9/folder/weights.pt"
+    monkeypatch.setenv("TRIVIUM_OFFLINE", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"TRIVIUM_OFFLINE forbids fetching them: run `trivium pull` where there is a network: no {tmp_path}" in (
+        refusal(reference)
+    )
+    kept = tmp_path / ".cache" / "clip" / "weights.pt"
+    kept.parent.mkdir(parents=True)
+    weights.rename(kept)
+    assert OpenClip(reference).facts.space_name == "open-clip:tiny/own"
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_what_the_hubs_cache_has_is_not_asked_for(
+    tag: Callable[..., str], monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    from huggingface_hub import constants
+
+    reference, seen = tag(), []
+    file = _PRETRAINED["tiny"]["own"]["file"]
+
+    def download(cfg: Any) -> str:
+        seen.append(constants.HF_HUB_OFFLINE)
+        if constants.HF_HUB_OFFLINE and not is_cached:
+            raise FileNotFoundError("not in the cache")
+        return str(file)
+
+    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    assert OpenClip(reference).facts.dim == 16
+    assert seen == 2 * ([True] if is_cached else [True, False])  # for their hash, and to load them
+
+
 def test_a_checkpoint_that_is_none(tiny_clip: TinyClip, tmp_path: Path) -> None:
     tiny_clip()
     assert "there is no checkpoint /none.pt" in refusal("open-clip:tiny//none.pt")

@@ -39,7 +39,7 @@ def hub_snapshot(repo: str, revision: str, *, announce: Callable[[str], None] | 
     """
     folder = cached_folder(repo, revision, CONFIG_FILE)
     if folder is None or not any((folder / name).is_file() for name in WEIGHTS_FILES):
-        if announce is not None:
+        if announce is not None and forbidden_by() is None:
             announce(f"fetching {repo} ({revision}) from the Hugging Face Hub (once)")
         config = _downloaded(repo, revision, CONFIG_FILE, wanted=[CONFIG_FILE, WEIGHTS_FILES[0]])
         if config is None:
@@ -65,7 +65,7 @@ def hub_files(
     folder = cached_folder(repo, revision, names[0])
     if folder is not None:
         return folder
-    if announce is not None:
+    if announce is not None and forbidden_by() is None:
         announce(f"fetching {names[0]} of {repo} from the Hugging Face Hub (once)")
     first = _downloaded(repo, revision, names[0], wanted=names[:2])  # the others may well be absent
     if first is None:

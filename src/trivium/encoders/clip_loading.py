@@ -115,9 +115,13 @@ def checkpoint_file(source: ClipSource) -> Path:
             f"open_clip has no weights '{pretrained}' for {name}, known are: {known}; a local checkpoint is written as "
             f"its absolute path: {name}//folder/model.pt"
         )
+    cfg = open_clip.get_pretrained_cfg(name, pretrained)
     try:
-        with quietly():
-            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained)))
+        if os.environ.get("TRIVIUM_OFFLINE") and cfg.get("url") and not cfg.get("hf_hub"):
+            kept = Path("~/.cache/clip").expanduser() / cfg["url"].rpartition("/")[2]  # open_clip's, of what has no hub
+            if not kept.is_file():
+                raise FileNotFoundError(f"no {kept}")
+        return Path(_offline_first(lambda: open_clip.download_pretrained(cfg)))
     except Exception as error:  # of the hub, of urllib, of the disk
         hint = ""
         if os.environ.get("TRIVIUM_OFFLINE"):
@@ -134,19 +138,21 @@ def load_model(source: ClipSource) -> Any:
         WeightsError: If the weights cannot be had, or are not those of this model.
     """
     file = checkpoint_file(source)
+    model: Any
     try:
         if source.snapshot is None:
-            with quietly():
-                model = open_clip.create_model(
+            model = _offline_first(
+                lambda: open_clip.create_model(
                     source.name,
                     pretrained=source.pretrained,
                     precision="fp32",
                     force_quick_gelu=wants_quick_gelu(source),
                     weights_only=True,
                 )
+            )
         else:
             with quietly(offline=True):  # what it takes has been fetched
-                model: Any = open_clip.create_model(
+                model = open_clip.create_model(
                     source.model, load_weights=False, pretrained_text=False, precision="fp32"
                 )
                 open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True)
@@ -169,8 +175,7 @@ def tokenizer_of(name: str) -> Any:
         WeightsError: If it cannot be had.
     """
     try:
-        with quietly():
-            return open_clip.get_tokenizer(name)
+        return _offline_first(lambda: open_clip.get_tokenizer(name))
     except Exception as error:
         raise WeightsError(f"open_clip cannot give the tokenizer of {name}: {_one_line(error)}") from error
 
@@ -230,6 +235,16 @@ def quietly(*, offline: bool = False) -> Iterator[None]:
         root.removeHandler(silent)
         root.setLevel(level)
         constants.HF_HUB_OFFLINE = was_offline
+
+
+def _offline_first(make: Callable[[], Any]) -> Any:
+    """Make something without the Hub if its cache has what it takes: its client asks for news even then."""
+    try:
+        with quietly(offline=True):
+            return make()
+    except Exception:  # of the Hub's client, of transformers; what is wrong otherwise is wrong again
+        with quietly():
+            return make()
 
 
 def _read_config(path: Path) -> dict[str, Any]:

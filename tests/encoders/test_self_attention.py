@@ -81,7 +81,8 @@ def test_gradients() -> None:
         parameters = list(module.parameters())
 
         def run(x: torch.Tensor, *_: torch.Tensor, module: nn.Module = module) -> torch.Tensor:
-            return module(x, mask)
+            found: torch.Tensor = module(x, mask)
+            return found
 
         assert torch.autograd.gradcheck(run, (x, *parameters))
 

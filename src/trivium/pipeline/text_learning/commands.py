@@ -256,9 +256,8 @@ def _classifier_recipe(options: argparse.Namespace) -> Any:
         recipe = replace(recipe, **LSTM_RECIPE)
     elif options.model == TRANSFORMER:
         recipe = replace(recipe, epochs=6, layer_decay=1.0, linear_factor=1.0, learning_rate=5e-4)
-    rate = {} if options.optimiser is None or options.learning_rate is not None else RATES[options.optimiser]
-    if options.model in (LSTM, TRANSFORMER):
-        recipe = replace(recipe, **rate)
+    if options.model in (LSTM, TRANSFORMER) and options.optimiser is not None:
+        recipe = replace(recipe, learning_rate=RATES[options.optimiser])
     return _replaced(
         recipe,
         epochs=options.epochs,
@@ -280,7 +279,7 @@ LSTM_RECIPE: Mapping[str, Any] = {
     "dropout": 0.3,
 }
 # What an optimiser begins with where it was named and its rate was not.
-RATES: Mapping[str, Mapping[str, float]] = {"sgd": {"learning_rate": 0.5}, "adamw": {"learning_rate": 1e-3}}
+RATES: Mapping[str, float] = {"sgd": 0.5, "adamw": 1e-3}
 
 
 def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:

@@ -17,6 +17,8 @@ class MaskingVocabulary:
     """What masking must know of a tokenizer."""
 
     mask: int  # the token [MASK]
+    first: int  # the token [CLS], before a text
+    last: int  # the token [SEP], after it
     size: int  # ids are below it
     special: frozenset[int]  # that are never asked for, and never drawn: [PAD], [CLS], [SEP], ...
 

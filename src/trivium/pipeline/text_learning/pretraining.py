@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from trivium.encoders.transformer_text import TransformerText
-from trivium.pipeline.text_learning.checkpoint import CheckpointError, drop_checkpoint, load_checkpoint, save_checkpoint
+from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trivium.pipeline.text_learning.masking import MaskingVocabulary, masked
 from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision
-from trivium.pipeline.text_learning.token_batches import Ids, as_tensors, batches_at_random, batches_in_order, tokenize
+from trivium.pipeline.text_learning.token_batches import Ids, as_tensors, batches_at_random, batches_in_order
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EVALUATION_TEXTS = 512  # windows that are held out tell enough of a loss
@@ -86,13 +86,17 @@ def masking_vocabulary(tokenizer: Tokenizer) -> MaskingVocabulary:
     Raises:
         ValueError: If it has no [MASK], [CLS] or [SEP].
     """
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
-    if missing := [token for token in ("[MASK]", "[CLS]", "[SEP]") if ids[token] is None]:
-        raise ValueError(
-            f"the tokenizer has no {', '.join(missing)}: only one of word pieces, as BERT's, can be masked"
-        )
-    special = frozenset(place for place in ids.values() if place is not None)
-    return MaskingVocabulary(mask=ids["[MASK]"], size=tokenizer.get_vocab_size(), special=special)
+    found = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    ids = {token: place for token, place in found.items() if place is not None}
+    if missing := [token for token in ("[MASK]", "[CLS]", "[SEP]") if token not in ids]:
+        raise ValueError(f"the tokenizer has no {', '.join(missing)}: only word pieces, as BERT's, can be masked")
+    return MaskingVocabulary(
+        mask=ids["[MASK]"],
+        first=ids["[CLS]"],
+        last=ids["[SEP]"],
+        size=tokenizer.get_vocab_size(),
+        special=frozenset(ids.values()),
+    )
 
 
 class Pretrainer:
@@ -126,14 +130,13 @@ class Pretrainer:
         if not 3 <= recipe.window_tokens <= room:
             raise ValueError(f"a window must have 3 to {room} tokens, as the network has positions, got "
                              f"{recipe.window_tokens}")  # fmt: skip
-        special = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")}
         plain = [
             np.asarray(encoding.ids, np.int64)
             for encoding in tokenizer.encode_batch(
                 [text.encode("utf-8", "replace").decode("utf-8") for text in texts], add_special_tokens=False
             )
         ]
-        found = windows(plain, most=recipe.window_tokens, first=special["[CLS]"], last=special["[SEP]"])
+        found = windows(plain, most=recipe.window_tokens, first=self._vocabulary.first, last=self._vocabulary.last)
         if len(found) < 2:
             raise ValueError(
                 f"there is too little to learn from: {len(found)} windows of {recipe.window_tokens} tokens"
@@ -207,7 +210,8 @@ class Pretrainer:
         return total / max(count, 1)
 
     def _steps(self, count: int) -> OptimisedSteps:
-        matrices, vectors = [], []
+        matrices: list[tuple[str, nn.Parameter]] = []
+        vectors: list[tuple[str, nn.Parameter]] = []
         for prefix, module in (("network", self.network), ("head", self._head)):
             for name, parameter in module.named_parameters():
                 (matrices if parameter.dim() > 1 else vectors).append((f"{prefix}.{name}", parameter))
@@ -270,6 +274,3 @@ class Pretrainer:
 
         digest = hashlib.sha256(b"".join(ids.tobytes() for ids in (*self._windows, *self._held_out)))
         return {"recipe": asdict(self._recipe), "texts": digest.hexdigest()[:16]}
-
-
-__all__ = ["MaskedHead", "Pretrainer", "Pretraining", "PretrainingRecipe", "drop_checkpoint", "tokenize", "windows"]

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 from machine import describe
-from text_learning_crossing import few_labels, imagination, student, transfer
+from text_learning_crossing import PRECISIONS, few_labels, imagination, student, transfer
 from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, told
 
+from trivium.encoders.graphs import Precision
 from trivium.fusion.linear_classifier import LinearClassifier, chosen_ridge
 from trivium.pipeline.imagination import features_in
 from trivium.pipeline.spaces import load_space
@@ -64,7 +65,7 @@ def features(work: Path) -> None:
     del work
     heading("features and logistic regression")
     train, test = labelled("train"), labelled("test")
-    for precision in ("float32", "int8"):
+    for precision in PRECISIONS:
         rows = [minilm(of, precision) for of in (train, test)]
         ridge = chosen_ridge(rows[0], train.labels, ridges=RIDGES, seed=0)
         fitted = LinearClassifier(ridge=ridge).fit(rows[0], train.labels)
@@ -72,7 +73,7 @@ def features(work: Path) -> None:
         print(f"| MiniLM, {precision} (ridge {ridge:g}) | {accuracy_cell(right)} | | |", flush=True)
 
 
-def minilm(of: Labelled, precision: Any) -> np.ndarray:
+def minilm(of: Labelled, precision: Precision) -> np.ndarray:
     """Return pooled features; in int8 they are not those of the cache."""
     if precision == "float32":
         return features_in(load_space(), "text", of.texts)[0]

@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, mean_cell, table, told
 
+from trivium.encoders.graphs import Precision
 from trivium.fusion.linear_classifier import LinearClassifier, chosen_ridge
 from trivium.fusion.transfer import TransferClassifier
 from trivium.pipeline.imagination import features_in, nearest
 from trivium.pipeline.spaces import JointSpace, load_space
 
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 SEEDS = range(5)
 RIDGES = (1.0, 10.0, 100.0, 1000.0)
 TEST_PRODUCTS = 1000
 STUDENTS: dict[str, list[str]] = {
     "Transformer 192, 2 layers": ["--width", "192", "--layers", "2"],
-    "Transformer 384, 1 layer": ["--width", "384", "--layers", "1"],
     "LSTM 256": ["--student", "lstm", "--width", "256"],
 }
 
@@ -56,10 +57,9 @@ def transfer(work: Path) -> None:
     found: dict[str, list[float]] = {}
     for seed in SEEDS:
         space, train, test = fashion_space(work, seed)
-        photos, titles, asked = (
-            features_in(space, modality, [row[of] for row in rows])[1]
-            for modality, of, rows in (("image", "image", train), ("text", "title", train), ("text", "title", test))
-        )
+        photos = features_in(space, "image", [row["image"] for row in train])[1]
+        titles = features_in(space, "text", [row["title"] for row in train])[1]
+        asked = features_in(space, "text", [row["title"] for row in test])[1]
         labels, truth = [row["article_type"] for row in train], [row["article_type"] for row in test]
         of_titles = TransferClassifier().fit(titles, labels, modality="text").score(asked, truth, modality="text")
         shown = features_in(space, "image", [row["image"] for row in test])[1]
@@ -125,12 +125,12 @@ def student(work: Path) -> None:
         folder = teacher if not options else work / f"student-{name.replace(' ', '-').replace(',', '')}"
         if not folder.is_dir():
             told("distill", captions, "--where", "split=train", "--space", str(teacher), "--out", str(folder),
-                 "--parts", "30000", "--batch", "128", *options)  # fmt: skip
-        for precision in ("float32", "int8"):
+                 "--parts", "15000", "--batch", "128", "--epochs", "8", *options)  # fmt: skip
+        for precision in PRECISIONS:
             arguments = ["evaluate", str(folder), captions, "--where", "split=dev", "--precision", precision]
             recall: dict[str, Any] = told(*arguments)["recall"]
             both = [recall[direction]["R@10"] for direction in ("text->image", "image->text")]
-            speed = captions_per_second(load_space(folder, precision=precision), texts)  # type: ignore[arg-type]
+            speed = captions_per_second(load_space(folder, precision=precision), texts)
             if base is None:
                 base = float(np.mean(both)), speed
             cells = [f"{share:.1%}" for share in both]

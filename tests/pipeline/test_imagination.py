@@ -31,7 +31,7 @@ def test_the_nearest_are_those_of_a_slow_search() -> None:
 def test_blending_weighs_by_cosine() -> None:
     values = np.array([[1, 0], [0, 1], [5, 5]], np.float32)
     found = Neighbours(np.array([[0, 1], [2, 0]]), np.array([[0.5, 0.5], [0.9, -np.inf]], np.float32))
-    np.testing.assert_allclose(found.blended(values), [[0.5, 0.5], [5, 5]], rtol=1e-6)
+    np.testing.assert_allclose(found.blended(values), np.array([[0.5, 0.5], [5, 5]]), rtol=1e-6)
     sharp = Neighbours(np.array([[0, 1]]), np.array([[0.6, 0.5]], np.float32)).blended(values, temperature=0.01)
     assert sharp[0, 0] > 0.999
 

@@ -37,7 +37,8 @@ class Neighbours:
     def blended(self, values: Matrix, *, temperature: float = TEMPERATURE) -> Matrix:
         """Return the mean of the neighbours' values (m, e), weighted by softmax of their scores, shape (n, e)."""
         weights = softmax(self.scores / np.float32(temperature))
-        return np.einsum("nk,nke->ne", weights, values[self.places], optimize=True).astype(np.float32)
+        found: Matrix = np.einsum("nk,nke->ne", weights, values[self.places]).astype(np.float32)
+        return found
 
 
 def nearest(queries: Vectors, keys: Vectors, *, k: int = NEAREST) -> Neighbours:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from trivium.pipeline.durable import write_durably
+from trivium.pipeline.text_learning import checkpoint
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, drop_checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -24,9 +26,7 @@ def test_the_newest_is_found(tmp_path: Path) -> None:
 
 def test_a_kill_before_the_rename_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, {"weight": torch.zeros(1)}, {"done": 1})
-    from trivium.pipeline.text_learning import checkpoint
-
-    real = checkpoint.write_durably
+    real = write_durably
 
     def killed(path: Path, produce):
         if path.name == checkpoint.STATE_FILE:

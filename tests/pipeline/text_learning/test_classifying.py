@@ -107,7 +107,7 @@ def test_the_same_seed_the_same_classifier(new_start: Callable[..., Start], labe
         classifier = classifier_of(new_start())
         train_classifier(classifier, labelled(40), replace(RECIPE, epochs=2))
         found.append(classifier.predict_proba(["the film was good"]))
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_what_is_refused(start: Start, labelled: Texts, tmp_path: Path) -> None:

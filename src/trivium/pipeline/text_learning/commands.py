@@ -273,13 +273,13 @@ LSTM_RECIPE: Mapping[str, Any] = {
     "epochs": 10,
     "batch_texts": 32,
     "optimiser": "sgd",
-    "learning_rate": 0.5,
+    "learning_rate": 0.3,
     "linear_factor": 1.0,
     "weight_decay": 0.0,
     "dropout": 0.3,
 }
 # What an optimiser begins with where it was named and its rate was not.
-RATES: Mapping[str, float] = {"sgd": 0.5, "adamw": 1e-3}
+RATES: Mapping[str, float] = {"sgd": 0.3, "adamw": 1e-3}
 
 
 def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:

@@ -284,7 +284,7 @@ class JointSpace:
         return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
 
     def _text_model(self, config: EncoderConfig, device: str) -> Backbone:
-        from trivium.encoders.text_model import load_text_model, revision_of
+        from trivium.encoders.text_model import revision_of
 
         folder = Path(config.backbone.removeprefix(TEXT_MODEL))
         if (found := revision_of(folder)) != config.revision:
@@ -292,7 +292,7 @@ class JointSpace:
                 f"space {self.space} was made for revision {config.revision} of {folder}, which is {found} now: make "
                 "the space again"
             )
-        return load_text_model(folder, device=device, precision=self._precision, announce=self._announce)
+        return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
 
     def _clip(self, reference: str) -> "OpenClip":
         from trivium.encoders.open_clip import OpenClip

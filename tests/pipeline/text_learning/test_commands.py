@@ -117,10 +117,13 @@ def test_usage(run: Run, table: Table, model_folder: Path, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").write_text("")
     (tmp_path / "one.csv").write_text("text,label\ngood,1\nfine,1\n")
+    (tmp_path / "v.txt").write_text("alone\n")
     for arguments, message in (
         (["train-text", train, "--out", tmp_path / "other"], "exists and is no text model"),
         (["train-text", tmp_path / "one.csv", "--out", out, "--validation", 0], "at least two labels, got 1"),
         (["train-text", train, "--out", out, "--model", tmp_path / "other"], "holds no text model"),
+        (["train-text", train, "--out", out, "--test", tmp_path / "one.csv"], "labels that nothing is learnt of: 1"),
+        (["train-text", train, "--out", out, "--vectors", tmp_path / "v.txt"], "v.txt, line 1: needs a word"),
         (["train-text", train, "--out", out, "--model", model_folder, "--max-tokens", 99], "has 16 positions"),
         (["pretrain-text", train, "--out", out, "--model", model_folder, "--window", 99], "must have 3 to 16 tokens"),
         (["pretrain-text", tmp_path / "other", "--out", out, "--model", model_folder], "no texts in"),

@@ -14,7 +14,12 @@ from trivium.encoders.devices import resolve
 from trivium.encoders.text_model import check_model_target, revision_of, save_text_model
 from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.encoders.vocabulary import frequent_words
-from trivium.encoders.word_vectors import minilm_word_vectors, whole_words_of_minilm, write_word_vectors
+from trivium.encoders.word_vectors import (
+    WordVectorsError,
+    minilm_word_vectors,
+    whole_words_of_minilm,
+    write_word_vectors,
+)
 from trivium.pipeline.options import UsageError, columns_of, device_of, where_of
 from trivium.pipeline.page import printable
 from trivium.pipeline.space_config import EncoderConfig, ProjectionConfig, SpaceError
@@ -82,6 +87,9 @@ def run_train_text(options: argparse.Namespace) -> int:
 
     train, validation = chosen(order[held:]), chosen(order[:held]) if held else None
     labels = sorted(set(train.labels))
+    for part, source in ((validation, options.table), (test, options.test)):
+        if unknown := sorted(set(part.labels) - set(labels)) if part is not None else []:
+            raise UsageError(f"{source} has labels that nothing is learnt of: {', '.join(unknown[:5])}")
     recipe = _classifier_recipe(options)
     start = _classifier_start(options, train.texts)
     try:
@@ -289,7 +297,10 @@ def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:
     if options.model != LSTM:
         return _transformer_start(options, dropout=recipe.dropout, max_tokens=recipe.max_tokens)
     words = frequent_words(texts, most=options.words, least_often=2)
-    found = None if options.vectors is None else vectors_for(Path(options.vectors), words)
+    try:
+        found = None if options.vectors is None else vectors_for(Path(options.vectors), words)
+    except WordVectorsError as error:
+        raise UsageError(str(error)) from error
     start = start_lstm(
         words,
         embedding=EMBEDDING if found is None else found[1].shape[1],

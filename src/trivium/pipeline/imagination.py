@@ -83,7 +83,8 @@ class Imagination:
             temperature: Of the softmax over their cosines.
             cache: Where the features are kept; Trivium's own if None.
         """
-        self._collection, self._modality = collection, modality
+        self._collection = collection
+        self._modality: Modality = modality
         self._k, self._temperature = k, temperature
         self._cache = cache or FeatureCache(collection.space.config_of(modality).backbone_revision)
 

@@ -79,11 +79,12 @@ def run_train_text(options: argparse.Namespace) -> int:
     test = None
     if options.test is not None:
         test = read_labelled(options.test, columns=columns, where={})
-    order = np.random.default_rng((options.seed, 5)).permutation(len(given.texts))
+    order: list[int] = np.random.default_rng((options.seed, 5)).permutation(len(given.texts)).tolist()
     held = round(options.validation * len(order))
 
-    def chosen(rows: Any) -> LabelledTexts:
-        return LabelledTexts([given.texts[row] for row in rows], [given.labels[row] for row in rows])
+    def chosen(rows: list[int]) -> LabelledTexts:
+        texts: list[str] = [given.texts[row] for row in rows]
+        return LabelledTexts(texts, [given.labels[row] for row in rows])
 
     train, validation = chosen(order[held:]), chosen(order[:held]) if held else None
     labels = sorted(set(train.labels))

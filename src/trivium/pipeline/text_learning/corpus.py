@@ -80,7 +80,10 @@ def _only(columns: Mapping[Role, str], *roles: Role) -> dict[Role, str]:
     found: dict[Role, str] = {"image": "", "audio": "", "score": ""}
     if "label" not in roles:
         found["label"] = ""
-    return found | {role: name for role, name in columns.items() if role in roles}
+    for role, name in columns.items():
+        if role in roles:
+            found[role] = name
+    return found
 
 
 def _read_files(paths: Sequence[Path], texts: dict[str, None], left_out: list[str]) -> None:

@@ -60,7 +60,8 @@ def parts_of_texts(texts: Sequence[str], *, count: int, seed: int) -> list[str]:
     """Draw stretches of words from texts: a query is seldom a whole caption, and the teacher knows them too."""
     random = np.random.default_rng((seed, 7))
     found = []
-    for place in random.integers(len(texts), size=count):
+    places: list[int] = random.integers(len(texts), size=count).tolist()
+    for place in places:
         words = texts[place].split()
         length = int(random.integers(1, len(words) + 1)) if words else 0
         start = int(random.integers(0, len(words) - length + 1)) if words else 0

@@ -11,6 +11,7 @@ from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
 from trivium.encoders.networks import Network, device_kind, load_network
+from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.encoders.weights import WEIGHTS, Weights, fetch
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def build_backbone(
     """Load a backbone, fetching its weights on first use.
 
     Args:
-        name: One of `BACKBONES`.
+        name: One of `BACKBONES`, or ``text-model:FOLDER``: a text encoder of one's own (`text_model`).
         device: See `load_network`.
         precision: See `load_network`; networks of convolutions have nothing to gain by it, and stay in float32.
         announce: Called with one line before a download or other work that is done once.
@@ -178,6 +179,11 @@ def build_backbone(
         ValueError: If there is no backbone of that name.
         WeightsError: If its weights cannot be had.
     """
+    if name.startswith(TEXT_MODEL):
+        from trivium.encoders.text_model import load_text_model
+
+        own = Path(name.removeprefix(TEXT_MODEL))
+        return load_text_model(own, device=device, precision=precision, announce=announce)
     spec = backbone_spec(name)
     folder = fetch(spec.weights, announce=announce)
     precision = precision if spec.modality == "text" else "float32"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import trivium
 from trivium.encoders.base import MODALITIES
 from trivium.pipeline.options import (
+    above_zero,
     add_device,
     add_filter,
     add_min_relevance,
@@ -32,6 +33,7 @@ VALUE_OPTIONS = (
     *("--space", "--device", "--precision", "-k"),
 )
 EXPLAIN, EXPLANATIONS = "--explain", "explanations"  # an option whose value may be left out, and what it then is
+CORPUS = "text files, folders of them, and tables with a column of texts"
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
 
@@ -115,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device(bench)
 
     _add_alignment(commands)
+    _add_learning(commands)
     _add_evaluation(commands)
 
     spaces = commands.add_parser("spaces", help="list the spaces")
@@ -249,6 +252,86 @@ def _add_alignment(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     align.add_argument("--json", action="store_true", help="print the training record as one JSON object")
     add_table(align)
     add_device(align)
+
+
+def _add_learning(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that learn text encoders."""
+    vectors = commands.add_parser(
+        "word-vectors",
+        help="write MiniLM's token embeddings as word vectors, in GloVe's format",
+        description="A word's vector is the mean of its pieces' embeddings. Without TEXTS: MiniLM's own whole words.",
+    )
+    vectors.add_argument("texts", metavar="TEXTS", nargs="*", help=f"whose words are written: {CORPUS}")
+    vectors.add_argument("--out", metavar="FILE", required=True, help="a line for each word: it, and its numbers")
+    vectors.add_argument("--words", type=positive, default=100_000, help="the most frequent ones (default 100000)")
+    add_table(vectors)
+
+    train = commands.add_parser(
+        "train-text",
+        help="train a text classifier: an LSTM over word vectors, a Transformer, or a fine-tuned encoder",
+        description="Each row of TABLE holds a text and its label.",
+    )
+    train.add_argument("table", metavar="TABLE", help="CSV, JSON lines or Parquet; text, label")
+    train.add_argument("--out", metavar="FOLDER", required=True, help="the classifier's folder; one there is replaced")
+    train.add_argument("--test", metavar="TABLE", help="texts and labels whose loss is told after each epoch")
+    train.add_argument(
+        "--model",
+        metavar="MODEL",
+        default="lstm",
+        help="lstm (default) or transformer, from nothing; minilm, or a folder of `pretrain-text`: fine-tuned",
+    )
+    train.add_argument("--vectors", metavar="FILE", help="word vectors in GloVe's format that the LSTM begins with")
+    train.add_argument("--validation", type=share, default=0.1, help="share held out to choose the epoch (default 0.1)")
+    train.add_argument("--optimiser", choices=("sgd", "adamw"), help="default: sgd for the LSTM, else adamw")
+    train.add_argument("--both-ways", action="store_true", help="let the LSTM read backwards too")
+    train.add_argument("--last", action="store_true", help="take the LSTM's last state, not the mean of all")
+    train.add_argument("--words", type=positive, default=25_000, help="of the LSTM's vocabulary (default 25000)")
+    train.add_argument("--max-tokens", type=positive, help="longer texts are cut in the middle (default 256)")
+    train.add_argument("--dropout", type=share, help="share that is left out in training")
+    _add_training(train)
+
+    pretrain = commands.add_parser(
+        "pretrain-text",
+        help="pre-train a text encoder on texts without labels, as a masked language model",
+        description="BERT's recipe: 15 %% of the tokens are asked for; of these 80 %% are masked, 10 %% replaced, "
+        "10 %% left. Run it again to go on where it was stopped.",
+    )
+    pretrain.add_argument("corpus", metavar="CORPUS", nargs="+", help=CORPUS)
+    pretrain.add_argument("--out", metavar="FOLDER", required=True, help="the encoder's folder; one there is replaced")
+    pretrain.add_argument(
+        "--model", metavar="MODEL", default="minilm", help="minilm (default), transformer from nothing, or a folder"
+    )
+    pretrain.add_argument("--window", type=positive, help="tokens that are seen at a time (default 128)")
+    _add_training(pretrain)
+
+    distill = commands.add_parser(
+        "distill",
+        help="teach a small text encoder the vectors of a space's own, for faster queries",
+        description="The space that is written has the small encoder for texts, and all else as it was.",
+    )
+    distill.add_argument("texts", metavar="TEXTS", nargs="+", help=CORPUS)
+    distill.add_argument("--space", default="trivium-base", help="whose text encoder is the teacher")
+    distill.add_argument("--out", metavar="FOLDER", required=True, help="the new space's folder")
+    distill.add_argument("--name", help="of the new space (default: the folder's)")
+    distill.add_argument("--student", choices=("transformer", "lstm"), default="transformer")
+    distill.add_argument("--words", type=positive, default=25_000, help="of an LSTM's vocabulary (default 25000)")
+    distill.add_argument(
+        "--parts", type=natural, default=0, help="how many stretches of the texts to learn too: queries are shorter"
+    )
+    _add_training(distill)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Let the user say how a network is trained."""
+    parser.add_argument("--width", type=positive, help="numbers of a token, or of an LSTM's state")
+    parser.add_argument("--layers", type=positive, help="one upon the other")
+    parser.add_argument("--epochs", type=positive, help="how often each text is seen")
+    parser.add_argument("--batch", type=positive, help="texts of a step")
+    parser.add_argument("--learning-rate", type=above_zero, help="the largest: it rises, and falls to 0")
+    parser.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_table(parser)
+    add_device(parser)
 
 
 def _add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -229,6 +229,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.alignment_command import run_align
 
         return run_align
+    if name in ("word-vectors", "train-text", "pretrain-text", "distill"):
+        from trivium.pipeline.text_learning.commands import LEARNING
+
+        return LEARNING[name]
     if name in ("evaluate", "zero-shot"):
         from trivium.pipeline.evaluation.commands import EVALUATION
 

@@ -245,3 +245,15 @@ def share(written: str) -> float:
     if not 0 <= found < 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got '{written}'")
     return found
+
+
+def above_zero(written: str) -> float:
+    """Read a number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    found = numbers(written)
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"must be one number above 0, got '{written}'")
+    return found[0]

@@ -12,7 +12,8 @@ into frozen dataclasses; unknown keys are refused, so that a typing error is not
                  "projection": {"kind": "head", "weights": "audio.safetensors", "inputs": ["pooled"]}}}}
 
 A backbone of open_clip's is named as `encoders.clip_source` says, ``open-clip:MODEL/PRETRAINED`` or
-``open-clip:hf-hub:ORG/NAME@COMMIT``, with the ``revision`` that the space was made for.
+``open-clip:hf-hub:ORG/NAME@COMMIT``, with the ``revision`` that the space was made for; a text encoder of one's own
+``text-model:NAME``, with its revision: a folder in the space's (`encoders.text_model`).
 Beside it may lie `calibration.json`, which says how scores become probabilities (`relevance`).
 """
 
@@ -25,6 +26,7 @@ from typing import Any, Literal
 
 from trivium.encoders.base import MODALITIES, Modality, Space
 from trivium.encoders.registry import BACKBONES
+from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.fusion.head import POOLED, HeadInput
 
 FORMAT = 1
@@ -61,7 +63,7 @@ class EncoderConfig:
 
     backbone: str
     projection: ProjectionConfig
-    revision: str | None = None  # of open_clip's backbone: what it must have
+    revision: str | None = None  # of open_clip's backbone, or one's own: what it must have
 
     @property
     def backbone_revision(self) -> str:
@@ -153,17 +155,34 @@ def _encoder(folder: Path, modality: Modality, entry: dict[str, Any], faults: li
     if backbone.startswith(OPEN_CLIP):
         if not isinstance(revision, str) or not revision:
             faults.append(f"{where}: a backbone of open_clip needs its revision")
+    elif backbone.startswith(TEXT_MODEL):
+        backbone = _own_text_model(folder, where, modality, backbone, revision, faults)
     elif backbone not in BACKBONES:
-        known = ", ".join((*sorted(BACKBONES), f"{OPEN_CLIP}MODEL/PRETRAINED"))
+        known = ", ".join((*sorted(BACKBONES), f"{OPEN_CLIP}MODEL/PRETRAINED", f"{TEXT_MODEL}FOLDER"))
         faults.append(f"{where}: unknown backbone {entry.get('backbone')!r}, known are {known}")
     elif BACKBONES[backbone].modality != modality:
         faults.append(f"{where}: backbone '{backbone}' is for {BACKBONES[backbone].modality}")
     elif revision is not None:
-        faults.append(f"{where}: only backbones of open_clip have a revision")
+        faults.append(f"{where}: only backbones of open_clip and one's own text models have a revision")
     projection = _projection(folder, where, entry.get("projection"), faults)
     if projection is None or faults:
         return None
     return EncoderConfig(backbone=backbone, projection=projection, revision=revision)
+
+
+def _own_text_model(
+    folder: Path, where: str, modality: Modality, backbone: str, revision: Any, faults: list[str]
+) -> str:
+    """Return the backbone's name with the whole path of its folder, which lies in the space's."""
+    name = backbone.removeprefix(TEXT_MODEL)
+    if modality != "text":
+        faults.append(f"{where}: backbone '{backbone}' is for text")
+    if not isinstance(revision, str) or not revision:
+        faults.append(f"{where}: a text model of one's own needs its revision")
+    # A plain name, so that a space folder from outside cannot point elsewhere on the disk.
+    if Path(name).name != name or not (folder / name).is_dir():
+        faults.append(f"{where}: no folder {name!r} with a text model in the space's folder")
+    return f"{TEXT_MODEL}{(folder / name).absolute()}"
 
 
 def _projection(folder: Path, where: str, projection: Any, faults: list[str]) -> ProjectionConfig | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality
+from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.fusion.head import MEMBER_WEIGHTS, Head, HeadInput
 from trivium.pipeline.relevance import Relevance
 from trivium.pipeline.space_config import (
@@ -58,7 +59,7 @@ def write_space(
     try:
         entries = {}
         for modality, encoder in encoders.items():
-            entry: dict[str, Any] = {"backbone": encoder.backbone}
+            entry: dict[str, Any] = {"backbone": _copied_backbone(draft, encoder)}
             if encoder.revision is not None:
                 entry["revision"] = encoder.revision
             if modality in heads:
@@ -110,6 +111,19 @@ def _written(given: HeadInput) -> Any:
     if given.temperature is None:
         return given.name
     return {"classes": given.name, "temperature": given.temperature}
+
+
+def _copied_backbone(folder: Path, encoder: EncoderConfig) -> str:
+    """Return a backbone's name; a text model of one's own comes into the space's folder, so that it can be moved."""
+    if not encoder.backbone.startswith(TEXT_MODEL):
+        return encoder.backbone
+    from trivium.encoders.text_model import FILES
+
+    source = Path(encoder.backbone.removeprefix(TEXT_MODEL))
+    (folder / source.name).mkdir()
+    for file in FILES:
+        shutil.copyfile(source / file, folder / source.name / file)
+    return f"{TEXT_MODEL}{source.name}"
 
 
 def _copied_projection(folder: Path, encoder: EncoderConfig) -> dict[str, Any]:

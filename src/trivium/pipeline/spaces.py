@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.graphs import Precision
 from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
+from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.encoders.weights import Weights, cache_folder
 from trivium.fusion.base import Projection
 from trivium.fusion.head import Head
@@ -236,8 +238,9 @@ class JointSpace:
 
     def weights(self) -> list[Weights]:
         """Return the weights that the space's backbones need."""
-        own = [config for config in self._config.encoders.values() if not config.backbone.startswith(OPEN_CLIP)]
-        return [backbone_spec(config.backbone).weights for config in own]  # open_clip keeps its own
+        # open_clip keeps its own; a text model of one's own lies in the space's folder.
+        known = [config for config in self._config.encoders.values() if config.revision is None]
+        return [backbone_spec(config.backbone).weights for config in known]
 
     def config_of(self, modality: Modality) -> EncoderConfig:
         """Return what the space has for a modality.
@@ -276,6 +279,19 @@ class JointSpace:
                     f"{clip.facts.revision} now: align it again"
                 )
             return clip.backbone(modality, device=device, precision=self._precision)
+        if config.backbone.startswith(TEXT_MODEL):
+            return self._text_model(config, device)
+        return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
+
+    def _text_model(self, config: EncoderConfig, device: str) -> Backbone:
+        from trivium.encoders.text_model import revision_of
+
+        folder = Path(config.backbone.removeprefix(TEXT_MODEL))
+        if (found := revision_of(folder)) != config.revision:
+            raise SpaceError(
+                f"space {self.space} was made for revision {config.revision} of {folder}, which is {found} now: make "
+                "the space again"
+            )
         return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
 
     def _clip(self, reference: str) -> "OpenClip":
@@ -389,6 +405,7 @@ def space_of(
     Raises:
         SpaceError: If a backbone is not known, or of another modality.
     """
+    encoders = {modality: _with_own_revision(encoder) for modality, encoder in encoders.items()}
     for modality, encoder in encoders.items():
         if encoder.revision is None:
             try:
@@ -400,6 +417,16 @@ def space_of(
     space = Space(name=name, dim=dim, revision="")
     config = SpaceConfig(space=space, description="", encoders=encoders)
     return JointSpace(config, source=name, device=device, announce=announce)
+
+
+def _with_own_revision(encoder: EncoderConfig) -> EncoderConfig:
+    """Pin a text model that was named by its folder alone."""
+    if not encoder.backbone.startswith(TEXT_MODEL) or encoder.revision is not None:
+        return encoder
+    from trivium.encoders.text_model import revision_of
+
+    folder = Path(encoder.backbone.removeprefix(TEXT_MODEL)).absolute()
+    return replace(encoder, backbone=f"{TEXT_MODEL}{folder}", revision=revision_of(folder))
 
 
 def _open_clip_space(

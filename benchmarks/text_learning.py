@@ -1,0 +1,126 @@
+"""What text encoders learn: IMDB (6,000 / 4,000) by classifiers of all kinds, students of a teacher, and transfer.
+
+    python benchmarks/text_learning.py [PART ...] [--work FOLDER]
+
+Parts: lstm, features, finetuned, imagination, transfer, few-labels, student (all without any). Models go to FOLDER
+(default text-learning-output) and stay there; a pre-training that was stopped goes on. Needs TRIVIUM_DATA (default
+../shared/data). Fine-tuning and pre-training take about half an hour each on one core.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe
+from text_learning_crossing import PRECISIONS, few_labels, imagination, student, transfer
+from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, told
+
+from trivium.encoders.graphs import Precision
+from trivium.fusion.linear_classifier import LinearClassifier, chosen_ridge
+from trivium.pipeline.imagination import features_in
+from trivium.pipeline.spaces import load_space
+
+RIDGES = (1.0, 10.0, 100.0, 1000.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
+    parser.add_argument("--work", type=Path, default=Path("text-learning-output"))
+    options = parser.parse_args()
+    if not DATA.is_dir():
+        raise SystemExit(f"{DATA} is missing: set TRIVIUM_DATA")
+    options.work.mkdir(exist_ok=True)
+    print(describe(), "\n", flush=True)
+    for part in options.parts or PARTS:
+        print(f"## {part}\n", flush=True)
+        PARTS[part](options.work)
+        print(flush=True)
+
+
+def lstm(work: Path) -> None:
+    """Train the article's LSTM, over random word vectors and over MiniLM's token embeddings."""
+    vectors = work / "vectors.txt"
+    subprocess.run(
+        [sys.executable, "-m", "trivium.pipeline.cli", "word-vectors", str(IMDB["train"]), "--out", str(vectors)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    heading("LSTM (128, SGD), word vectors")
+    for name, options in (
+        ("random, 100 numbers", []),
+        ("MiniLM's token embeddings", ["--vectors", str(vectors)]),
+    ):
+        trained(work / f"lstm-{name.split()[0].strip(',')}", name, ["--model", "lstm", *options])
+
+
+def features(work: Path) -> None:
+    """MiniLM's features as they are, float32 and int8, and logistic regression."""
+    del work
+    heading("features and logistic regression")
+    train, test = labelled("train"), labelled("test")
+    for precision in PRECISIONS:
+        rows = [minilm(of, precision) for of in (train, test)]
+        ridge = chosen_ridge(rows[0], train.labels, ridges=RIDGES, seed=0)
+        fitted = LinearClassifier(ridge=ridge).fit(rows[0], train.labels)
+        right = np.array([a == b for a, b in zip(fitted.predict(rows[1]), test.labels, strict=True)])
+        print(f"| MiniLM, {precision} (ridge {ridge:g}) | {accuracy_cell(right)} | | |", flush=True)
+
+
+def minilm(of: Labelled, precision: Precision) -> np.ndarray:
+    """Return pooled features; in int8 they are not those of the cache."""
+    if precision == "float32":
+        return features_in(load_space(), "text", of.texts)[0]
+    backbone = load_space(precision=precision).backbone("text")
+    return backbone.features(backbone.prepare_all(of.texts)).pooled
+
+
+def finetuned(work: Path) -> None:
+    """MiniLM fine-tuned as it is; and after masked pre-training on the training texts, without their labels."""
+    heading("fine-tuned, 2 epochs, 256 tokens (the first 64 and the last 192)")
+    target = work / "pretrained"
+    if not target.is_dir():
+        made = told(
+            "pretrain-text", str(IMDB["train"]), "--out", str(target), "--epochs", "1", "--learning-rate", "2e-4"
+        )
+        losses = made["held_out_losses"]
+        print(f"pre-training: {made['seconds']:,.0f} s, loss of a hidden token {losses[0]:.2f} to {losses[-1]:.2f}\n")
+    for name, model in (("MiniLM", "minilm"), ("MiniLM after masked pre-training", str(target))):
+        trained(work / f"tuned-{Path(model).name}", name, ["--model", model, "--validation", "0"])
+
+
+def trained(target: Path, name: str, options: list[str]) -> None:
+    """Run `trivium train-text`, unless its classifier is there, and print a row."""
+    if not target.is_dir():
+        told("train-text", str(IMDB["train"]), "--test", str(IMDB["test"]), "--out", str(target), *options)
+    record: dict[str, Any] = json.loads((target / "training.json").read_text())
+    kept = record["epochs"][record["kept_epoch"] - 1]
+    right = np.zeros(len(labelled("test").texts), np.bool_)
+    right[: round(kept["test_accuracy"] * len(right))] = True
+    cells = [accuracy_cell(right), f"{record['kept_epoch']} of {len(record['epochs'])}", f"{kept['seconds']:,.0f}"]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def heading(what: str) -> None:
+    print(f"| {what} | accuracy on 4,000 (95 %) | epoch kept | s until then |\n|---|---|---|---|", flush=True)
+
+
+PARTS: Mapping[str, Callable[[Path], None]] = {
+    "lstm": lstm,
+    "features": features,
+    "finetuned": finetuned,
+    "imagination": imagination,
+    "transfer": transfer,
+    "few-labels": few_labels,
+    "student": student,
+}
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

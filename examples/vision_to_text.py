@@ -1,0 +1,73 @@
+"""Transfer from vision to text: a classifier that learnt from photos alone judges texts it has no labels for.
+
+    python examples/vision_to_text.py PRODUCTS.csv --label article_type [--test-share 0.25]
+
+The table has a picture and a title in each row, and a column of labels. A part of the rows is kept apart. The titles
+and pictures of the others, without labels, bring MiniLM and EfficientNet-Lite0 into one space (`trivium align`); the
+labels of their pictures teach a linear classifier. It is then asked for the titles of the rows kept apart.
+"""
+
+import argparse
+import csv
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trivium.fusion.transfer import TransferClassifier
+from trivium.pipeline.cli import main as trivium
+from trivium.pipeline.imagination import features_in
+from trivium.pipeline.spaces import load_space
+from trivium.pipeline.tables import Row, read_pairs
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Align, learn from pictures, ask for titles; print and return the accuracies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table")
+    parser.add_argument("--label", default="label", help="the column with the classes")
+    parser.add_argument("--test-share", type=float, default=0.25, help="of the rows, kept apart from all learning")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    found = read_pairs(options.table, columns={"label": options.label})
+    rows = [row for row in found.rows if row.text and row.image and row.label]
+    order = np.random.default_rng(options.seed).permutation(len(rows))
+    count = round(options.test_share * len(rows))
+    test, train = [rows[place] for place in order[:count]], [rows[place] for place in order[count:]]
+    with tempfile.TemporaryDirectory() as scratch:
+        pairs, target = Path(scratch) / "pairs.csv", Path(scratch) / "space"
+        write_pairs(pairs, train)
+        encoders = "text=minilm-l6,image=efficientnet-lite0"
+        if trivium(["align", str(pairs), "--out", str(target), "--encoders", encoders, "--method", "closed-form"]):
+            raise SystemExit("the rows could not be aligned")
+        space = load_space(target)
+        _, photos = features_in(space, "image", [row.image or "" for row in train])
+        _, titles = features_in(space, "text", [row.text or "" for row in train])
+        _, asked = features_in(space, "text", [row.text or "" for row in test])
+    labels, truth = [row.label or "" for row in train], [row.label or "" for row in test]
+    of_photos = TransferClassifier().fit(photos, labels, modality="image").centre(titles, modality="text")
+    of_titles = TransferClassifier().fit(titles, labels, modality="text")
+    most = max(set(labels), key=labels.count)
+    scores = {
+        "learnt from photos, no label of a title": of_photos.score(asked, truth, modality="text"),
+        "learnt from titles and their labels": of_titles.score(asked, truth, modality="text"),
+        "always the most frequent label": float(np.mean([label == most for label in truth])),
+    }
+    print(f"\n{len(train):,} products to learn from, {len(test):,} titles asked, {len(set(labels))} labels")
+    for name, score in scores.items():
+        print(f"{score:7.1%}  {name}")
+    return scores
+
+
+def write_pairs(path: Path, rows: Sequence[Row]) -> None:
+    """Write the pictures and titles of rows, without their labels."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "text"])
+        writer.writerows([os.path.abspath(row.image or ""), row.text] for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""Text encoders of our own in folders: a model card in numbers, weights as safetensors, and a tokenizer.
+
+    model.json         format, kind ("transformer" or "lstm"), max_tokens, shape (`text_shapes`)
+    model.safetensors  the network's weights
+    tokenizer.json     of the tokenizers package
+
+A space names such a folder ``text-model:FOLDER`` as its text backbone, with the revision that it was made for: a hash
+of the three files. Importing this loads no torch; on a CPU the network runs as an exported graph, as all others do.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
+from trivium.encoders.graphs import Architecture, Precision
+from trivium.encoders.networks import Network, device_kind, load_network
+from trivium.encoders.text import MAX_CHARACTERS, MAX_DOCUMENT_CHARACTERS, TOKENS_PER_PASS, passes_by_length
+from trivium.encoders.text_shapes import LstmShape, Shape, TransformerShape
+from trivium.encoders.weights import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "model.json", "model.safetensors", "tokenizer.json"
+FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+MAX_CONFIG_BYTES = 1 << 20
+MOST = 1 << 24  # of any size in a shape: what is more was not written by us
+OVERLAP_SHARE = 8  # a passage overlaps the next by an eighth of its length, as MiniLM's do
+Kind = Literal["transformer", "lstm"]
+SHAPES: Mapping[Kind, type[TransformerShape] | type[LstmShape]] = {"transformer": TransformerShape, "lstm": LstmShape}
+
+
+class TextModelError(WeightsError):
+    """A folder that holds no text model, or not the one that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextModelConfig:
+    """What a text model is, without its weights."""
+
+    shape: Shape
+    max_tokens: int  # of a text; what is beyond is cut off
+
+    @property
+    def kind(self) -> Kind:
+        """Which network it is."""
+        return "transformer" if isinstance(self.shape, TransformerShape) else "lstm"
+
+
+def read_text_model(folder: Path) -> TextModelConfig:
+    """Read and check what a folder's text model is.
+
+    Raises:
+        TextModelError: If it is none.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise TextModelError(f"{path} is too large for what it should hold")
+        raw: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise TextModelError(f"{folder} holds no text model: {path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise TextModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else None
+        raise TextModelError(f"{path} has format {found!r}, this Trivium reads format {FORMAT}")
+    kind: Any = raw.get("kind")
+    shape: Any = raw.get("shape")
+    max_tokens: Any = raw.get("max_tokens")
+    if kind not in SHAPES or not isinstance(shape, dict):
+        raise TextModelError(f"{path}: kind must be one of {', '.join(SHAPES)} with its shape, got {kind!r}")
+    of_kind = SHAPES[kind]
+    wanted = {field.name: field.type for field in fields(of_kind)}
+    if wanted.keys() != shape.keys():
+        differing = ", ".join(sorted(wanted.keys() ^ shape.keys()))
+        raise TextModelError(f"{path}: a shape of kind '{kind}' has {', '.join(wanted)}; what differs: {differing}")
+    numbers = {name: value for name, value in shape.items() if wanted[name] is int}
+    numbers["max_tokens"] = max_tokens
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+            raise TextModelError(f"{path}: {name} must be a whole number of at least 1, got {value!r}")
+    for name, value in shape.items():
+        if wanted[name] is bool and not isinstance(value, bool):
+            raise TextModelError(f"{path}: {name} must be true or false, got {value!r}")
+    if kind == "lstm" and shape["pooling"] not in ("mean", "last"):
+        raise TextModelError(f"{path}: pooling must be mean or last, got {shape['pooling']!r}")
+    if kind == "transformer" and max_tokens > shape["positions"]:
+        raise TextModelError(f"{path}: max_tokens is {max_tokens}, there are {shape['positions']} positions")
+    return TextModelConfig(shape=of_kind(**shape), max_tokens=max_tokens)
+
+
+def revision_of(folder: Path) -> str:
+    """Return a name that changes with any of a text model's files: it ends in twelve hex digits of their hash.
+
+    Raises:
+        TextModelError: If one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in FILES:
+        try:
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise TextModelError(f"{folder} holds no text model: {name} cannot be read ({error.strerror})") from error
+    return f"text-model-{digest.hexdigest()[:12]}"
+
+
+def build_network(config: TextModelConfig, *, dropout: float = 0.0) -> "torch.nn.Module":
+    """Make a network of random weights; it takes ids and a mask, and gives vectors."""
+    if isinstance(config.shape, TransformerShape):
+        from trivium.encoders.transformer_text import TransformerText
+
+        return TransformerText(config.shape, dropout=dropout)
+    from trivium.encoders.lstm_text import LstmText
+
+    return LstmText(config.shape, dropout=dropout)
+
+
+def load_text_network(folder: Path, *, dropout: float = 0.0) -> "torch.nn.Module":
+    """Load a folder's network.
+
+    Raises:
+        TextModelError: If there is none, or its weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    module = build_network(read_text_model(folder), dropout=dropout)
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TextModelError(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {error}") from error
+    return module.eval()
+
+
+def save_text_model(
+    folder: Path,
+    config: TextModelConfig,
+    state: "Mapping[str, torch.Tensor]",
+    tokenizer: str,
+    *,
+    more: Mapping[str, str | bytes] | None = None,
+) -> None:
+    """Write a text model's folder, whole or not at all.
+
+    Args:
+        folder: Must not exist, unless it holds a text model, which is replaced.
+        config: Of the network.
+        state: Its weights.
+        tokenizer: Its tokenizer's JSON.
+        more: Other files, by name.
+
+    Raises:
+        TextModelError: If the folder holds anything else.
+        OSError: If it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    check_model_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        written = {"format": FORMAT, "kind": config.kind, "max_tokens": config.max_tokens}
+        (draft / CONFIG_FILE).write_text(json.dumps({**written, "shape": asdict(config.shape)}, indent=1) + "\n")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft / WEIGHTS_FILE)
+        (draft / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it its owner's alone
+        (draft / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
+        for name, content in (more or {}).items():
+            (draft / name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        read_text_model(draft)
+        os.chmod(draft, 0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def check_model_target(folder: Path) -> None:
+    """Refuse a folder that holds anything but a text model, before hours are spent.
+
+    Raises:
+        TextModelError: If it does.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file())):
+        raise TextModelError(f"{folder} exists and is no text model: choose another folder")
+
+
+def load_text_model(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    announce: Callable[[str], None] | None = None,
+) -> "TextModel":
+    """Load a folder's text model to encode with.
+
+    Args:
+        folder: Of the model.
+        device: See `load_network`.
+        precision: See `load_network`.
+        announce: Called with one line before work that is done once.
+
+    Raises:
+        TextModelError: If there is none, or its weights do not fit.
+        WeightsError: If it cannot be exported.
+    """
+    config = read_text_model(folder)
+
+    def examples() -> list[np.ndarray]:
+        return [np.array([[1, 1, 1, 1], [1, 1, 0, 0]]), np.array([[1, 1, 1, 1], [1, 1, 0, 0]])]
+
+    axes = {0: "n", 1: "t"}
+    architecture = Architecture(
+        name=revision_of(folder),
+        build=lambda: load_text_network(folder),
+        inputs={"tokens": axes, "mask": axes},
+        outputs=["pooled"],
+        examples=examples,
+        longest=config.max_tokens,
+    )
+    network = load_network(architecture, device=device, precision=precision, announce=announce)
+    return TextModel(folder, config, network)
+
+
+class TextModel(Backbone):
+    """A text encoder of our own."""
+
+    modality: Modality = "text"
+
+    def __init__(self, folder: Path, config: TextModelConfig, network: Network) -> None:
+        """Take the tokenizer from ``folder``.
+
+        Raises:
+            TextModelError: If it cannot be read.
+        """
+        self.dim = config.shape.dim
+        self._network = network
+        self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
+        self._max_tokens = config.max_tokens
+        passage = max(4, config.max_tokens // 2)
+        self._tokenizer = read_tokenizer(folder, max_tokens=config.max_tokens)
+        self._passages = read_tokenizer(folder, max_tokens=passage, overlap=max(1, passage // OVERLAP_SHARE))
+
+    def prepare(self, item: Any, /) -> Prepared:
+        """Return the token ids of a text, shape (t,).
+
+        Raises:
+            DecodeError: If the text is empty or blank.
+        """
+        (ids,) = self.prepare_all([item])
+        return ids
+
+    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
+        """Do what `prepare` does for many texts in one call."""
+        encodings = self._tokenizer.encode_batch([_checked(item)[:MAX_CHARACTERS] for item in items])
+        # A text of signs that the tokenizer drops has no token: it is what is not known.
+        return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
+
+    def passages(self, text: str, /) -> list[Passage]:
+        """Cut a text that is longer than one vector sees into overlapping passages; none if it is not.
+
+        Raises:
+            DecodeError: If the text is empty or blank.
+        """
+        text = _checked(text)[:MAX_DOCUMENT_CHARACTERS]
+        if len(text) < self._max_tokens - 2 or not self._tokenizer.encode(text[:MAX_CHARACTERS]).overflowing:
+            return []
+        first = self._passages.encode(text)
+        found = []
+        for encoding in (first, *first.overflowing):
+            offsets = [
+                offset
+                for offset, is_special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+                if not is_special
+            ]
+            if offsets:
+                found.append(Passage(offsets[0][0], offsets[-1][1], np.asarray(encoding.ids, np.int64)))
+        return found
+
+    def features(self, batch: Sequence[Prepared], /) -> Features:
+        """Return the texts' vectors, shape (n, dim), not normalised."""
+        pooled = np.empty((len(batch), self.dim), np.float32)
+        for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
+            tokens, mask = padded([batch[row] for row in rows])
+            (pooled[rows],) = self._network(tokens, mask)
+        return Features(pooled=pooled)
+
+
+def padded(batch: Sequence[Prepared]) -> tuple[np.ndarray, np.ndarray]:
+    """Put ids of texts into one array (n, t), filled up with 0, and a mask (n, t) of ones where there is a token."""
+    tokens = np.zeros((len(batch), max(len(ids) for ids in batch)), np.int64)
+    mask = np.zeros_like(tokens)
+    for row, ids in enumerate(batch):
+        tokens[row, : len(ids)] = ids
+        mask[row, : len(ids)] = 1
+    return tokens, mask
+
+
+def read_tokenizer(folder: Path, *, max_tokens: int | None = None, overlap: int = 0) -> Tokenizer:
+    """Read a folder's tokenizer.
+
+    Args:
+        folder: Of a text model, or of MiniLM's weights.
+        max_tokens: Longer texts are cut there; None: they are not.
+        overlap: Tokens that a part of a cut text shares with the next.
+
+    Raises:
+        TextModelError: If it cannot be read.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception as error:  # the Rust package raises nothing more telling
+        raise TextModelError(f"{folder / TOKENIZER_FILE} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    if max_tokens is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_tokens, stride=overlap)
+    return tokenizer
+
+
+def _checked(item: Any) -> str:
+    if not isinstance(item, str):
+        raise TypeError(f"a text item must be a str, got {type(item).__name__}")
+    if not item.strip():
+        raise DecodeError("the text is empty")
+    # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
+    return item.encode("utf-8", "replace").decode("utf-8")

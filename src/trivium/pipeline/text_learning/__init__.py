@@ -1,0 +1,1 @@
+"""Learning text encoders: classifiers, masked-language-model pre-training, and students of a space's teacher."""

@@ -33,11 +33,12 @@ def self_attention(x: Array, mask: NDArray[np.int64], weights: Weights, *, heads
 
 def layer_norm(x: Array, weights: Weights, name: str, epsilon: float = 1e-12) -> Array:
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + epsilon) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    found = (x - mean) / np.sqrt(variance + epsilon) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return np.asarray(found, np.float64)
 
 
 def gelu(x: Array) -> Array:
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return np.asarray(x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))), np.float64)
 
 
 def encoder_layer(x: Array, mask: NDArray[np.int64], weights: Weights, *, heads: int) -> Array:

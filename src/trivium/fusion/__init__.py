@@ -1,8 +1,7 @@
 """Bringing modalities together: projections into one space, and combinations of vectors within it."""
 
-from trivium.fusion.base import Projection
 from trivium.fusion.combination import weighted_sum
 from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
+from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
 
 __all__ = ["CentredProjection", "IdentityProjection", "LabelBridge", "LinearProjection", "Projection", "weighted_sum"]

@@ -63,9 +63,7 @@ class Principal:
         return np.asarray(self.directions / np.sqrt(self.variances + floor), np.float64)
 
 
-def fit_agreement(
-    x: Numbers, y: Numbers, labels: Places, *, classes: int, rank: int, ridge: float
-) -> Agreement:
+def fit_agreement(x: Numbers, y: Numbers, labels: Places, *, classes: int, rank: int, ridge: float) -> Agreement:
     """Fit the maps.
 
     Args:
@@ -95,7 +93,8 @@ def out_of_fold_agreements(
             held = folds == fold
             fitted = _maps(z_x[~held], z_y[~held], labels[~held], classes=classes, rank=ranks[-1])
             for rank in ranks:  # the first directions of a larger space are those of a smaller one
-                scores[rank][held] = Agreement(fitted.left[:, :, :rank], fitted.right[:, :, :rank])(z_x[held], z_y[held])
+                smaller = Agreement(fitted.left[:, :, :rank], fitted.right[:, :, :rank])
+                scores[rank][held] = smaller(z_x[held], z_y[held])
         for rank in ranks:
             yield ridge, rank, scores[rank]
 

@@ -92,7 +92,7 @@ class BlockFusion:
         found = {}
         for name in self.scales:
             without = {other: there if other != name else np.zeros_like(there) for other, there in presence.items()}
-            found[name] = whole - self.predict(blocks, without)
+            found[name] = np.where(presence[name][:, np.newaxis], whole - self.predict(blocks, without), 0.0)
         return found
 
 

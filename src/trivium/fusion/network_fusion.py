@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HELD_OUT = 10  # one row in so many chooses the epoch
+LEAST_BATCH = 16
 ROWS_AT_ONCE = 8192  # of prediction
 SMALLEST = 1e-9  # of a probability whose logarithm is taken
 
@@ -34,7 +35,7 @@ class Recipe:
     modality_dropout: float = 0.3
     epochs: int = 60
     patience: int = 10  # epochs without a better one, and then it ends
-    batch: int = 128
+    batch: int = 128  # at most; of few rows a sixteenth, so that an epoch has steps enough
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
@@ -80,7 +81,7 @@ class NetworkFusion:
         found = {}
         for name in self.scales:
             without = {other: there if other != name else np.zeros_like(there) for other, there in presence.items()}
-            found[name] = whole - self.predict(blocks, without)
+            found[name] = np.where(presence[name][:, np.newaxis], whole - self.predict(blocks, without), 0.0)
         return found
 
     def _passes(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> "Iterator[tuple[Places, Tensor]]":
@@ -189,13 +190,14 @@ def _train(
     modules = torch.nn.ModuleList([made.fusion] if made.head is None else [made.fusion, made.head])
     optimiser = torch.optim.AdamW(modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     loss_of = _loss(made, truth)
+    batch = min(recipe.batch, max(LEAST_BATCH, len(folds) // 16))
     own = torch.from_numpy(np.flatnonzero(folds != 0))
     held = torch.from_numpy(np.flatnonzero(folds == 0))
     least, best, since = np.inf, copy.deepcopy(modules.state_dict()), 0
     for _ in range(recipe.epochs):
         modules.train()
         order = own[torch.randperm(len(own))]
-        for rows in order.split(recipe.batch):
+        for rows in order.split(batch):
             kept = drop_modalities({name: mask[rows] for name, mask in there.items()}, share=recipe.modality_dropout)
             optimiser.zero_grad()
             loss_of(made.fusion({name: x[rows] for name, x in inputs.items()}, kept), rows).backward()

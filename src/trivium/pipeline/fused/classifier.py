@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -82,19 +83,20 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
             random_state=self.random_state,
         ).fit(table, y)
         self.classes_ = self.model_.classes_
+        self.label_name_ = _name_of(y)
         return self
 
     def predict_proba(self, X: Any) -> Numbers:
         """Return probabilities, (n, classes) in the order of `classes_`; of a row with nothing, the classes' shares."""
-        return self.model_of_fit().predict_proba(_table(self, X))
+        return self.model_of_fit().predict_proba(table_for(self, X))
 
     def predict(self, X: Any) -> Any:
         """Return labels, shape (n,)."""
-        return self.model_of_fit().predict(_table(self, X))
+        return self.model_of_fit().predict(table_for(self, X))
 
     def contributions(self, X: Any) -> dict[str, Numbers]:
         """Return what each modality added to each probability, (n, classes): exact, by leaving it out."""
-        return self.model_of_fit().contributions(_table(self, X))
+        return self.model_of_fit().contributions(table_for(self, X))
 
     def model_of_fit(self) -> BlockClassifier:
         """Return the classifier over tables of numbers that was fitted."""
@@ -153,15 +155,16 @@ class FusedRegressor(RegressorMixin, BaseEstimator):
             most_rows=self.most_rows,
             random_state=self.random_state,
         ).fit(table, y)
+        self.label_name_ = _name_of(y)
         return self
 
     def predict(self, X: Any) -> Numbers:
         """Return numbers, shape (n,); of a row with nothing, the mean."""
-        return self.model_of_fit().predict(_table(self, X))
+        return self.model_of_fit().predict(table_for(self, X))
 
     def contributions(self, X: Any) -> dict[str, Numbers]:
         """Return what each modality added to each number, (n,): exact, by leaving it out."""
-        return self.model_of_fit().contributions(_table(self, X))
+        return self.model_of_fit().contributions(table_for(self, X))
 
     def model_of_fit(self) -> BlockRegressor:
         """Return the regressor over tables of numbers that was fitted."""
@@ -194,7 +197,7 @@ def encoded_for(of: FusedClassifier | FusedRegressor, X: Any, modalities: "tuple
     return encode_frame(X, space, modalities, cache=cache)
 
 
-def _fit_table(of: FusedClassifier | FusedRegressor, X: Any) -> "np.ndarray":
+def _fit_table(of: FusedClassifier | FusedRegressor, X: Any) -> NDArray[np.float32]:
     modalities = modalities_of(X, space_named(str(of.space), of.device))
     encoded = encoded_for(of, X, modalities)
     of.widths_ = widths_of(encoded)
@@ -209,10 +212,17 @@ def _fit_table(of: FusedClassifier | FusedRegressor, X: Any) -> "np.ndarray":
     return table_of(encoded, of.widths_)
 
 
-def _table(of: FusedClassifier | FusedRegressor, X: Any) -> "np.ndarray":
+def table_for(of: FusedClassifier | FusedRegressor, X: Any) -> NDArray[np.float32]:
+    """Return the table of numbers that a fitted estimator makes of a frame."""
     check_is_fitted(of, "model_")
     modalities_of(X, space_named(str(of.space), of.device))
     return table_of(encoded_for(of, X, tuple(of.widths_)), of.widths_)
+
+
+def _name_of(y: Any) -> str | None:
+    """Return the name of a column of labels; None of a plain array."""
+    name = getattr(y, "name", None)
+    return name if isinstance(name, str) else None
 
 
 def _frame_tags(tags: Any) -> Any:

@@ -40,9 +40,10 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
 
         Args:
             space: Whose frozen encoders are used.
-            fusion: "concatenation": what each encoder says, standardised, zeros where a modality is missing, and for
-                each modality whether it is there. "mean": the mean of the vectors in the space, scaled to length 1;
-                zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what `fit` is told.
+            fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
+                where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
+                scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
+                `fit` is told.
             modality_dropout: How often a network's training forgets a modality.
             random_state: What a network starts from.
             device: Where the encoders run.
@@ -113,7 +114,9 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
             return unit_rows(total)
         table = table_of(encoded, self.widths_)
         if self.fusion == CONCATENATION:
-            parts = [np.nan_to_num(self.scales_[m](table[:, a:b]), nan=0.0) for m, (a, b) in self.blocks_.items()]
+            # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.
+            size = np.sqrt(table.shape[1] / len(self.blocks_))
+            parts = [size * np.nan_to_num(self.scales_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
             flags = [~np.isnan(table[:, a : a + 1]) for a, _ in self.blocks_.values()]
             return np.concatenate([*parts, *flags], axis=1, dtype=np.float32)
         own = table.astype(np.float64)

@@ -46,6 +46,7 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         "parameters": parameters,
         "encoders": revisions_of(space, tuple(estimator.widths_)),
         "widths": dict(estimator.widths_),
+        "label": estimator.label_name_,
         "columns": [str(name) for name in estimator.feature_names_in_],
         "model": told,
     }
@@ -88,6 +89,7 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         widths: dict[Modality, int] = {m: int(config["widths"][m]) for m in MODALITIES if m in config["widths"]}
         filled.widths_ = widths
         filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
+        filled.label_name_ = None if config["label"] is None else str(config["label"])
         filled.n_features_in_ = len(filled.feature_names_in_)
         filled.model_ = _inner(config, tensors, kind)
         filled.blocks_ = filled.model_.blocks_

@@ -59,7 +59,8 @@ class Attention(nn.Module):
         return together
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (n, h, t, d / h)
+        n, t, d = tokens.shape
+        return tokens.reshape(n, t, self.heads, d // self.heads).transpose(1, 2)  # (n, h, t, d / h)
 
 
 class TransformerLayer(nn.Module):

@@ -6,6 +6,7 @@ A modality is missing from a row where all of its numbers are NaN.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Scale:
         least = LEAST_DEVIATION * float(deviation.mean())
         return cls(rows.mean(axis=0), np.maximum(deviation, least) if least > 0 else np.ones_like(deviation))
 
-    def __call__(self, rows: Numbers) -> Numbers:
+    def __call__(self, rows: NDArray[np.floating[Any]]) -> Numbers:
         """Return rows (n, d) on this scale; NaN stays NaN."""
         scaled = np.clip((rows - self.mean) / self.deviation, -LARGEST, LARGEST)
         return np.asarray(scaled / np.sqrt(len(self.mean)), np.float64)
@@ -69,7 +70,7 @@ def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[s
     Raises:
         ValueError: If a modality is there in part.
     """
-    found = {}
+    found: dict[str, Booleans] = {}
     for name, (start, stop) in blocks.items():
         is_nan = np.isnan(table[:, start:stop])
         missing = is_nan.all(axis=1)
@@ -79,7 +80,7 @@ def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[s
                 f"'{name}' has NaN among its numbers in {len(in_part)} of {len(table)} rows, "
                 f"first in row {in_part[0]}: a missing modality is NaN in all of its columns"
             )
-        found[name] = ~missing
+        found[name] = np.asarray(~missing, np.bool_)
     return found
 
 

@@ -38,7 +38,8 @@ class CrossAttention(nn.Module):
         given = checked(inputs, masks, self.widths)
         own = {m: self.projections[m](given.tokens[m]) + self.kinds[m] for m in self.modalities}
         normed = {m: self.token_norm(tokens) for m, tokens in own.items()}
-        total, count = 0, 0
+        first = own[self.modalities[0]]
+        total, count = first.new_zeros(len(first), self.dim), first.new_zeros(len(first), 1)
         for name in self.modalities:
             others = [other for other in self.modalities if other != name]
             tokens, mask = own[name], given.masks[name]

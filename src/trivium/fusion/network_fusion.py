@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HELD_OUT = 10  # one row in so many chooses the epoch
-LEAST_BATCH = 16
+LEAST_BATCH = 32
 ROWS_AT_ONCE = 8192  # of prediction
 SMALLEST = 1e-9  # of a probability whose logarithm is taken
 
@@ -172,7 +172,7 @@ def parameters_of(made: NetworkFusion) -> dict[str, np.ndarray]:
 
 
 def _standardised(scale: Scale, rows: Numbers) -> Numbers:
-    return scale(rows) * np.sqrt(len(scale.mean))
+    return np.asarray(scale(rows) * np.sqrt(len(scale.mean)), np.float64)
 
 
 def _train(
@@ -197,10 +197,10 @@ def _train(
     for _ in range(recipe.epochs):
         modules.train()
         order = own[torch.randperm(len(own))]
-        for rows in order.split(batch):
+        for rows in torch.split(order, batch):
             kept = drop_modalities({name: mask[rows] for name, mask in there.items()}, share=recipe.modality_dropout)
             optimiser.zero_grad()
-            loss_of(made.fusion({name: x[rows] for name, x in inputs.items()}, kept), rows).backward()
+            torch.autograd.backward(loss_of(made.fusion({name: x[rows] for name, x in inputs.items()}, kept), rows))
             optimiser.step()
         modules.eval()
         if not len(held):

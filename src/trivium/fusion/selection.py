@@ -51,7 +51,7 @@ class Truth:
     @property
     def classes(self) -> int:
         """How many classes there are; 1 of a regression."""
-        return self.targets.shape[1]
+        return int(self.targets.shape[1])
 
     @property
     def weights(self) -> Numbers:

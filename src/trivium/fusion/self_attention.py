@@ -49,6 +49,7 @@ class SelfAttention(nn.Module):
             dim=1,
         )  # (n, 1 + m, d)
         is_there = torch.stack([torch.ones_like(presence[self.modalities[0]]), *presence.values()], dim=1)
-        asking = tokens[:, :1] @ self.query  # only the class token's row is wanted
-        found = attend(*(part.unsqueeze(1) for part in (asking, tokens @ self.key, tokens @ self.value)), is_there)
+        asking = (tokens[:, :1] @ self.query).unsqueeze(1)  # only the class token's row is wanted: (n, 1, 1, d)
+        keys, values = (tokens @ self.key).unsqueeze(1), (tokens @ self.value).unsqueeze(1)  # (n, 1, 1 + m, d)
+        found = attend(asking, keys, values, is_there)
         return found[:, 0, 0] + self.class_token

@@ -1,9 +1,19 @@
-"""Plain projections of pooled features: the identity, a shift of the origin, and one linear map."""
+"""What a projection promises, and the plain ones: the identity, a shift of the origin, and one linear map."""
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Features, Vectors, unit_rows
+
+
+class Projection(Protocol):
+    """A map from one backbone's features into a space."""
+
+    def __call__(self, features: Features, /) -> Vectors:
+        """Return unit vectors, shape (n, d), one for each row of ``features``."""
+        ...
 
 
 class IdentityProjection:

@@ -119,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_alignment(commands)
     _add_learning(commands)
     _add_evaluation(commands)
+    _add_fused(commands)
 
     spaces = commands.add_parser("spaces", help="list the spaces")
     spaces.add_argument("--json", action="store_true", help="print one JSON object")
@@ -367,6 +368,71 @@ def _add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     add_table(zero_shot)
     _add_report(zero_shot, "zero-shot.json, zero-shot.md and confusion.png")
+
+
+def _add_fused(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands for people with a classifier downstream."""
+    table = "CSV, JSON lines (.jsonl) or Parquet; columns text, image, audio, any of them; files relative to it"
+    features = commands.add_parser(
+        "features", help="write one vector for each row of a table of texts, pictures and sounds"
+    )
+    features.add_argument("table", metavar="TABLE", help=table)
+    features.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    features.add_argument(
+        "--fusion",
+        default="concatenation",
+        help="concatenation (default), mean, or a network (gated-units, ...), which is trained on --label; a wrong one "
+        "lists all",
+    )
+    features.add_argument("--label", metavar="COLUMN", help="what a network is trained on")
+    features.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    _add_fused_options(features)
+
+    classify = commands.add_parser(
+        "classify",
+        help="train, use and measure a classifier of texts, pictures and sounds together",
+        description="How modalities are fused is chosen by validation on the training rows.",
+    )
+    actions = classify.add_subparsers(dest="action", required=True, metavar="ACTION")
+    train = actions.add_parser("train", help="train a classifier on a table with labels")
+    train.add_argument("table", metavar="TABLE", help=table)
+    train.add_argument("--label", metavar="COLUMN", required=True, help="the column to predict")
+    train.add_argument("--out", metavar="MODEL", required=True, help="the model's folder; a model there is replaced")
+    train.add_argument("--fusion", default="auto", help="auto (default) or one way; a wrong one lists all")
+    train.add_argument("--metric", choices=("f1_macro", "accuracy"), default="f1_macro", help="what auto is chosen by")
+    train.add_argument("--regression", action="store_true", help="the column holds numbers, not classes")
+    train.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    train.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    _add_fused_options(train)
+
+    predict = actions.add_parser("predict", help="write a prediction for each row of a table")
+    predict.add_argument("model", metavar="MODEL")
+    predict.add_argument("table", metavar="TABLE", help=table)
+    predict.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    _add_fused_options(predict)
+
+    report = actions.add_parser(
+        "report", help="measure a classifier: figures with intervals, what each modality adds, what it bears"
+    )
+    report.add_argument("model", metavar="MODEL")
+    report.add_argument("table", metavar="TABLE", help=table)
+    report.add_argument("--label", metavar="COLUMN", help="the column with the truth (default: as trained)")
+    report.add_argument("--out", metavar="FOLDER", help="also write report.json, report.md and pictures there")
+    report.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    _add_fused_options(report)
+
+
+def _add_fused_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--column",
+        metavar="ROLE=NAME",
+        action="append",
+        default=[],
+        help="read text, image or audio from the column NAME (default: the role's own name, or caption, title, path); "
+        "'ROLE=' leaves it out",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all GPUs), cuda:N or mps (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def _add_report(parser: argparse.ArgumentParser, files: str) -> None:

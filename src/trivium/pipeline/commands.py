@@ -237,6 +237,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.evaluation.commands import EVALUATION
 
         return EVALUATION[name]
+    if name in ("features", "classify"):
+        from trivium.pipeline.fused.commands import FUSED
+
+        return FUSED[name]
     from trivium.pipeline.upkeep import UPKEEP
 
     return UPKEEP[name]

@@ -34,10 +34,9 @@ from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.text_shapes import TEXT_MODEL
 from trivium.encoders.weights import Weights, cache_folder
-from trivium.fusion.base import Projection
 from trivium.fusion.head import Head
 from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection
+from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
 from trivium.pipeline.relevance import Relevance, read_relevance
 from trivium.pipeline.space_config import (
     CALIBRATION_FILE,

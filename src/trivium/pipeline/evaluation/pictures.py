@@ -5,7 +5,7 @@ Drawn through matplotlib's objects with the Agg canvas: no window, no global sta
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.pipeline.evaluation.calibration import Reliability
+from trivium.pipeline.evaluation.metrics import Integers
 from trivium.pipeline.evaluation.recall import DEPTHS, Evaluation
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
 
@@ -54,25 +55,46 @@ def draw_recall(found: Evaluation, target: Path) -> None:
 
 
 def draw_confusion(found: ZeroShot, target: Path) -> None:
+    """Draw what a space took for what."""
+    title = f"{found.space.name} on {found.table.name}: {found.accuracy:.1%} of {found.items:,}"
+    draw_matrix(found.matrix, found.labels, target, title=title)
+
+
+def draw_matrix(matrix: Integers, labels: Sequence[str], target: Path, *, title: str) -> None:
     """Draw what was taken for what: each row is a class, dark where many of its items went."""
-    classes = len(found.labels)
+    classes = len(labels)
     side = min(max(4.5, 1.8 + 0.34 * classes), 16.0)
     figure = _figure(side + 0.8, side)
     axes = figure.subplots()
-    shares = found.matrix / found.matrix.sum(axis=1, keepdims=True)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1)
     if classes <= MAX_NAMED_CLASSES:
-        short = [label if len(label) <= 30 else f"{label[:29]}…" for label in found.labels]
+        short = [label if len(label) <= 30 else f"{label[:29]}…" for label in labels]
         _name(axes, short, short)
         axes.tick_params(axis="x", rotation=90)
     if classes <= MAX_COUNTED_CLASSES:
         for row, column in np.ndindex(shares.shape):
-            if count := int(found.matrix[row, column]):
+            if count := int(matrix[row, column]):
                 _write(axes, row, column, f"{count:,}", is_dark=bool(shares[row, column] > DARK), size=7)
     axes.set_xlabel("taken for", fontsize=9)
     axes.set_ylabel("is", fontsize=9)
-    title = f"{found.space.name} on {found.table.name}: {found.accuracy:.1%} of {found.items:,}"
     axes.set_title(title, fontsize=10, parse_math=False)
+    _save(figure, target)
+
+
+def draw_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], target: Path, *, title: str, across: str, up: str
+) -> None:
+    """Draw named lines through points (across, up)."""
+    figure = _figure(5.2, 3.8)
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, linewidth=1, label=name)
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    axes.set_title(title, fontsize=10, parse_math=False)
+    for text in axes.legend(fontsize=7).get_texts():
+        text.set_parse_math(False)
     _save(figure, target)
 
 

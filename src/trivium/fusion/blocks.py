@@ -1,0 +1,114 @@
+"""Blocks: the columns of one modality in a table of numbers, brought to one scale.
+
+A modality is missing from a row where all of its numbers are NaN.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
+Places = NDArray[np.int64]
+
+# Standardised numbers are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
+LARGEST = 6.0
+LEAST_DEVIATION = 1e-2  # as a share of the block's mean one: what hardly varies is not blown up
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where a block's columns lie: z = clip((x - mean) / deviation) / sqrt(d), so that rows have length about 1."""
+
+    mean: Numbers  # (d,)
+    deviation: Numbers  # (d,)
+
+    @classmethod
+    def of(cls, rows: Numbers) -> "Scale":
+        """Measure rows (n, d); there is at least one."""
+        deviation = rows.std(axis=0)
+        least = LEAST_DEVIATION * float(deviation.mean())
+        return cls(rows.mean(axis=0), np.maximum(deviation, least) if least > 0 else np.ones_like(deviation))
+
+    def __call__(self, rows: NDArray[np.floating[Any]]) -> Numbers:
+        """Return rows (n, d) on this scale; NaN stays NaN."""
+        scaled = np.clip((rows - self.mean) / self.deviation, -LARGEST, LARGEST)
+        return np.asarray(scaled / np.sqrt(len(self.mean)), np.float64)
+
+
+def check_blocks(blocks: Mapping[str, tuple[int, int]] | None, width: int) -> dict[str, tuple[int, int]]:
+    """Return which columns each modality has, by name.
+
+    Args:
+        blocks: First column and the one after the last, of each modality; None: all columns are one.
+        width: Of the table.
+
+    Raises:
+        ValueError: If they are not columns of it, or two modalities share one.
+    """
+    if blocks is None:
+        return {"all": (0, width)}
+    if not blocks:
+        raise ValueError("blocks must name at least one modality, got none")
+    for name, (start, stop) in blocks.items():
+        if not 0 <= start < stop <= width:
+            raise ValueError(f"blocks['{name}'] is ({start}, {stop}), the table has columns 0 to {width}")
+    ordered = sorted(blocks.items(), key=lambda block: block[1])
+    for (first, (_, stop)), (second, (start, _)) in pairwise(ordered):
+        if start < stop:
+            raise ValueError(f"blocks '{first}' and '{second}' share columns {start} to {stop}")
+    return {name: (start, stop) for name, (start, stop) in sorted(blocks.items())}
+
+
+def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[str, Booleans]:
+    """Say which rows of a table (n, width) have which modality.
+
+    Raises:
+        ValueError: If a modality is there in part.
+    """
+    found: dict[str, Booleans] = {}
+    for name, (start, stop) in blocks.items():
+        is_nan = np.isnan(table[:, start:stop])
+        missing = is_nan.all(axis=1)
+        in_part = np.flatnonzero(is_nan.any(axis=1) & ~missing)
+        if len(in_part):
+            raise ValueError(
+                f"'{name}' has NaN among its numbers in {len(in_part)} of {len(table)} rows, "
+                f"first in row {in_part[0]}: a missing modality is NaN in all of its columns"
+            )
+        found[name] = np.asarray(~missing, np.bool_)
+    return found
+
+
+def groups_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> Places:
+    """Return numbers of rows: those that share the content of the modality with the fewest contents share one.
+
+    Captions of one photo belong together: what is learned of some must not be tried on the others.
+    """
+    best = np.arange(len(table))
+    fewest = len(table)
+    for start, stop in blocks.values():
+        rows = np.ascontiguousarray(table[:, start:stop])
+        keys = [row.tobytes() for row in rows]
+        number_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        missing = np.isnan(rows[:, 0])
+        count = len(number_of) + int(missing.sum())
+        # A modality of a handful of contents, such as a flag, says nothing about what belongs together.
+        if len(table) / 10 < count < fewest:
+            fewest = count
+            best = np.array([number_of[key] for key in keys], np.int64)
+            best[missing] = len(table) + np.arange(int(missing.sum()))
+    return best
+
+
+def folds_of(labels: Places, groups: Places, *, count: int, seed: int) -> Places:
+    """Deal rows to folds, groups staying whole and labels spread evenly, shape (n,)."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(first)), labels[first]))
+    fold = np.empty(len(first), np.int64)
+    fold[order] = np.arange(len(first)) % count
+    return np.asarray(fold[group], np.int64)

@@ -1,0 +1,249 @@
+"""The commands for people with a classifier downstream: `trivium features` and `trivium classify`."""
+
+import argparse
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivium.pipeline.fused.table import NEEDS, read_frame
+from trivium.pipeline.options import UsageError, columns_of, device_of
+from trivium.pipeline.page import printable
+from trivium.pipeline.space_config import SpaceError
+from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.pipeline.table_file import TableError
+from trivium.pipeline.terminal import announce
+
+
+def run_features(options: argparse.Namespace) -> int:
+    """Write the fused vector of each row of a table."""
+    _check_installed()
+    from trivium.pipeline.fused.features import FusedFeatures
+
+    frame = read_frame(options.table, columns=columns_of(options))
+    target = _target(options.out)
+    maker = FusedFeatures(space=_space(options), fusion=options.fusion, device=_device(options))
+    maker.set_output(transform="pandas")
+    labels = None if options.label is None else _labels(frame, options.label, options.table)
+    with _told_warnings(), _told_errors():
+        if labels is None:
+            found = maker.fit(frame).transform(frame)
+        else:
+            has = labels.notna()
+            found = maker.fit(frame[has], labels[has]).transform(frame)
+    _write(found, target)
+    told = {"rows": len(found), "width": found.shape[1], "fusion": options.fusion, "out": str(target)}
+    print(json.dumps(told) if options.json else f"{len(found):,} rows of {found.shape[1]:,} numbers in {target}")
+    return 0
+
+
+def run_classify(options: argparse.Namespace) -> int:
+    """Train, use or measure a classifier."""
+    _check_installed()
+    return CLASSIFY[options.action](options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+
+    frame = read_frame(options.table, columns=columns_of(options))
+    labels = _labels(frame, options.label, options.table)
+    has = labels.notna()
+    if not has.all():
+        announce(f"{int((~has).sum()):,} of {len(has):,} rows have no '{options.label}' and are left out")
+    given: dict[str, Any] = {
+        "space": _space(options),
+        "fusion": options.fusion,
+        "random_state": options.seed,
+        "device": _device(options),
+    }
+    with _told_warnings(), _told_errors():
+        if options.regression:
+            model: Any = FusedRegressor(**given).fit(frame[has], _numbers(labels[has], options.label))
+        else:
+            model = FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
+        model.save(options.out)
+    models = getattr(model.model_.model_, "models", {})
+    told = {
+        "rows": int(has.sum()),
+        "modalities": list(model.widths_),
+        "ways": {
+            "+".join(names): {"way": of.way, "validation": of.score, "tried": dict(of.tried)}
+            for names, of in models.items()
+        },
+        "out": str(options.out),
+    }
+    if options.json:
+        print(json.dumps(told))
+        return 0
+    print(f"trained on {told['rows']:,} rows")
+    for names, of in models.items():
+        tried = ", ".join(f"{way} {100 * score:.1f}" for way, score in of.tried.items())
+        print(f"  {'+'.join(names):16} {of.way:12} {100 * of.score:.1f} on validation ({tried})")
+    print(f"written to {options.out}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    import pandas
+
+    frame = read_frame(options.table, columns=columns_of(options))
+    target = _target(options.out)
+    model = _model(options)
+    with _told_warnings(), _told_errors():
+        if hasattr(model, "classes_"):
+            probabilities = model.predict_proba(frame)
+            found = pandas.DataFrame({"prediction": model.classes_[probabilities.argmax(axis=1)]})
+            found["probability"] = probabilities.max(axis=1)
+            for place, label in enumerate(model.classes_):
+                found[f"p({label})"] = probabilities[:, place]
+        else:
+            found = pandas.DataFrame({"prediction": model.predict(frame)})
+    _write(found, target)
+    told = {"rows": len(found), "out": str(target)}
+    print(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from trivium.pipeline.evaluation import pictures
+    from trivium.pipeline.fused.classifier import FusedClassifier, table_for
+    from trivium.pipeline.fused.report import report_lines, report_on
+
+    frame = read_frame(options.table, columns=columns_of(options))
+    model = _model(options)
+    if not isinstance(model, FusedClassifier):
+        raise UsageError(f"{options.model} predicts numbers: `classify report` is of classes")
+    label = options.label or model.label_name_
+    if label is None:
+        raise UsageError(f"--label: which column of {options.table} holds the classes?")
+    labels = _labels(frame, label, options.table)
+    has = labels.notna().to_numpy()
+    with _told_warnings(), _told_errors():
+        table = table_for(model, frame[has])
+    found = report_on(model.model_, table, list(labels[has].astype(str)), seed=options.seed)
+    if options.out is not None:
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = report_lines(found)
+        (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+        page = [f"# {Path(options.model).name} on {Path(options.table).name}", "", "```", *lines, "```", ""]
+        if pictures.can_draw():
+            title = f"macro-F1 {100 * found.macro_f1[0]:.1f} of {found.rows:,}"
+            pictures.draw_matrix(found.matrix, found.labels, folder / "confusion.png", title=title)
+            for name, curves, across in (
+                ("missing", found.missing, "share of rows without it"),
+                ("noisy", found.noisy, "noise in deviations"),
+            ):
+                up = "macro-F1"
+                pictures.draw_lines(curves, folder / f"{name}.png", title=f"{name} modalities", across=across, up=up)
+            page += ["![confusion](confusion.png)", "![missing](missing.png)", "![noisy](noisy.png)", ""]
+        else:
+            announce(pictures.MISSING)
+        (folder / "report.md").write_text("\n".join(page), encoding="utf-8")
+        announce(f"wrote {printable(str(folder / 'report.md'))}")
+    print(json.dumps(found.to_json()) if options.json else "\n".join(report_lines(found)))
+    return 0
+
+
+def _model(options: argparse.Namespace) -> Any:
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+    from trivium.pipeline.fused.model_folder import CONFIG, ModelError
+
+    try:
+        kept = json.loads((Path(options.model) / CONFIG).read_text(encoding="utf-8"))
+        kind = kept.get("kind") if isinstance(kept, dict) else None
+    except (OSError, ValueError) as error:
+        raise TableError(f"{options.model} cannot be read as a model: {error}") from error
+    try:
+        model: Any = (FusedRegressor if kind == "regressor" else FusedClassifier).load(options.model)
+    except ModelError as error:
+        raise TableError(str(error)) from error
+    return model.set_params(device=_device(options))
+
+
+def _labels(frame: Any, column: str, table: str) -> Any:
+    if column not in frame.columns:
+        named = ", ".join(str(name) for name in frame.columns)
+        raise TableError(f"{table} has no column '{column}' (--label); its columns: {named}")
+    return frame[column].map(lambda cell: None if cell is None or cell != cell or not str(cell).strip() else cell)
+
+
+def _numbers(labels: Any, column: str) -> Any:
+    try:
+        return labels.astype(float).to_numpy()
+    except ValueError as error:
+        raise TableError(f"column '{column}' holds what is no number: {error}") from error
+
+
+def _space(options: argparse.Namespace) -> str:
+    return options.space or DEFAULT_SPACE
+
+
+def _device(options: argparse.Namespace) -> str:
+    return device_of(options)
+
+
+def _check_installed() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("pandas", "sklearn")):
+        raise UsageError(f"this command {NEEDS}")
+
+
+def _target(out: str) -> Path:
+    target = Path(out)
+    if target.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
+    if target.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError(f"--out {out}: Parquet needs pyarrow: run pip install 'trivium[parquet]', or write .csv")
+    return target
+
+
+def _write(frame: Any, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        if target.suffix == ".csv":
+            frame.to_csv(draft, index=False)
+        else:
+            frame.astype({name: np.float32 for name in frame.columns if frame[name].dtype == np.float64}).to_parquet(
+                draft, index=False
+            )
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Tell what counts as missing, as a line and not as a warning of Python's."""
+    from trivium.pipeline.fused.frames import MissingModalityWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MissingModalityWarning)
+        yield
+    for each in dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)):
+        announce(each)
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    """Tell a caller's mistake, such as a single class, as one line."""
+    from trivium.pipeline.fused.model_folder import ModelError
+
+    try:
+        yield
+    except (ValueError, ModelError) as error:
+        raise SpaceError(str(error)) from error
+
+
+CLASSIFY: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "train": _train,
+    "predict": _predict,
+    "report": _report,
+}
+FUSED: Mapping[str, Callable[[argparse.Namespace], int]] = {"features": run_features, "classify": run_classify}

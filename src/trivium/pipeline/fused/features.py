@@ -1,0 +1,149 @@
+"""`FusedFeatures`: a scikit-learn transformer from texts, pictures and sounds to one vector a row."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from trivium.encoders.base import unit_rows
+from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
+from trivium.fusion.blocks import Scale, presence_of
+from trivium.fusion.network_fusion import NetworkFusion
+from trivium.fusion.registry import FUSIONS, LATE
+from trivium.pipeline.fused.frames import encode_frame, modalities_of, space_named, table_of, vectors_of, widths_of
+from trivium.pipeline.spaces import DEFAULT_SPACE
+
+CONCATENATION, MEAN = "concatenation", "mean"
+NETWORKS = tuple(name for name in FUSIONS if name not in (*LATE, CONCATENATION))
+
+
+class FusedFeatures(TransformerMixin, BaseEstimator):
+    """One vector a row of a DataFrame with columns `text`, `image` and `audio`, each cell perhaps missing.
+
+    Encoders are frozen, and each content is encoded once, whatever is fitted how often.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: str | Path = DEFAULT_SPACE,
+        fusion: str = CONCATENATION,
+        modality_dropout: float = 0.3,
+        random_state: int = 0,
+        device: str = "cpu",
+        cache: str | Path | None = None,
+    ) -> None:
+        """Say how.
+
+        Args:
+            space: Whose frozen encoders are used.
+            fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
+                where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
+                scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
+                `fit` is told.
+            modality_dropout: How often a network's training forgets a modality.
+            random_state: What a network starts from.
+            device: Where the encoders run.
+            cache: Folder of kept features; Trivium's own if None.
+        """
+        self.space = space
+        self.fusion = fusion
+        self.modality_dropout = modality_dropout
+        self.random_state = random_state
+        self.device = device
+        self.cache = cache
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn scales, and of a network all of it.
+
+        Args:
+            X: The frame.
+            y: Labels or numbers; only a network needs them.
+
+        Raises:
+            ValueError: If the fusion is not known, or is a network and there is no ``y``.
+        """
+        known = (CONCATENATION, MEAN, *NETWORKS)
+        if self.fusion not in known:
+            raise ValueError(f"no fusion '{self.fusion}': known are {', '.join(known)}")
+        if self.fusion in NETWORKS and y is None:
+            raise ValueError(f"fusion '{self.fusion}' is trained: fit needs y")
+        modalities = modalities_of(X, space_named(str(self.space), self.device))
+        encoded = self._encoded(X, modalities)
+        self.widths_ = widths_of(encoded)
+        if not self.widths_:
+            raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
+        self.feature_names_in_ = np.array(modalities, object)
+        self.n_features_in_ = len(modalities)
+        self.blocks_, start = {}, 0
+        for modality, width in self.widths_.items():
+            self.blocks_[str(modality)] = (start, start + width)
+            start += width
+        if self.fusion == MEAN:
+            return self
+        table = table_of(encoded, self.widths_).astype(np.float64)
+        if self.fusion == CONCATENATION:
+            presence = presence_of(table, self.blocks_)
+            self.scales_ = {m: Scale.of(table[presence[m], a:b]) for m, (a, b) in self.blocks_.items()}
+            return self
+        is_number = np.asarray(y).dtype.kind == "f" and not np.all(np.asarray(y) == np.round(np.asarray(y)))
+        estimator = (BlockRegressor if is_number else BlockClassifier)(
+            blocks=self.blocks_,
+            fusion=self.fusion,
+            modality_dropout=self.modality_dropout,
+            random_state=self.random_state,
+        )
+        fitted = estimator.fit(table, y).model_
+        assert isinstance(fitted, NetworkFusion)
+        self.network_ = fitted
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return fused vectors, shape (n, d)."""
+        check_is_fitted(self, "widths_")
+        space = space_named(str(self.space), self.device)
+        modalities_of(X, space)
+        encoded = self._encoded(X, tuple(self.widths_))
+        if self.fusion == MEAN:
+            total = np.zeros((encoded.count, space.space.dim))
+            for modality, vectors in vectors_of(encoded, space).items():
+                total[encoded.rows[modality]] += vectors
+            return unit_rows(total)
+        table = table_of(encoded, self.widths_)
+        if self.fusion == CONCATENATION:
+            # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.
+            size = np.sqrt(table.shape[1] / len(self.blocks_))
+            parts = [size * np.nan_to_num(self.scales_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
+            flags = [~np.isnan(table[:, a : a + 1]) for a, _ in self.blocks_.values()]
+            return np.concatenate([*parts, *flags], axis=1, dtype=np.float32)
+        own = table.astype(np.float64)
+        presence = presence_of(own, self.blocks_)
+        fused = self.network_.fused({m: own[:, a:b] for m, (a, b) in sorted(self.blocks_.items())}, presence)
+        return np.asarray(fused, np.float32)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the numbers of a fused vector."""
+        del input_features  # what goes in are columns of a frame, not numbers
+        check_is_fitted(self, "widths_")
+        if self.fusion == CONCATENATION:
+            names = [f"{m}{place}" for m, width in self.widths_.items() for place in range(width)]
+            names += [f"has_{m}" for m in self.widths_]
+        else:
+            space = space_named(str(self.space), self.device).space
+            width = space.dim if self.fusion == MEAN else int(self.network_.fusion.dim)  # type: ignore[arg-type]
+            names = [f"fused{place}" for place in range(width)]
+        return np.array(names, object)
+
+    def _encoded(self, X: Any, modalities: Any) -> Any:
+        cache = None if self.cache is None else Path(self.cache)
+        return encode_frame(X, space_named(str(self.space), self.device), modalities, cache=cache)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
+        return tags

@@ -1,0 +1,181 @@
+"""Frames of texts and files to tables of numbers: what each frozen encoder says, NaN where a modality is missing.
+
+A frame is anything with named columns, such as a pandas DataFrame: `text` holds words, `image` and `audio` paths. Other
+columns are passed over. A cell without a value, or a file that cannot be read, is a missing modality.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
+from trivium.pipeline.frozen_features import FeatureCache, Progress, frozen_features
+from trivium.pipeline.spaces import JointSpace, load_space
+
+REASONS_TOLD = 3
+
+
+class MissingModalityWarning(UserWarning):
+    """Some items could not be encoded and count as missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedFrame:
+    """What the encoders say of a frame."""
+
+    features: Mapping[Modality, Features]  # of the rows in ``rows``
+    rows: Mapping[Modality, NDArray[np.int64]]  # that have the modality
+    count: int  # rows of the frame
+    failures: Mapping[Modality, Mapping[int, str]]  # row -> why its item counts as missing
+
+
+@lru_cache(maxsize=4)
+def space_named(source: str, device: str = "cpu") -> JointSpace:
+    """Load a space once: clones of an estimator, and folds of a search, share its encoders."""
+    return load_space(source, device=device)
+
+
+def modalities_of(frame: Any, space: JointSpace) -> tuple[Modality, ...]:
+    """Return which of a space's modalities a frame has columns for.
+
+    Raises:
+        TypeError: If it has no named columns.
+        ValueError: If none of them is a modality's.
+    """
+    columns = getattr(frame, "columns", None)
+    if columns is None:
+        raise TypeError(
+            f"X must be a DataFrame with columns among {', '.join(space.modalities)}, got {type(frame).__name__}: "
+            "trivium.fusion.BlockClassifier takes tables of numbers"
+        )
+    found: list[Modality] = [m for m in MODALITIES if m in space.modalities and m in list(columns)]
+    if not found:
+        named = ", ".join(map(str, list(columns)[:20])) or "none"
+        raise ValueError(f"X must have a column among {', '.join(space.modalities)}, its columns: {named}")
+    return tuple(found)
+
+
+def encode_frame(
+    frame: Any,
+    space: JointSpace,
+    modalities: Sequence[Modality],
+    *,
+    cache: Path | None = None,
+    progress: "Mapping[Modality, Progress] | None" = None,
+) -> EncodedFrame:
+    """Encode the columns of a frame, or take from the cache what has the same content.
+
+    Args:
+        frame: With a column for each modality; another one may be passed over.
+        space: Whose frozen encoders are used.
+        modalities: Which columns are wanted; one that the frame lacks is missing in all rows.
+        cache: Folder of kept features; Trivium's own if None.
+        progress: Told of each modality's progress.
+    """
+    features: dict[Modality, Features] = {}
+    rows: dict[Modality, NDArray[np.int64]] = {}
+    failures: dict[Modality, dict[int, str]] = {}
+    for modality in modalities:
+        if modality not in list(frame.columns):
+            continue
+        cells = _cells(frame[modality], modality)
+        given = [row for row, cell in enumerate(cells) if cell is not None]
+        distinct = list(dict.fromkeys(cells[row] for row in given))
+        place_of = {item: place for place, item in enumerate(distinct)}
+        frozen = frozen_features(
+            partial(space.backbone, modality),
+            FeatureCache(space.config_of(modality).backbone_revision, folder=cache),
+            [item for item in distinct if item is not None],
+            modality=modality,
+            progress=None if progress is None else progress.get(modality),
+        )
+        row_of_place = {int(place): row for row, place in enumerate(frozen.places)}
+        there = [row for row in given if place_of[cells[row]] in row_of_place]
+        taken = [row_of_place[place_of[cells[row]]] for row in there]
+        if taken:
+            logits = {head: scores[taken] for head, scores in frozen.features.logits.items()}
+            features[modality] = Features(pooled=frozen.features.pooled[taken], logits=logits)
+            rows[modality] = np.array(there, np.int64)
+        failures[modality] = {
+            row: frozen.failures[place_of[cells[row]]] for row in given if place_of[cells[row]] in frozen.failures
+        }
+        _warn(modality, failures[modality], len(given))
+    return EncodedFrame(features=features, rows=rows, count=len(frame), failures=failures)
+
+
+def widths_of(encoded: EncodedFrame) -> dict[Modality, int]:
+    """Return how many numbers the encoders give of each modality that is there at all."""
+    return {m: of.pooled.shape[1] + sum(x.shape[1] for x in of.logits.values()) for m, of in encoded.features.items()}
+
+
+def table_of(encoded: EncodedFrame, widths: Mapping[Modality, int]) -> NDArray[np.float32]:
+    """Put what the encoders say side by side, (n, sum of widths): pooled features, then what classifiers think.
+
+    Args:
+        encoded: A frame.
+        widths: Of the modalities that are wanted, in their order; NaN where one is missing.
+    """
+    table = np.full((encoded.count, sum(widths.values())), np.nan, np.float32)
+    start = 0
+    for modality, width in widths.items():
+        if modality in encoded.features:
+            of = encoded.features[modality]
+            table[encoded.rows[modality], start : start + width] = np.concatenate(
+                [of.pooled, *(of.logits[head] for head in sorted(of.logits))], axis=1
+            )
+        start += width
+    return table
+
+
+def vectors_of(encoded: EncodedFrame, space: JointSpace) -> dict[Modality, Vectors]:
+    """Return the vectors of each modality's rows in the space."""
+    return {m: space.projection(m, of.pooled.shape[1])(of) for m, of in encoded.features.items()}
+
+
+def revisions_of(space: JointSpace, modalities: Sequence[Modality]) -> dict[str, str]:
+    """Return which frozen networks the features come from."""
+    return {str(m): space.config_of(m).backbone_revision for m in modalities}
+
+
+def _cells(column: Any, modality: Modality) -> list[str | None]:
+    """Return each cell as text or a path; None where there is nothing.
+
+    Raises:
+        TypeError: If one is neither.
+    """
+    found: list[str | None] = []
+    for row, cell in enumerate(column):
+        if (
+            cell is None
+            or (isinstance(cell, float) and math.isnan(cell))
+            or type(cell).__name__ in ("NAType", "NaTType")
+        ):
+            found.append(None)
+        elif isinstance(cell, str):
+            found.append(cell if cell.strip() else None)
+        elif modality != "text" and isinstance(cell, os.PathLike):
+            found.append(os.fspath(cell))
+        else:
+            wanted = "a text" if modality == "text" else "a path"
+            raise TypeError(
+                f"'{modality}' must hold {wanted} or nothing in each row, got {type(cell).__name__} in row {row}"
+            )
+    return found
+
+
+def _warn(modality: Modality, failures: Mapping[int, str], given: int) -> None:
+    if failures:
+        told = "; ".join(f"row {row}: {reason}" for row, reason in list(failures.items())[:REASONS_TOLD])
+        warnings.warn(
+            f"{len(failures):,} of {given:,} items of '{modality}' could not be encoded and count as missing ({told})",
+            MissingModalityWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,137 @@
+"""Fitted estimators as folders: `model.json` says what they are, `model.safetensors` holds the numbers."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+import trivium
+from trivium.encoders.base import MODALITIES, Modality
+from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
+from trivium.fusion.fusion_state import StateError, from_state, state_of
+from trivium.pipeline.fused.frames import revisions_of, space_named
+
+FORMAT = 1
+CONFIG, TENSORS = "model.json", "model.safetensors"
+Kind = Literal["classifier", "regressor"]
+Estimator = TypeVar("Estimator")
+PATHS = ("cache", "device")  # parameters of this machine, not of the model
+
+
+class ModelError(Exception):
+    """A folder that is no model, or one that fits no encoders here."""
+
+
+def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
+    """Write a fitted estimator: whole or not at all; a model that is there is replaced.
+
+    Raises:
+        ModelError: If the folder holds anything else, or the labels cannot be written as JSON.
+    """
+    from safetensors.numpy import save_file
+
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
+        raise ModelError(f"{folder} exists and is no model: choose another folder")
+    tensors, told = state_of(estimator.model_.model_)
+    parameters = {name: _plain(value) for name, value in estimator.get_params().items() if name not in PATHS}
+    space = space_named(str(estimator.space), estimator.device)
+    config = {
+        "format": FORMAT,
+        "trivium": trivium.__version__,
+        "kind": kind,
+        "parameters": parameters,
+        "encoders": revisions_of(space, tuple(estimator.widths_)),
+        "widths": dict(estimator.widths_),
+        "label": estimator.label_name_,
+        "columns": [str(name) for name in estimator.feature_names_in_],
+        "model": told,
+    }
+    if kind == "classifier":
+        config["classes"] = _labels(estimator.classes_)
+    else:
+        config["deviation"] = estimator.model_.deviation_
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        (draft / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft / TENSORS)
+        for path, mode in ((draft, 0o755), (draft / TENSORS, 0o644)):  # a temporary folder is its owner's alone
+            os.chmod(path, mode)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
+    """Fill an estimator with what `save_model` wrote.
+
+    Raises:
+        ModelError: If it is no such folder, or of other encoders than those that are there.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("kind") != kind:
+            found = config.get("kind"), config.get("format")
+            raise ModelError(f"{folder} is no {kind} of format {FORMAT}, it is {found[0]} of format {found[1]}")
+        tensors = load_file(folder / TENSORS)
+        filled: Any = estimator
+        filled.set_params(**config["parameters"])
+        widths: dict[Modality, int] = {m: int(config["widths"][m]) for m in MODALITIES if m in config["widths"]}
+        filled.widths_ = widths
+        filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
+        filled.label_name_ = None if config["label"] is None else str(config["label"])
+        filled.n_features_in_ = len(filled.feature_names_in_)
+        filled.model_ = _inner(config, tensors, kind)
+        filled.blocks_ = filled.model_.blocks_
+        if kind == "classifier":
+            filled.classes_ = filled.model_.classes_
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be read as a model: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, StateError) as error:
+        raise ModelError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+    here = revisions_of(space_named(str(filled.space), filled.device), tuple(widths))
+    if here != config["encoders"]:
+        raise ModelError(f"{folder} was made with encoders {config['encoders']}, here they are {here}: train it again")
+    return estimator
+
+
+def _inner(config: dict[str, Any], tensors: dict[str, np.ndarray], kind: Kind) -> BlockClassifier | BlockRegressor:
+    blocks, start = {}, 0
+    for modality in MODALITIES:
+        if modality in config["widths"]:
+            width = int(config["widths"][modality])
+            blocks[str(modality)] = (start, start + width)
+            start += width
+    parameters = {name: value for name, value in config["parameters"].items() if name != "space"}
+    inner: Any = (BlockClassifier if kind == "classifier" else BlockRegressor)(blocks=blocks, **parameters)
+    inner.blocks_ = dict(sorted(blocks.items()))
+    inner.n_features_in_ = start
+    inner.model_ = from_state(tensors, config["model"], fusion=inner.fusion)
+    if kind == "classifier":
+        inner.classes_ = np.array(config["classes"])
+    else:
+        inner.deviation_ = float(config["deviation"])
+    made: BlockClassifier | BlockRegressor = inner
+    return made
+
+
+def _labels(classes: Any) -> list[Any]:
+    found = [label.item() if isinstance(label, np.generic) else label for label in classes]
+    if len({type(label) for label in found}) > 1 or not isinstance(found[0], str | int | float):
+        kinds = ", ".join(sorted({type(label).__name__ for label in found}))
+        raise ModelError(f"labels must all be words or all numbers to be written, got {kinds}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, os.PathLike) else value

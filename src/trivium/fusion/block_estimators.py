@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,6 +28,11 @@ METRICS: tuple[Metric, ...] = ("f1_macro", "accuracy")
 
 class BlockClassifier(ClassifierMixin, BaseEstimator):
     """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
+
+    model_: BlockFusion | NetworkFusion
+    blocks_: dict[str, tuple[int, int]]
+    classes_: NDArray[Any]
+    n_features_in_: int
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class BlockClassifier(ClassifierMixin, BaseEstimator):
         """
         self.blocks = blocks
         self.fusion = fusion
-        self.metric = metric
+        self.metric: Metric = metric
         self.modality_dropout = modality_dropout
         self.most_rows = most_rows
         self.random_state = random_state
@@ -102,6 +108,11 @@ class BlockClassifier(ClassifierMixin, BaseEstimator):
 
 class BlockRegressor(RegressorMixin, BaseEstimator):
     """Numbers from the columns of several modalities; the way they are fused is chosen by validation (R squared)."""
+
+    model_: BlockFusion | NetworkFusion
+    blocks_: dict[str, tuple[int, int]]
+    deviation_: float
+    n_features_in_: int
 
     def __init__(
         self,

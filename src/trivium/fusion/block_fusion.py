@@ -153,6 +153,7 @@ class _Search:
         self._scaled, self._presence, self._truth = scaled, presence, truth
         self._folds, self._centres, self._settings = folds, centres, settings
         self.tried: dict[Names, dict[str, float]] = {}
+        self._alone: dict[tuple[str, bytes], Tried] = {}  # by modality and rows
 
     def way(self, names: Names) -> Way | None:
         """Choose how rows that have these modalities are predicted; None if there are too few."""
@@ -173,7 +174,10 @@ class _Search:
     def _ways(
         self, names: Names, trials: KernelTrials, rows: Places, truth: Truth, has: Booleans
     ) -> list[tuple[str, list[Tried]]]:
-        alone = {name: trials.weighted([name]) for name in names}
+        for name in names:
+            if (name, rows.tobytes()) not in self._alone:
+                self._alone[name, rows.tobytes()] = trials.weighted([name])
+        alone = {name: self._alone[name, rows.tobytes()] for name in names}
         if len(names) == 1:
             return [(names[0], [alone[names[0]]])]
         wanted = self._settings.fusion

@@ -38,6 +38,14 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
     modalities that rows have. Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
 
+    model_: BlockClassifier
+    classes_: NDArray[Any]
+    widths_: dict[Modality, int]  # numbers of each modality
+    blocks_: dict[str, tuple[int, int]]  # their columns
+    feature_names_in_: NDArray[np.object_]
+    n_features_in_: int
+    label_name_: str | None
+
     def __init__(
         self,
         *,
@@ -64,7 +72,7 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
         """
         self.space = space
         self.fusion = fusion
-        self.metric = metric
+        self.metric: Metric = metric
         self.modality_dropout = modality_dropout
         self.most_rows = most_rows
         self.random_state = random_state
@@ -124,6 +132,13 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
 
 class FusedRegressor(RegressorMixin, BaseEstimator):
     """Numbers from a DataFrame with columns `text`, `image` and `audio`; see `FusedClassifier`."""
+
+    model_: BlockRegressor
+    widths_: dict[Modality, int]  # numbers of each modality
+    blocks_: dict[str, tuple[int, int]]  # their columns
+    feature_names_in_: NDArray[np.object_]
+    n_features_in_: int
+    label_name_: str | None
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.base import unit_rows
+from trivium.encoders.base import Modality, unit_rows
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.blocks import Scale, presence_of
 from trivium.fusion.network_fusion import NetworkFusion
@@ -25,6 +25,13 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
 
     Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
+
+    widths_: dict[Modality, int]  # numbers of each modality
+    blocks_: dict[str, tuple[int, int]]  # their columns
+    feature_names_in_: NDArray[np.object_]
+    n_features_in_: int
+    scales_: dict[str, Scale]  # of a concatenation
+    network_: NetworkFusion  # of a network
 
     def __init__(
         self,

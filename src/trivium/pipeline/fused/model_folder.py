@@ -91,10 +91,10 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
         filled.label_name_ = None if config["label"] is None else str(config["label"])
         filled.n_features_in_ = len(filled.feature_names_in_)
-        filled.model_ = _inner(config, tensors, kind)
-        filled.blocks_ = filled.model_.blocks_
+        inner: Any = _inner(config, tensors, kind)
+        filled.model_, filled.blocks_ = inner, inner.blocks_
         if kind == "classifier":
-            filled.classes_ = filled.model_.classes_
+            filled.classes_ = inner.classes_
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, StateError) as error:

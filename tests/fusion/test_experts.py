@@ -148,7 +148,9 @@ def test_macro_f1_as_scikit_learns() -> None:
 def test_the_simpler_way_is_taken_on_a_tie() -> None:
     labels = np.arange(60) % 2
     truth = Truth(targets=np.eye(2)[labels] - 0.5, labels=labels, mean=np.full(2, 0.5), metric="f1_macro")
-    trials = KernelTrials({"a": labels[:, None] * 2.0}, truth.targets, truth.weights, np.arange(60) % 5)
+    trials = KernelTrials(
+        {"a": np.asarray(labels[:, None] * 2.0, np.float64)}, truth.targets, truth.weights, np.arange(60) % 5
+    )
     tried = trials.weighted(["a"])
     ways = [try_way("first", [tried], truth), try_way("second", [tried], truth)]
     assert simplest(ways, truth, seed=0).name == "first"

@@ -148,12 +148,13 @@ def test_macro_f1_as_scikit_learns() -> None:
 def test_the_simpler_way_is_taken_on_a_tie() -> None:
     labels = np.arange(60) % 2
     truth = Truth(targets=np.eye(2)[labels] - 0.5, labels=labels, mean=np.full(2, 0.5), metric="f1_macro")
-    trials = KernelTrials({"a": labels[:, None] * 2.0}, truth.targets, truth.weights, np.arange(60) % 5)
+    folds = np.arange(60) % 5
+    trials = KernelTrials({"a": labels[:, None] * 2.0}, truth.targets, truth.weights, folds)
     tried = trials.weighted(["a"])
-    ways = [try_way("first", [tried], truth), try_way("second", [tried], truth)]
+    ways = [try_way("first", [tried], truth, folds), try_way("second", [tried], truth, folds)]
     assert simplest(ways, truth, seed=0).name == "first"
     noise = KernelTrials({"a": RANDOM.normal(size=(60, 1))}, truth.targets, truth.weights, np.arange(60) % 5)
-    assert simplest([try_way("noise", [noise.weighted(["a"])], truth), ways[0]], truth, seed=0).name == "first"
+    assert simplest([try_way("noise", [noise.weighted(["a"])], truth, folds), ways[0]], truth, seed=0).name == "first"
 
 
 def test_groups_and_folds() -> None:

@@ -167,7 +167,9 @@ class _Search:
         trials = KernelTrials(
             {name: self._scaled[name][rows] for name in names}, truth.targets, truth.weights, self._folds[rows]
         )
-        ways = [try_way(way, parts, truth) for way, parts in self._ways(names, trials, rows, truth, has)]
+        ways = [
+            try_way(way, parts, truth, self._folds[rows]) for way, parts in self._ways(names, trials, rows, truth, has)
+        ]
         self.tried[names] = {way.name: way.score for way in ways}
         return simplest(ways, truth, seed=self._settings.seed)
 
@@ -212,6 +214,6 @@ class _Search:
         folds = np.arange(len(rows))  # each row for itself
         blocks = {name: self._scaled[name][rows] for name in names}
         tried = KernelTrials(blocks, truth.targets, truth.weights, folds).weighted(names)
-        way = try_way(names[0], [tried], truth)
+        way = try_way(names[0], [tried], truth, folds % FOLDS)
         self.tried[names] = {way.name: way.score}
         return way

@@ -65,23 +65,30 @@ class Truth:
         return Truth(targets=self.targets[rows], labels=self.labels[rows], mean=self.mean, metric=self.metric)
 
 
-def try_way(name: str, parts: Sequence[Tried], truth: Truth) -> Way:
-    """Link the scores of experts to what is to be predicted."""
+def try_way(name: str, parts: Sequence[Tried], truth: Truth, folds: Places) -> Way:
+    """Link the scores of experts to what is to be predicted.
+
+    What is judged comes from links of the other folds, as the scores do from experts: many scores would else seem to be
+    better than few.
+    """
     scores = np.concatenate([part.scores for part in parts], axis=1)
     plans = tuple(part.plan for part in parts)
+    link = _linked(scores, truth)
+    said = np.empty_like(truth.targets)
+    for fold in np.unique(folds):
+        held = folds == fold
+        can_tell = not truth.is_classes or len(np.unique(truth.labels[~held])) > 1
+        said[held] = (_linked(scores[~held], truth.of(~held)) if can_tell else link)(scores[held])
     if not truth.is_classes:
-        link = fit_value(scores, truth.targets, mean=float(truth.mean[0]))
-        predicted = link(scores)[:, 0]
         actual = truth.targets[:, 0] + truth.mean[0]
-        return Way(name=name, plans=plans, link=link, score=r_squared(actual, predicted), predicted=predicted)
-    plain = fit_classes(scores, truth.labels, classes=truth.classes)
+        return Way(name=name, plans=plans, link=link, score=r_squared(actual, said[:, 0]), predicted=said[:, 0])
     best = None
     for tempering in TEMPERINGS if truth.metric == "f1_macro" else TEMPERINGS[:1]:
-        link = plain.tempered(truth.mean, tempering)
-        labels = link(scores).argmax(axis=1)
+        labels = (said - tempering * np.log(truth.mean)).argmax(axis=1)
         score = judged(truth, labels)
         if best is None or score > best.score:
-            best = Way(name=name, plans=plans, link=link, score=score, predicted=labels.astype(np.float64))
+            own = link.tempered(truth.mean, tempering)
+            best = Way(name=name, plans=plans, link=own, score=score, predicted=labels.astype(np.float64))
     assert best is not None
     return best
 
@@ -125,6 +132,12 @@ def r_squared(actual: Numbers, predicted: Numbers) -> float:
     """Return the share of the variance that is explained."""
     spread = float(((actual - actual.mean()) ** 2).sum())
     return 1 - float(((actual - predicted) ** 2).sum()) / spread if spread > 0 else 0.0
+
+
+def _linked(scores: Numbers, truth: Truth) -> Link:
+    if truth.is_classes:
+        return fit_classes(scores, truth.labels, classes=truth.classes)
+    return fit_value(scores, truth.targets, mean=float(truth.mean[0]))
 
 
 def _judged_rows(truth: Truth, predicted: Numbers, rows: Places) -> float:

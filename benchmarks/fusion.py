@@ -31,6 +31,7 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from trivium.encoders.base import Modality
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.registry import FUSIONS
 from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, widths_of
@@ -101,7 +102,7 @@ def fashion() -> None:
                     told[f"own-{name}"] = model.predict_proba(without(table[test], blocks, hidden))
                 for name, probabilities in told.items():
                     found.setdefault(name, []).append(score(labels[test], model.classes_[probabilities.argmax(axis=1)]))
-                ways.append(model.model_.models["image", "text"].way)
+                ways.append(model.models()["image", "text"].way)
             best = max(("lr-text", "lr-image"), key=lambda name: np.mean(found[name]))
             own = max(("own-text", "own-image"), key=lambda name: np.mean(found[name]))
             names = ("lr-text", "lr-image", "lr-concatenated", "lr-averaged", "own-text", "own-image", "own-both")
@@ -198,7 +199,7 @@ def matching() -> None:
     for name, predicted in told.items():
         low, high = bootstrap(labels[test], predicted, 2, 0, lambda a, b, _: float((a == b).mean()))
         print(f"| {name} | {100 * (predicted == labels[test]).mean():.1f} ({100 * low:.1f} to {100 * high:.1f}) |")
-    used = model.model_.models["image", "text"]
+    used = model.models()["image", "text"]
     tried = ", ".join(f"{way} {100 * value:.1f}" for way, value in used.tried.items())
     print(f"\nway: {used.way}; on validation (macro-F1): {tried}; {seconds:.0f} s of processor for the fit", flush=True)
 
@@ -234,12 +235,13 @@ def overhead() -> None:
     frame = products().sample(600, random_state=0)
     frame = frame.assign(text=frame["title"])[["text", "image"]].reset_index(drop=True)
     space = space_named(DEFAULT_SPACE)
-    for m in ("text", "image"):
+    modalities: tuple[Modality, ...] = ("text", "image")
+    for m in modalities:
         space.encode(m, list(frame[m][:8]))  # loads it
     alone, fused, kept = [], [], []
     for _ in range(7):  # one after the other, so that what else the machine does meets both
         started = time.process_time(), time.perf_counter()
-        for m in ("text", "image"):
+        for m in modalities:
             space.encode(m, list(frame[m]))
         alone.append(took(started))
         with tempfile.TemporaryDirectory() as cache:

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.block_fusion import FAMILIES
+from trivium.fusion.block_fusion import FAMILIES, BlockFusion
 from trivium.fusion.fusion_state import StateError, from_state, state_of
 from trivium.fusion.registry import FUSIONS
 
@@ -79,7 +79,7 @@ def test_a_set_of_modalities_that_training_had_not() -> None:
     model = BlockClassifier(blocks=BLOCKS).fit(table, labels)
     whole, _ = made(seed=1)
     found = model.predict_proba(whole)
-    best = max(model.model_.models.values(), key=lambda of: of.score)
+    best = max(model.models().values(), key=lambda of: of.score)
     hidden = whole.copy()
     hidden[:, slice(*BLOCKS["photo" if best.way == "sound" else "sound"])] = np.nan
     assert_allclose(found, model.predict_proba(hidden))
@@ -89,6 +89,7 @@ def test_more_rows_than_centres() -> None:
     table, labels = made(400)
     test, truth = made(100, seed=1)
     model = BlockClassifier(blocks=BLOCKS, most_rows=60).fit(table, labels)
+    assert isinstance(model.model_, BlockFusion)
     assert len(model.model_.centres["photo"]) == 60
     assert model.score(test, truth) > 0.9
 
@@ -137,7 +138,7 @@ def test_agreement_is_chosen_where_only_it_can_tell() -> None:
     table[:, 4] = 0.3 * random.normal(size=300)
     labels = (bits[:, 0] == bits[:, 1]).astype(int)
     model = BlockClassifier(blocks=BLOCKS).fit(table, labels)
-    used = model.model_.models["photo", "sound"]
+    used = model.models()["photo", "sound"]
     assert used.way in ("agreement", "product", "sum")
     assert model.score(table, labels) > 0.9
     assert max(used.tried["photo"], used.tried["sound"]) < 0.65

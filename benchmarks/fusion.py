@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Modality
 from trivium.fusion import BlockClassifier, FusedFeatures
-from trivium.fusion.block_fusion import BlockFusion
+from trivium.fusion.combination import unit_means
 from trivium.fusion.registry import FUSIONS
 from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, widths_of
 from trivium.pipeline.fused.report import bootstrap
@@ -103,8 +103,7 @@ def fashion() -> None:
                     told[f"own-{name}"] = model.predict_proba(without(table[test], blocks, hidden))
                 for name, probabilities in told.items():
                     found.setdefault(name, []).append(score(labels[test], model.classes_[probabilities.argmax(axis=1)]))
-                assert isinstance(model.model_, BlockFusion)
-                ways.append(model.model_.models["image", "text"].way)
+                ways.append(model.models()["image", "text"].way)
             best = max(("lr-text", "lr-image"), key=lambda name: np.mean(found[name]))
             own = max(("own-text", "own-image"), key=lambda name: np.mean(found[name]))
             names = ("lr-text", "lr-image", "lr-concatenated", "lr-averaged", "own-text", "own-image", "own-both")
@@ -201,8 +200,7 @@ def matching() -> None:
     for name, predicted in told.items():
         low, high = bootstrap(labels[test], predicted, 2, 0, lambda a, b, _: float((a == b).mean()))
         print(f"| {name} | {100 * (predicted == labels[test]).mean():.1f} ({100 * low:.1f} to {100 * high:.1f}) |")
-    assert isinstance(model.model_, BlockFusion)
-    used = model.model_.models["image", "text"]
+    used = model.models()["image", "text"]
     tried = ", ".join(f"{way} {100 * value:.1f}" for way, value in used.tried.items())
     print(f"\nway: {used.way}; on validation (macro-F1): {tried}; {seconds:.0f} s of processor for the fit", flush=True)
 
@@ -216,9 +214,12 @@ def speed() -> None:
     labels = random.integers(0, 4, len(some))
     blocks = {"text": (0, dim), "image": (dim, 2 * dim)}
     print(f"{2 * rows:,} vectors of {dim} numbers, two a row, from memory:\n")
-    print("| | seconds |")
-    print("|---|---|")
-    fusers: dict[str, Any] = {"mean": lambda: unit_mean(chunk["text"], chunk["image"])}
+    print("| | processor seconds | seconds |")
+    print("|---|---|---|")
+    at = np.arange(len(chunk["text"]))
+    fusers: dict[str, Any] = {
+        "mean": lambda: unit_means([(at, part) for part in chunk.values()], count=len(at), dim=dim)
+    }
     for name in ("gated-units", "self-attention"):
         model = BlockClassifier(blocks=blocks, fusion=name).fit(some, labels).model_
         there = {m: np.ones(len(chunk[m]), bool) for m in chunk}
@@ -227,9 +228,10 @@ def speed() -> None:
     whole = np.hstack([chunk["text"], chunk["image"]])
     fusers["predictions of a default classifier (2,500 centres)"] = lambda: default.predict_proba(whole)
     for name, fuse in fusers.items():
-        started = time.perf_counter()
+        started = time.process_time(), time.perf_counter()
         fuse()
-        print(f"| {name} | {(time.perf_counter() - started) * rows / 50_000:.1f} |", flush=True)
+        processor, wall = (seconds * rows / len(whole) for seconds in took(started))
+        print(f"| {name} | {processor:.1f} | {wall:.1f} |", flush=True)
     overhead()
 
 
@@ -308,12 +310,6 @@ def without(table: np.ndarray, blocks: Blocks, hidden: str | None) -> np.ndarray
     if hidden is not None:
         found[:, slice(*blocks[hidden])] = np.nan
     return found
-
-
-def unit_mean(*vectors: np.ndarray) -> np.ndarray:
-    """Return the mean of vectors, scaled to length 1."""
-    total = np.sum(vectors, axis=0)
-    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True))
 
 
 def score(actual: np.ndarray, predicted: np.ndarray) -> float:

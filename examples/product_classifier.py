@@ -2,8 +2,7 @@
 
     python examples/product_classifier.py products.csv --label gender
 
-The table has a column `title` (or text), a column `path` (or image), and the label; a quarter of it is kept for
-the test.
+The table has a column `title` (or text), a column `path` (or image), and the label; a quarter is kept for the test.
 Needs `pip install 'trivium[learn]'`.
 """
 

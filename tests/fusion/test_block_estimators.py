@@ -79,8 +79,7 @@ def test_a_set_of_modalities_that_training_had_not() -> None:
     model = BlockClassifier(blocks=BLOCKS).fit(table, labels)
     whole, _ = made(seed=1)
     found = model.predict_proba(whole)
-    assert isinstance(model.model_, BlockFusion)
-    best = max(model.model_.models.values(), key=lambda of: of.score)
+    best = max(model.models().values(), key=lambda of: of.score)
     hidden = whole.copy()
     hidden[:, slice(*BLOCKS["photo" if best.way == "sound" else "sound"])] = np.nan
     assert_allclose(found, model.predict_proba(hidden))
@@ -139,8 +138,7 @@ def test_agreement_is_chosen_where_only_it_can_tell() -> None:
     table[:, 4] = 0.3 * random.normal(size=300)
     labels = (bits[:, 0] == bits[:, 1]).astype(int)
     model = BlockClassifier(blocks=BLOCKS).fit(table, labels)
-    assert isinstance(model.model_, BlockFusion)
-    used = model.model_.models["photo", "sound"]
+    used = model.models()["photo", "sound"]
     assert used.way in ("agreement", "product", "sum")
     assert model.score(table, labels) > 0.9
     assert max(used.tried["photo"], used.tried["sound"]) < 0.65

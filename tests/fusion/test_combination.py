@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from trivium.encoders.base import unit_rows
-from trivium.fusion.combination import weighted_sum
+from trivium.fusion.combination import unit_means, weighted_sum
 
 Parts = tuple[NDArray[np.float32], list[float]]
 
@@ -91,3 +91,22 @@ def test_as_many_weights_as_vectors(count: int, weights: list[float]) -> None:
 def test_weights_must_be_finite(bad: float) -> None:
     with pytest.raises(ValueError, match=r"weights must be finite, got \[1.0, (nan|inf)\]"):
         weighted_sum(np.eye(2, dtype=np.float32), [1.0, bad])
+
+
+def test_unit_means_as_by_hand() -> None:
+    random = np.random.default_rng(0)
+    some, others = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=(2, 4)).astype(np.float32)
+    parts = [(np.array([0, 1, 3]), some), (np.array([3, 0]), others)]
+    found = unit_means(parts, count=5, dim=4)
+    sums = [some[0] + others[1], some[1], None, some[2] + others[0], None]
+    for row, total in zip(found, sums, strict=True):
+        assert_allclose(row, np.zeros(4) if total is None else total / np.sqrt(float(total @ total)), atol=1e-6)
+
+
+def test_unit_means_of_many_rows_are_those_of_few() -> None:
+    vectors = np.random.default_rng(1).normal(size=(2_500, 3)).astype(np.float32)
+    found = unit_means([(np.arange(2_500), vectors), (np.arange(2_500), vectors[::-1])], count=2_500, dim=3)
+    for start in (0, 1_024, 2_499):
+        rows = [(np.array([0]), vectors[[start]]), (np.array([0]), vectors[[2_499 - start]])]
+        assert_allclose(found[start], unit_means(rows, count=1, dim=3)[0], atol=1e-6)
+    assert unit_means([], count=0, dim=3).shape == (0, 3)

@@ -149,7 +149,7 @@ def test_the_simpler_way_is_taken_on_a_tie() -> None:
     labels = np.arange(60) % 2
     truth = Truth(targets=np.eye(2)[labels] - 0.5, labels=labels, mean=np.full(2, 0.5), metric="f1_macro")
     folds = np.arange(60) % 5
-    trials = KernelTrials({"a": np.asarray(2.0 * labels[:, None], np.float64)}, truth.targets, truth.weights, folds)
+    trials = KernelTrials({"a": np.array(labels[:, None] * 2.0, np.float64)}, truth.targets, truth.weights, folds)
     tried = trials.weighted(["a"])
     ways = [try_way("first", [tried], truth, folds), try_way("second", [tried], truth, folds)]
     assert simplest(ways, truth, seed=0).name == "first"

@@ -1,15 +1,15 @@
 """Every fusion keeps the one contract: against a slow NumPy version, and whatever its order, padding and gaps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from tests.reference import fusions as reference
 from torch import Tensor, nn
 
 from trivium.fusion.base import Inputs, Masks
@@ -33,30 +33,32 @@ DIM = 4
 
 @dataclass(frozen=True)
 class Case:
-    """A fusion, and what it should give."""
+    """A fusion, and the slow version of it in tests/reference/fusions.py."""
 
     build: Callable[[dict[str, int]], nn.Module]
-    reference: Callable[..., Any]
-    widths: dict[str, int]
+    slow: str
+    numbers: dict[str, int] = field(default_factory=dict)  # that the slow version is told
+    widths: dict[str, int] = field(default_factory=lambda: WIDTHS)
 
 
-def case(build: Callable[..., nn.Module], slow: Callable[..., Any], **numbers: int) -> Case:
-    return Case(lambda widths: build(widths, dim=DIM, **numbers), slow, WIDTHS)
+def case(build: Callable[..., nn.Module], slow: str, *, told: tuple[str, ...] = (), **numbers: int) -> Case:
+    given = {"heads": 2, "layers": 2, **numbers}
+    return Case(lambda widths: build(widths, dim=DIM, **numbers), slow, {name: given[name] for name in told})
 
 
 CASES = {
-    "concatenation": case(Concatenation, reference.concatenation),
+    "concatenation": case(Concatenation, "concatenation"),
     "weighted-mean": Case(
-        lambda widths: WeightedMean(list(widths), dim=DIM), reference.weighted_mean, dict.fromkeys(WIDTHS, DIM)
+        lambda widths: WeightedMean(list(widths), dim=DIM), "weighted_mean", widths=dict.fromkeys(WIDTHS, DIM)
     ),
-    "gated-units": case(GatedUnits, reference.gated_units),
-    "low-rank-tensor": case(LowRankTensor, reference.low_rank_tensor, rank=3),
-    "self-attention": case(SelfAttention, reference.self_attention),
-    "token-encoder": case(TokenEncoder, partial(reference.token_encoder, heads=2, layers=2), heads=2, max_tokens=6),
-    "bottleneck": case(Bottleneck, partial(reference.bottleneck, heads=2, layers=2), heads=2, tokens=2),
-    "cross-attention": case(CrossAttention, partial(reference.cross_attention, heads=2), heads=2),
-    "late-average": case(LateAverage, reference.late_average),
-    "late-stack": case(LateStack, reference.late_stack),
+    "gated-units": case(GatedUnits, "gated_units"),
+    "low-rank-tensor": case(LowRankTensor, "low_rank_tensor", rank=3),
+    "self-attention": case(SelfAttention, "self_attention"),
+    "token-encoder": case(TokenEncoder, "token_encoder", told=("heads", "layers"), heads=2, max_tokens=6),
+    "bottleneck": case(Bottleneck, "bottleneck", told=("heads", "layers"), heads=2, tokens=2),
+    "cross-attention": case(CrossAttention, "cross_attention", told=("heads",), heads=2),
+    "late-average": case(LateAverage, "late_average"),
+    "late-stack": case(LateStack, "late_stack"),
 }
 every_fusion = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 # What each of four rows has: all, then one less, two with one only.
@@ -83,8 +85,14 @@ def gaps() -> dict[str, Tensor]:
     return {m: torch.tensor(there, dtype=torch.bool) for m, there in GAPS.items()}
 
 
-def slow(case: Case, fusion: nn.Module, inputs: Inputs, masks: Masks) -> Any:
+@pytest.fixture
+def slow_fusions(reference: Callable[[str], ModuleType]) -> ModuleType:
+    return reference("fusions")
+
+
+def slow(fusions: ModuleType, case: Case, fusion: nn.Module, inputs: Inputs, masks: Masks) -> Any:
     """Fuse row by row with the reference."""
+    fuse = partial(getattr(fusions, case.slow), **case.numbers)
     state = {name: tensor.detach().numpy() for name, tensor in fusion.state_dict().items()}
     fused = []
     for row in range(len(next(iter(inputs.values())))):
@@ -95,7 +103,7 @@ def slow(case: Case, fusion: nn.Module, inputs: Inputs, masks: Masks) -> Any:
                 tokens, mask = np.atleast_2d(tokens), np.atleast_1d(mask)
                 if mask.any():
                     has[m] = tokens[mask]
-        fused.append(case.reference(state, has, NAMES))
+        fused.append(fuse(state, has, NAMES))
     return np.array(fused)
 
 
@@ -104,19 +112,19 @@ close = partial(assert_allclose, rtol=1e-9, atol=1e-11)
 
 
 @every_fusion
-def test_vectors_as_the_reference(case: Case) -> None:
+def test_vectors_as_the_reference(case: Case, slow_fusions: ModuleType) -> None:
     fusion, inputs, masks = made(case), drawn(case), gaps()
     fused = fusion(inputs, masks).detach().numpy()
     assert fused.shape == (4, DIM)
-    close(fused, slow(case, fusion, inputs, masks))
+    close(fused, slow(slow_fusions, case, fusion, inputs, masks))
 
 
 @every_fusion
-def test_sequences_as_the_reference(case: Case) -> None:
+def test_sequences_as_the_reference(case: Case, slow_fusions: ModuleType) -> None:
     fusion, inputs = made(case), drawn(case, tokens=3)
     lengths = {"text": [3, 1, 0, 2], "image": [2, 3, 3, 0], "audio": [1, 0, 2, 0]}
     masks = {m: torch.arange(3) < torch.tensor(of)[:, None] for m, of in lengths.items()}
-    close(fusion(inputs, masks).detach().numpy(), slow(case, fusion, inputs, masks))
+    close(fusion(inputs, masks).detach().numpy(), slow(slow_fusions, case, fusion, inputs, masks))
 
 
 @every_fusion
@@ -215,13 +223,14 @@ def test_a_small_batch_can_be_learned(case: Case) -> None:
 
 
 @every_fusion
-def test_contributions_as_the_reference(case: Case) -> None:
+def test_contributions_as_the_reference(case: Case, slow_fusions: ModuleType) -> None:
     fusion, inputs, masks = made(case), drawn(case), gaps()
     found = contributions(fusion, inputs, masks)
     state = {name: tensor.detach().numpy() for name, tensor in fusion.state_dict().items()}
     for row in range(4):
         has = {m: inputs[m][row : row + 1].numpy() for m in NAMES if masks[m][row]}
-        wanted = reference.left_out(lambda given: np.asarray(case.reference(state, given, NAMES)), has)
+        fuse = partial(getattr(slow_fusions, case.slow), **case.numbers)
+        wanted = slow_fusions.left_out(partial(fuse, state, names=NAMES), has)
         for m in NAMES:
             close(found[m][row].numpy(), wanted.get(m, np.zeros(DIM)))
 

@@ -15,21 +15,21 @@ State = Mapping[str, Numbers]
 
 
 def linear(state: State, name: str, x: Numbers) -> Numbers:
-    return np.asarray(state[f"{name}.weight"] @ x + state[f"{name}.bias"], np.float64)
+    return np.asarray(state[f"{name}.weight"] @ x + state[f"{name}.bias"])
 
 
 def softmax(x: Numbers) -> Numbers:
     powers = np.exp(x - x.max())
-    return np.asarray(powers / powers.sum(), np.float64)
+    return np.asarray(powers / powers.sum())
 
 
 def sigmoid(x: Numbers) -> Numbers:
-    return np.asarray(1 / (1 + np.exp(-x)), np.float64)
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def norm(state: State, name: str, x: Numbers) -> Numbers:
-    scaled = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
-    return np.asarray(scaled * state[f"{name}.weight"] + state[f"{name}.bias"], np.float64)
+    normed = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    return np.asarray(normed * state[f"{name}.weight"] + state[f"{name}.bias"])
 
 
 def gelu(x: Numbers) -> Numbers:
@@ -71,7 +71,7 @@ def concatenation(state: State, row: Row, names: Sequence[str]) -> Numbers:
 
 def weighted_mean(state: State, row: Row, names: Sequence[str]) -> Numbers:
     weights = {m: math.exp(state["log_weights"][i]) for i, m in enumerate(names) if m in row}
-    return np.asarray(sum(w * row[m].mean(0) for m, w in weights.items()) / sum(weights.values()), np.float64)
+    return np.asarray(sum(w * row[m].mean(0) for m, w in weights.items()) / sum(weights.values()))
 
 
 def gated_units(state: State, row: Row, names: Sequence[str]) -> Numbers:
@@ -97,7 +97,7 @@ def low_rank_tensor(state: State, row: Row, names: Sequence[str]) -> Numbers:
             for m in names:
                 part = np.outer(part, state[f"factors.{m}"][rank, :, o]).ravel()
             weight[:, o] += scale * part
-    return outer @ weight + state["bias"]
+    return np.asarray(outer @ weight + state["bias"])
 
 
 def self_attention(state: State, row: Row, names: Sequence[str]) -> Numbers:
@@ -105,7 +105,7 @@ def self_attention(state: State, row: Row, names: Sequence[str]) -> Numbers:
     tokens = np.array([state["class_token"], *own])
     q, k, v = tokens @ state["query"], tokens @ state["key"], tokens @ state["value"]
     whole = np.array([softmax(q[i] @ k.T / math.sqrt(q.shape[1])) @ v for i in range(len(tokens))]) + tokens
-    return np.asarray(whole[0], np.float64)
+    return np.asarray(whole[0])
 
 
 def token_encoder(state: State, row: Row, names: Sequence[str], *, heads: int, layers: int) -> Numbers:
@@ -155,7 +155,7 @@ def cross_attention(state: State, row: Row, names: Sequence[str], *, heads: int)
 def late_average(state: State, row: Row, names: Sequence[str]) -> Numbers:
     weights = {m: math.exp(state["log_weights"][i]) for i, m in enumerate(names) if m in row}
     said = {m: softmax(linear(state, f"classifiers.{m}", row[m].mean(0))) for m in row}
-    return np.asarray(sum(weights[m] * said[m] for m in row) / sum(weights.values()), np.float64)
+    return np.asarray(sum(weights[m] * said[m] for m in row) / sum(weights.values()))
 
 
 def late_stack(state: State, row: Row, names: Sequence[str]) -> Numbers:

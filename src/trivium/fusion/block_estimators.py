@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from trivium.fusion.block_fusion import FAMILIES, BlockFusion, Settings, fit_fusion
+from trivium.fusion.block_fusion import FAMILIES, BlockFusion, Names, Settings, SubsetModel, fit_fusion
 from trivium.fusion.blocks import Booleans, Numbers, Places, check_blocks, groups_of, presence_of
 from trivium.fusion.experts import Blocks
 from trivium.fusion.network_fusion import NetworkFusion, Recipe, fit_network
@@ -100,6 +100,11 @@ class BlockClassifier(ClassifierMixin, BaseEstimator):
         given = _given(self, X)
         return self.model_.contributions(*given)
 
+    def models(self) -> dict[Names, SubsetModel]:
+        """Return what was chosen for each set of modalities; a network has none of these."""
+        check_is_fitted(self, "model_")
+        return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.blocks is not None
@@ -167,6 +172,11 @@ class BlockRegressor(RegressorMixin, BaseEstimator):
         given = _given(self, X)
         found = self.model_.contributions(*given)
         return {name: added[:, 0] * self.deviation_ for name, added in found.items()}
+
+    def models(self) -> dict[Names, SubsetModel]:
+        """Return what was chosen for each set of modalities; a network has none of these."""
+        check_is_fitted(self, "model_")
+        return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

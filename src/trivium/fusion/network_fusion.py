@@ -1,17 +1,18 @@
 """A fusion of `registry.FUSIONS` trained with a head on labelled rows, and used from NumPy.
 
-Trained with AdamW on all rows at once in shuffled batches, modalities dropped at random; the epoch is the one with the
-least loss on rows held out. Rows are on their scale (`blocks.Scale`) times the root of their width: deviations of 1.
+Trained with AdamW on shuffled batches, modalities dropped at random; the epoch is the one with the least loss on rows
+held out. Numbers are standardised as `blocks.Scale` does, without the division by the root of the width.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trivium.fusion.blocks import Booleans, Numbers, Places, Scale, folds_of
+from trivium.fusion.blocks import LARGEST, Booleans, Numbers, Places, Scale, folds_of
 from trivium.fusion.experts import Blocks
 from trivium.fusion.registry import LATE, build_fusion
 from trivium.fusion.selection import Truth
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 10  # one row in so many chooses the epoch
 LEAST_BATCH = 32
-ROWS_AT_ONCE = 8192  # of prediction
+ROWS_AT_ONCE = 2048  # of prediction
 SMALLEST = 1e-9  # of a probability whose logarithm is taken
 
 
@@ -91,9 +92,7 @@ class NetworkFusion:
         usable = np.flatnonzero(np.any([presence[name] for name in names], axis=0))
         for start in range(0, len(usable), ROWS_AT_ONCE):
             rows = usable[start : start + ROWS_AT_ONCE]
-            inputs = {
-                name: torch.from_numpy(_standardised(self.scales[name], blocks[name][rows])).float() for name in names
-            }
+            inputs = {name: torch.from_numpy(_standardised(self.scales[name], blocks[name][rows])) for name in names}
             masks = {name: torch.from_numpy(presence[name][rows]) for name in names}
             with torch.no_grad():
                 yield rows, self.fusion(inputs, masks)
@@ -129,8 +128,7 @@ def fit_network(
         made = NetworkFusion(scales=scales, fusion=fusion, head=head, prior=truth.mean, is_classes=truth.is_classes)
         usable = np.any([presence[name] for name in names], axis=0)
         inputs = {
-            name: torch.from_numpy(_standardised(scales[name], blocks[name])[usable]).float().nan_to_num()
-            for name in names
+            name: torch.from_numpy(_standardised(scales[name], blocks[name][usable])).nan_to_num() for name in names
         }
         there = {name: torch.from_numpy(presence[name][usable]) for name in names}
         folds = folds_of(truth.labels, groups, count=HELD_OUT, seed=recipe.seed)[usable]
@@ -171,8 +169,12 @@ def parameters_of(made: NetworkFusion) -> dict[str, np.ndarray]:
     return found
 
 
-def _standardised(scale: Scale, rows: Numbers) -> Numbers:
-    return np.asarray(scale(rows) * np.sqrt(len(scale.mean)), np.float64)
+def _standardised(scale: Scale, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return rows whose numbers have a deviation of 1, cut as `Scale` cuts them; in float32 and in place, for speed."""
+    found = rows.astype(np.float32)
+    found -= scale.mean.astype(np.float32)
+    found /= scale.deviation.astype(np.float32)
+    return np.clip(found, -LARGEST, LARGEST, out=found)
 
 
 def _train(

@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
         else:
             model = FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
         model.save(options.out)
-    models = getattr(model.model_.model_, "models", {})
+    models = model.model_of_fit().models()
     told = {
         "rows": int(has.sum()),
         "modalities": list(model.widths_),

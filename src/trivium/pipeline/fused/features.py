@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.base import Modality, unit_rows
+from trivium.encoders.base import Modality
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.blocks import Scale, presence_of
+from trivium.fusion.combination import unit_means
 from trivium.fusion.network_fusion import NetworkFusion
 from trivium.fusion.registry import FUSIONS, LATE
 from trivium.pipeline.fused.frames import encode_frame, modalities_of, space_named, table_of, vectors_of, widths_of
@@ -115,10 +116,8 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
         modalities_of(X, space)
         encoded = self._encoded(X, tuple(self.widths_))
         if self.fusion == MEAN:
-            total = np.zeros((encoded.count, space.space.dim))
-            for modality, vectors in vectors_of(encoded, space).items():
-                total[encoded.rows[modality]] += vectors
-            return unit_rows(total)
+            parts = [(encoded.rows[m], vectors) for m, vectors in vectors_of(encoded, space).items()]
+            return unit_means(parts, count=encoded.count, dim=space.space.dim)
         table = table_of(encoded, self.widths_)
         if self.fusion == CONCATENATION:
             # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.

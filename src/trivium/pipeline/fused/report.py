@@ -128,7 +128,7 @@ def report_on(
         per_class=per_class,
         matrix=confusion_matrix(truth, predicted, classes=classes)[: len(known), : len(known)],
         added=added,
-        ways={"+".join(names): of.way for names, of in getattr(model.model_, "models", {}).items()},
+        ways={"+".join(names): of.way for names, of in model.models().items()},
         missing=missing,
         noisy=noisy,
     )

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from machine import describe
 from text_learning_crossing import PRECISIONS, few_labels, imagination, student, transfer
-from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, told
+from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, regression, told
 
 from trivium.encoders.graphs import Precision
-from trivium.fusion.linear_classifier import LinearClassifier, chosen_ridge
 from trivium.pipeline.imagination import features_in
 from trivium.pipeline.spaces import load_space
 
@@ -67,9 +66,9 @@ def features(work: Path) -> None:
     train, test = labelled("train"), labelled("test")
     for precision in PRECISIONS:
         rows = [minilm(of, precision) for of in (train, test)]
-        ridge = chosen_ridge(rows[0], train.labels, ridges=RIDGES, seed=0)
-        fitted = LinearClassifier(ridge=ridge).fit(rows[0], train.labels)
+        fitted = regression(RIDGES).fit(rows[0], train.labels)
         right = np.array([a == b for a, b in zip(fitted.predict(rows[1]), test.labels, strict=True)])
+        ridge = 1 / fitted.best_params_["logisticregression__C"]
         print(f"| MiniLM, {precision} (ridge {ridge:g}) | {accuracy_cell(right)} | | |", flush=True)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, mean_cell, table, told
+from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, logistic, mean_cell, regression, table, told
 
 from trivium.encoders.graphs import Precision
-from trivium.fusion.linear_classifier import LinearClassifier, chosen_ridge
 from trivium.fusion.transfer import TransferClassifier
 from trivium.pipeline.imagination import features_in, nearest
 from trivium.pipeline.spaces import JointSpace, load_space
@@ -99,11 +98,11 @@ def few_labels(work: Path) -> None:
             labels = [train[place]["article_type"] for place in chosen]
             known = [row for row, of in enumerate(test) if of["article_type"] in set(labels)]
             truth = [test[row]["article_type"] for row in known]
-            of_photo = LinearClassifier(ridge=1.0).fit(pooled[chosen], labels)
-            of_titles = LinearClassifier(ridge=1.0).fit(own.blended(values), labels)
+            of_photo = logistic().fit(pooled[chosen], labels)
+            of_titles = logistic().fit(own.blended(values), labels)
             said = of_photo.predict_proba(asked[known])
             of_recalled = of_titles.predict_proba(nearest(asked_vectors[known], keys, k=20).blended(values))
-            places = np.array([of_photo.classes.index(label) for label in truth])
+            places = np.searchsorted(of_photo.classes_, truth)
             for name, given in (("photo", said), ("recalled", of_recalled), ("both", (said + of_recalled) / 2)):
                 scores[name].append(float((given.argmax(axis=1) == places).mean()))
             scores["gain"].append(scores["both"][-1] - scores["photo"][-1])
@@ -198,8 +197,7 @@ def judged(
     x: NDArray[np.float32], labels: Sequence[str], asked: NDArray[np.float32], truth: Sequence[str]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.int64]]:
     """Return which of the asked rows are right, their probabilities, and the places of the truth."""
-    ridge = chosen_ridge(x, labels, ridges=RIDGES, seed=0)
-    fitted = LinearClassifier(ridge=ridge).fit(x, labels)
+    fitted = regression(RIDGES).fit(x, labels)
     said = fitted.predict_proba(asked)
-    places = np.array([fitted.classes.index(label) for label in truth])
+    places = np.searchsorted(fitted.classes_, truth)
     return said.argmax(axis=1) == places, said, places

@@ -13,10 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from trivium.pipeline.evaluation.metrics import bootstrap_interval, wilson_interval
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+FOLDS = 4
 IMDB = {split: DATA / "text" / f"imdb_{split}.csv.gz" for split in ("train", "test")}
 
 
@@ -33,6 +38,16 @@ def labelled(split: str) -> Labelled:
     with gzip.open(IMDB[split], "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return Labelled([row["text"] for row in rows], [row["label"] for row in rows])
+
+
+def logistic() -> Any:
+    """Return logistic regression of standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+
+
+def regression(ridges: Sequence[float]) -> Any:
+    """Return the same, its ridge the best of some in four folds."""
+    return GridSearchCV(logistic(), {"logisticregression__C": [1 / ridge for ridge in ridges]}, cv=FOLDS)
 
 
 def table(*parts: str) -> list[dict[str, str]]:

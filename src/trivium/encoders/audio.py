@@ -58,8 +58,7 @@ class AiSFX(Backbone):
         Raises:
             DecodeError: See `decode_audio`.
         """
-        pair = checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
-        return self._front_end.whole(*pair)
+        return self._front_end.whole(*decoded_sound(item))
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return embeddings (n, 512) and logits {head: (n, classes)}, each the mean over a clip's blocks."""
@@ -96,17 +95,31 @@ class AiSFX(Backbone):
     def windows(self, count: int, seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
         """Say which of a sound's blocks, ``count`` in all, belong to windows (start, stop) in seconds: at least one."""
         centres = (np.arange(count) * BLOCK_HOP_FRAMES + BLOCK_FRAMES / 2) * HOP_SAMPLES / RATE_HZ
-        found = []
-        for start, stop in seconds:
-            first, last = (int(place) for place in np.searchsorted(centres, (start, stop)))
-            if first == last:  # a window shorter than a block's hop, or the end that fills no block
-                first = min(first, count - 1)
-                last = first + 1
-            found.append((first, last))
-        return found
+        return blocks_within(centres, seconds)
 
 
-def checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
+def decoded_sound(item: Any) -> tuple[NDArray[np.float32], int]:
+    """Return the waveform (s,) and the rate in Hz of a path, a file's bytes, or a pair of them.
+
+    Raises:
+        DecodeError: See `decode_audio`.
+    """
+    return _checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
+
+
+def blocks_within(centres: NDArray[np.float64], seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Say which blocks, by the seconds of their middles in order, belong to windows (start, stop): at least one."""
+    found = []
+    for start, stop in seconds:
+        first, last = (int(place) for place in np.searchsorted(centres, (start, stop)))
+        if first == last:  # a window shorter than a block's hop, or the end that fills no block
+            first = min(first, len(centres) - 1)
+            last = first + 1
+        found.append((first, last))
+    return found
+
+
+def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
     """Return a waveform (s,) or (s, channels) as one channel in float32, and its rate.
 
     Raises:

@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.audio import checked_pair
-from trivium.encoders.audio_decoding import decode_audio
+from trivium.encoders.audio import blocks_within, decoded_sound
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
 from trivium.encoders.clip_facts import SoundFacts
 from trivium.encoders.clip_mel import ClipMel
-from trivium.encoders.files import item_bytes
 from trivium.encoders.networks import Network, device_kind
 from trivium.encoders.sandbox import Sound, SoundStream
 
@@ -41,8 +39,7 @@ class ClipSounds(Backbone):
         Raises:
             DecodeError: See `decode_audio`.
         """
-        pair = checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
-        return self._mel.whole(*pair)
+        return self._mel.whole(*decoded_sound(item))
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return embeddings (n, d), not normalised, each the mean over a sound's blocks."""
@@ -73,12 +70,4 @@ class ClipSounds(Backbone):
         The last block may begin up to half its length earlier than is taken for granted here.
         """
         middle = self._facts.block_samples / 2
-        centres = (np.arange(count) * self._mel.hop_samples + middle) / self._facts.rate_hz
-        found = []
-        for start, stop in seconds:
-            first, last = (int(place) for place in np.searchsorted(centres, (start, stop)))
-            if first == last:  # shorter than a block's hop, or at the end
-                first = min(first, count - 1)
-                last = first + 1
-            found.append((first, last))
-        return found
+        return blocks_within((np.arange(count) * self._mel.hop_samples + middle) / self._facts.rate_hz, seconds)

@@ -6,12 +6,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
+from trivium.encoders.base import Backbone, Features, Modality, Prepared
 from trivium.encoders.clip_facts import ClipFacts
 from trivium.encoders.clip_file_tokenizer import FileTokenizer, tokenizer_file
 from trivium.encoders.clip_tokenizer import ClipTokenizer
 from trivium.encoders.networks import Network, device_kind
-from trivium.encoders.text import passes_by_length
+from trivium.encoders.text import checked_text, passes_by_length
 
 Tokenize: TypeAlias = Callable[[Sequence[str]], Sequence[NDArray[np.int64]]]
 
@@ -45,13 +45,7 @@ class ClipTexts(Backbone):
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Do what `prepare` does for many texts in one call."""
-        for item in items:
-            if not isinstance(item, str):
-                raise TypeError(f"a text item must be a str, got {type(item).__name__}")
-            if not item.strip():
-                raise DecodeError("the text is empty")
-        # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
-        return list(self._tokenizer([item.encode("utf-8", "replace").decode("utf-8") for item in items]))
+        return list(self._tokenizer([checked_text(item) for item in items]))
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the text embeddings, shape (n, d), not normalised."""

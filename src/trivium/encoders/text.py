@@ -48,7 +48,7 @@ class MiniLM(Backbone):
 
     def prepare_all(self, items: Sequence[Any]) -> list[Prepared]:
         """Do what `prepare` does for many texts in one call, which the tokenizer spreads over the cores."""
-        encodings = self._tokenizer.encode_batch([_checked(item)[:MAX_CHARACTERS] for item in items])
+        encodings = self._tokenizer.encode_batch([checked_text(item)[:MAX_CHARACTERS] for item in items])
         return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def passages(self, text: str) -> list[Passage]:
@@ -57,29 +57,51 @@ class MiniLM(Backbone):
         Raises:
             DecodeError: If the text is empty or blank.
         """
-        text = _checked(text)[:MAX_DOCUMENT_CHARACTERS]
-        if len(text) < MAX_TOKENS - 2 or not self._tokenizer.encode(text[:MAX_CHARACTERS]).overflowing:
-            return []
-        first = self._passages.encode(text)
-        found = []
-        for encoding in (first, *first.overflowing):
-            offsets = encoding.offsets[1:-1]  # without [CLS] and [SEP]
-            if offsets:
-                found.append(Passage(offsets[0][0], offsets[-1][1], np.asarray(encoding.ids, dtype=np.int64)))
-        return found
+        return passages_of(text, self._tokenizer, self._passages, max_tokens=MAX_TOKENS)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return means over each text's tokens, of the last layer and of inner ones, shape (n, 384)."""
         pooled, *layers = (np.empty((len(batch), self.dim), np.float32) for _ in range(1 + len(TEXT_LAYERS)))
         for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
-            tokens = np.zeros((len(rows), max(len(batch[row]) for row in rows)), np.int64)  # 0 is [PAD]
-            mask = np.zeros_like(tokens)
-            for place, row in enumerate(rows):
-                tokens[place, : len(batch[row])] = batch[row]
-                mask[place, : len(batch[row])] = 1
-            for whole, part in zip((pooled, *layers), self._network(tokens, mask), strict=True):
+            found = self._network(*padded([batch[row] for row in rows]))
+            for whole, part in zip((pooled, *layers), found, strict=True):
                 whole[rows] = part
         return Features(pooled=pooled, layers=dict(zip(TEXT_LAYERS, layers, strict=True)))
+
+
+def passages_of(text: str, whole: Tokenizer, parts: Tokenizer, *, max_tokens: int) -> list[Passage]:
+    """Cut a text that is longer than one vector sees into overlapping passages; none if it is not.
+
+    Args:
+        text: As it was given.
+        whole: Cuts at ``max_tokens``.
+        parts: Cuts at a passage's length, and overlaps.
+        max_tokens: Special ones counted.
+
+    Raises:
+        DecodeError: If the text is empty or blank.
+    """
+    text = checked_text(text)[:MAX_DOCUMENT_CHARACTERS]
+    if len(text) < max_tokens - 2 or not whole.encode(text[:MAX_CHARACTERS]).overflowing:
+        return []
+    first = parts.encode(text)
+    found = []
+    for encoding in (first, *first.overflowing):
+        marks = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        offsets = [offset for offset, is_special in marks if not is_special]
+        if offsets:
+            found.append(Passage(offsets[0][0], offsets[-1][1], np.asarray(encoding.ids, dtype=np.int64)))
+    return found
+
+
+def padded(batch: Sequence[Prepared]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put ids of texts into one array (n, t), filled up with 0, and a mask (n, t) of ones where there is a token."""
+    tokens = np.zeros((len(batch), max(len(ids) for ids in batch)), np.int64)
+    mask = np.zeros_like(tokens)
+    for row, ids in enumerate(batch):
+        tokens[row, : len(ids)] = ids
+        mask[row, : len(ids)] = 1
+    return tokens, mask
 
 
 def passes_by_length(lengths: Sequence[int], *, numbers_per_pass: int) -> Iterator[NDArray[np.intp]]:
@@ -109,7 +131,12 @@ def _tokenizer(folder: Path, max_tokens: int, overlap: int = 0) -> Tokenizer:
     return tokenizer
 
 
-def _checked(item: Any) -> str:
+def checked_text(item: Any) -> str:
+    """Return a text that tokenizers take.
+
+    Raises:
+        DecodeError: If it is empty or blank.
+    """
     if not isinstance(item, str):
         raise TypeError(f"a text item must be a str, got {type(item).__name__}")
     if not item.strip():

@@ -10,9 +10,6 @@ of the three files. Importing this loads no torch; on a CPU the network runs as 
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,12 +18,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
+from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.networks import Network, device_kind, load_network
-from trivium.encoders.text import MAX_CHARACTERS, MAX_DOCUMENT_CHARACTERS, TOKENS_PER_PASS, passes_by_length
+from trivium.encoders.text import (
+    MAX_CHARACTERS,
+    TOKENS_PER_PASS,
+    checked_text,
+    padded,
+    passages_of,
+    passes_by_length,
+)
 from trivium.encoders.text_shapes import LstmShape, Shape, TransformerShape
 from trivium.encoders.weights import WeightsError
+from trivium.encoders.whole_folder import is_other, written_whole
 
 if TYPE_CHECKING:
     import torch
@@ -169,24 +174,14 @@ def save_text_model(
     from safetensors.torch import save_file
 
     check_model_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with written_whole(folder) as draft:
         written = {"format": FORMAT, "kind": config.kind, "max_tokens": config.max_tokens}
         (draft / CONFIG_FILE).write_text(json.dumps({**written, "shape": asdict(config.shape)}, indent=1) + "\n")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft / WEIGHTS_FILE)
-        (draft / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it its owner's alone
         (draft / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
         for name, content in (more or {}).items():
             (draft / name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         read_text_model(draft)
-        os.chmod(draft, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def check_model_target(folder: Path) -> None:
@@ -195,7 +190,7 @@ def check_model_target(folder: Path) -> None:
     Raises:
         TextModelError: If it does.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file())):
+    if is_other(folder, marker=CONFIG_FILE):
         raise TextModelError(f"{folder} exists and is no text model: choose another folder")
 
 
@@ -266,7 +261,7 @@ class TextModel(Backbone):
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Do what `prepare` does for many texts in one call."""
-        encodings = self._tokenizer.encode_batch([_checked(item)[:MAX_CHARACTERS] for item in items])
+        encodings = self._tokenizer.encode_batch([checked_text(item)[:MAX_CHARACTERS] for item in items])
         # A text of signs that the tokenizer drops has no token: it is what is not known.
         return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
 
@@ -276,20 +271,7 @@ class TextModel(Backbone):
         Raises:
             DecodeError: If the text is empty or blank.
         """
-        text = _checked(text)[:MAX_DOCUMENT_CHARACTERS]
-        if len(text) < self._max_tokens - 2 or not self._tokenizer.encode(text[:MAX_CHARACTERS]).overflowing:
-            return []
-        first = self._passages.encode(text)
-        found = []
-        for encoding in (first, *first.overflowing):
-            offsets = [
-                offset
-                for offset, is_special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
-                if not is_special
-            ]
-            if offsets:
-                found.append(Passage(offsets[0][0], offsets[-1][1], np.asarray(encoding.ids, np.int64)))
-        return found
+        return passages_of(text, self._tokenizer, self._passages, max_tokens=self._max_tokens)
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the texts' vectors, shape (n, dim), not normalised."""
@@ -298,16 +280,6 @@ class TextModel(Backbone):
             tokens, mask = padded([batch[row] for row in rows])
             (pooled[rows],) = self._network(tokens, mask)
         return Features(pooled=pooled)
-
-
-def padded(batch: Sequence[Prepared]) -> tuple[np.ndarray, np.ndarray]:
-    """Put ids of texts into one array (n, t), filled up with 0, and a mask (n, t) of ones where there is a token."""
-    tokens = np.zeros((len(batch), max(len(ids) for ids in batch)), np.int64)
-    mask = np.zeros_like(tokens)
-    for row, ids in enumerate(batch):
-        tokens[row, : len(ids)] = ids
-        mask[row, : len(ids)] = 1
-    return tokens, mask
 
 
 def read_tokenizer(folder: Path, *, max_tokens: int | None = None, overlap: int = 0) -> Tokenizer:
@@ -331,12 +303,3 @@ def read_tokenizer(folder: Path, *, max_tokens: int | None = None, overlap: int 
     else:
         tokenizer.enable_truncation(max_tokens, stride=overlap)
     return tokenizer
-
-
-def _checked(item: Any) -> str:
-    if not isinstance(item, str):
-        raise TypeError(f"a text item must be a str, got {type(item).__name__}")
-    if not item.strip():
-        raise DecodeError("the text is empty")
-    # Broken bytes from a command line or a file name are surrogates, which the tokenizer refuses.
-    return item.encode("utf-8", "replace").decode("utf-8")

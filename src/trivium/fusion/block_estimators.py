@@ -26,13 +26,29 @@ MOST_ROWS = 2_500
 METRICS: tuple[Metric, ...] = ("f1_macro", "accuracy")
 
 
-class BlockClassifier(ClassifierMixin, BaseEstimator):
-    """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
+class BlockModel:
+    """What `BlockClassifier` and `BlockRegressor` share, as one of scikit-learn's mixins."""
 
+    blocks: Mapping[str, tuple[int, int]] | None
     model_: BlockFusion | NetworkFusion
     blocks_: dict[str, tuple[int, int]]
-    classes_: NDArray[Any]
     n_features_in_: int
+
+    def models(self) -> dict[Names, SubsetModel]:
+        """Return what was chosen for each set of modalities; a network has none of these."""
+        check_is_fitted(self, "model_")
+        return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
+        tags.input_tags.allow_nan = self.blocks is not None
+        return tags
+
+
+class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
+    """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
+
+    classes_: NDArray[Any]
 
     def __init__(
         self,
@@ -100,24 +116,11 @@ class BlockClassifier(ClassifierMixin, BaseEstimator):
         given = _given(self, X)
         return self.model_.contributions(*given)
 
-    def models(self) -> dict[Names, SubsetModel]:
-        """Return what was chosen for each set of modalities; a network has none of these."""
-        check_is_fitted(self, "model_")
-        return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.blocks is not None
-        return tags
-
-
-class BlockRegressor(RegressorMixin, BaseEstimator):
+class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
     """Numbers from the columns of several modalities; the way they are fused is chosen by validation (R squared)."""
 
-    model_: BlockFusion | NetworkFusion
-    blocks_: dict[str, tuple[int, int]]
     deviation_: float
-    n_features_in_: int
 
     def __init__(
         self,
@@ -172,16 +175,6 @@ class BlockRegressor(RegressorMixin, BaseEstimator):
         given = _given(self, X)
         found = self.model_.contributions(*given)
         return {name: added[:, 0] * self.deviation_ for name, added in found.items()}
-
-    def models(self) -> dict[Names, SubsetModel]:
-        """Return what was chosen for each set of modalities; a network has none of these."""
-        check_is_fitted(self, "model_")
-        return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.blocks is not None
-        return tags
 
 
 def _finite(blocks: Mapping[str, tuple[int, int]] | None) -> Any:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from trivium.fusion.blocks import Booleans, Numbers, Places, Scale, folds_of
+from trivium.fusion.blocks import Booleans, Numbers, Places, Scale, contributions_of, folds_of
 from trivium.fusion.experts import Blocks, Expert, KernelTrials, Tried, fit_expert, try_agreement
 from trivium.fusion.link import Link
 from trivium.fusion.selection import Truth, Way, judge, simplest, try_way
@@ -87,13 +87,8 @@ class BlockFusion:
         return max(parts, key=lambda model: model.score, default=None)
 
     def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
-        """Return what each modality added: the prediction less the one without it, zeros where it is missing."""
-        whole = self.predict(blocks, presence)
-        found = {}
-        for name in self.scales:
-            without = {other: there if other != name else np.zeros_like(there) for other, there in presence.items()}
-            found[name] = np.where(presence[name][:, np.newaxis], whole - self.predict(blocks, without), 0.0)
-        return found
+        """Return what each modality added; see `contributions_of`."""
+        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scales)
 
 
 def fit_fusion(

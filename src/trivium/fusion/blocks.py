@@ -3,7 +3,7 @@
 A modality is missing from a row where all of its numbers are NaN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,6 +81,24 @@ def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[s
                 f"first in row {in_part[0]}: a missing modality is NaN in all of its columns"
             )
         found[name] = np.asarray(~missing, np.bool_)
+    return found
+
+
+def contributions_of(
+    predict: Callable[[Mapping[str, Booleans]], Numbers], presence: Mapping[str, Booleans], names: Iterable[str]
+) -> dict[str, Numbers]:
+    """Return what each modality added: the prediction less the one without it, zeros where it is missing.
+
+    Args:
+        predict: Given what rows are taken to have, (n,) of each modality; returns (n, c).
+        presence: What they have.
+        names: Of the modalities that are asked about.
+    """
+    whole = predict(presence)
+    found = {}
+    for name in names:
+        without = {**presence, name: np.zeros_like(presence[name])}
+        found[name] = np.where(presence[name][:, np.newaxis], whole - predict(without), 0.0)
     return found
 
 

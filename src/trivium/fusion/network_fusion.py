@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.fusion.blocks import LARGEST, Booleans, Numbers, Places, Scale, folds_of
+from trivium.fusion.blocks import LARGEST, Booleans, Numbers, Places, Scale, contributions_of, folds_of
 from trivium.fusion.experts import Blocks
 from trivium.fusion.registry import LATE, build_fusion
 from trivium.fusion.selection import Truth
@@ -77,13 +77,8 @@ class NetworkFusion:
         return np.zeros((n, width)) if found is None else found
 
     def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
-        """Return what each modality added: the prediction less the one without it, zeros where it is missing."""
-        whole = self.predict(blocks, presence)
-        found = {}
-        for name in self.scales:
-            without = {other: there if other != name else np.zeros_like(there) for other, there in presence.items()}
-            found[name] = np.where(presence[name][:, np.newaxis], whole - self.predict(blocks, without), 0.0)
-        return found
+        """Return what each modality added; see `contributions_of`."""
+        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scales)
 
     def _passes(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> "Iterator[tuple[Places, Tensor]]":
         import torch

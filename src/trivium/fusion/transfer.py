@@ -6,36 +6,38 @@ NeurIPS 2022). Each modality is therefore centred by itself, on vectors without 
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors, unit_rows
-from trivium.fusion.linear_classifier import LinearClassifier
 
 Matrix = NDArray[np.float32]
 Centring = Literal["mean", "none"]
+MOST_STEPS = 1_000  # of L-BFGS; it stops where nothing changes
 
 
 class TransferClassifier:
-    """A linear classifier over a space, whatever modality asks."""
+    """Logistic regression over a space, whatever modality asks; needs `trivium[learn]`."""
 
     def __init__(self, *, ridge: float = 0.01, centring: Centring = "mean") -> None:
         """Say how it will learn.
 
         Args:
-            ridge: See `LinearClassifier`; small, as unit vectors are not standardised.
+            ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
             centring: ``none`` takes vectors as they are: to see what centring does.
         """
-        self._classifier = LinearClassifier(ridge=ridge, standardise=False)
+        from sklearn.linear_model import LogisticRegression
+
+        self._classifier: Any = LogisticRegression(C=1 / ridge, max_iter=MOST_STEPS)
         self._centring = centring
         self._centres: dict[Modality, Matrix] = {}
 
     @property
     def classes(self) -> list[str]:
         """The labels that it knows, in the order of the probabilities."""
-        return self._classifier.classes
+        return list(self._classifier.classes_)
 
     def fit(self, vectors: Vectors, labels: Sequence[str], *, modality: Modality) -> "TransferClassifier":
         """Learn from one modality, (n, d), and centre it.
@@ -44,7 +46,7 @@ class TransferClassifier:
             ValueError: If the rows and labels differ in number, or there are fewer than two classes.
         """
         self.centre(vectors, modality=modality)
-        self._classifier.fit(self._centred(vectors, modality), labels)
+        self._classifier.fit(self._centred(vectors, modality), list(labels))
         return self
 
     def centre(self, vectors: Vectors, *, modality: Modality) -> "TransferClassifier":
@@ -58,7 +60,8 @@ class TransferClassifier:
         Raises:
             ValueError: If the modality was not centred.
         """
-        return self._classifier.predict_proba(self._centred(vectors, modality))
+        found: Matrix = self._classifier.predict_proba(self._centred(vectors, modality))
+        return found
 
     def predict(self, vectors: Vectors, *, modality: Modality) -> list[str]:
         """Return the most probable class of each row."""

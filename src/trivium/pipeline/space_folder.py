@@ -1,9 +1,7 @@
 """Writing a space: a folder as `space_config` reads it, there whole or not at all."""
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from trivium.encoders.base import Modality
 from trivium.encoders.text_shapes import TEXT_MODEL
+from trivium.encoders.whole_folder import is_other, written_whole
 from trivium.fusion.head import MEMBER_WEIGHTS, Head, HeadInput
 from trivium.pipeline.relevance import Relevance
 from trivium.pipeline.space_config import (
@@ -54,9 +53,7 @@ def write_space(
         OSError: If it cannot be written.
     """
     check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with written_whole(folder) as draft:
         entries = {}
         for modality, encoder in encoders.items():
             entry: dict[str, Any] = {"backbone": _copied_backbone(draft, encoder)}
@@ -74,13 +71,6 @@ def write_space(
         for file, text in (more or {}).items():
             (draft / file).write_text(text, encoding="utf-8")
         read_space_config(draft)
-        os.chmod(draft, 0o755)  # a temporary folder is its owner's alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def check_target(folder: Path) -> None:
@@ -89,7 +79,7 @@ def check_target(folder: Path) -> None:
     Raises:
         SpaceError: If it does.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file())):
+    if is_other(folder, marker=CONFIG_FILE):
         raise SpaceError(f"{folder} exists and is no space: choose another folder")
 
 
@@ -103,7 +93,6 @@ def _write_head(folder: Path, modality: Modality, head: Head, *, half: bool) -> 
         for key, tensor in sorted(head.tensors.items())
     }
     save_file(tensors, folder / file)
-    (folder / file).chmod(0o644)  # safetensors makes it its owner's alone
     return {"kind": "head", "weights": file, "inputs": [_written(each) for each in head.inputs]}
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared, Space
 from trivium.fusion.projection import LinearProjection, Projection
-from trivium.pipeline.fused import classifier, features, frames, model_folder
+from trivium.pipeline.fused import columns
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 WORDS = {"shirt": 0, "shoe": 1, "watch": 2}
@@ -79,10 +79,9 @@ class MadeUpSpace:
 
 @pytest.fixture
 def made_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpSpace:
-    """The space, under every name, with an empty cache."""
+    """The space, whatever is named, with an empty cache."""
     space = MadeUpSpace()
-    for module in (classifier, features, frames, model_folder):
-        monkeypatch.setattr(module, "space_named", lambda source, device="cpu": space)
+    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu": space)
     return space
 
 

@@ -8,43 +8,81 @@ classifier.save("gender-model")
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.base import Modality
 from trivium.fusion.block_estimators import MOST_ROWS, BlockClassifier, BlockRegressor
+from trivium.fusion.block_fusion import Names, SubsetModel
 from trivium.fusion.blocks import Numbers
 from trivium.fusion.selection import Metric
-from trivium.pipeline.fused.frames import (
-    EncodedFrame,
-    encode_frame,
-    modalities_of,
-    space_named,
-    table_of,
-    widths_of,
-)
-from trivium.pipeline.fused.model_folder import load_model, save_model
+from trivium.pipeline.fused.columns import FrameColumns
+from trivium.pipeline.fused.frames import table_of
+from trivium.pipeline.fused.model_folder import Kind, load_model, save_model
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
 
-class FusedClassifier(ClassifierMixin, BaseEstimator):
+class FusedModel(FrameColumns):
+    """What `FusedClassifier` and `FusedRegressor` share: a model over tables of numbers, behind a frame."""
+
+    kind: ClassVar[Kind]
+    model_: Any  # `BlockClassifier` or `BlockRegressor`
+    label_name_: str | None
+
+    def fit_table(self, X: Any) -> NDArray[np.float32]:
+        """Return the table of numbers that a frame to learn from becomes."""
+        return table_of(self.learn_columns(X), self.widths_)
+
+    def table(self, X: Any) -> NDArray[np.float32]:
+        """Return the table of numbers that the fitted model is asked."""
+        check_is_fitted(self, "model_")
+        return table_of(self.encoded(X), self.widths_)
+
+    def predict(self, X: Any) -> Any:
+        """Return labels, or numbers, shape (n,); of a row with nothing the most frequent class, or the mean."""
+        table = self.table(X)
+        return self.model_.predict(table)
+
+    def contributions(self, X: Any) -> dict[str, Numbers]:
+        """Return what each modality added to each probability (n, classes) or number (n,): exact, by leaving it out."""
+        table = self.table(X)
+        found: dict[str, Numbers] = self.model_.contributions(table)
+        return found
+
+    def models(self) -> dict[Names, SubsetModel]:
+        """Return what was chosen for each set of modalities; a network has none of these."""
+        check_is_fitted(self, "model_")
+        found: dict[Names, SubsetModel] = self.model_.models()
+        return found
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model: numbers as safetensors, all else as JSON. The encoders are not part of it."""
+        check_is_fitted(self, "model_")
+        save_model(self, Path(folder), kind=self.kind)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: If it is no such folder, or of other encoders than those that are there.
+        """
+        return load_model(cls(), Path(folder), kind=cls.kind)
+
+
+class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
     """Classes from a DataFrame with columns `text`, `image` and `audio`, any of them, each cell perhaps missing.
 
     By default the way of fusion is chosen by validation on the training rows, modality alone included, for each set of
     modalities that rows have. Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
 
+    kind = "classifier"
     model_: BlockClassifier
     classes_: NDArray[Any]
-    widths_: dict[Modality, int]  # numbers of each modality
-    blocks_: dict[str, tuple[int, int]]  # their columns
-    feature_names_in_: NDArray[np.object_]
-    n_features_in_: int
-    label_name_: str | None
 
     def __init__(
         self,
@@ -81,7 +119,7 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a frame and its labels."""
-        table = _fit_table(self, X)
+        table = self.fit_table(X)
         self.model_ = BlockClassifier(
             blocks=self.blocks_,
             fusion=self.fusion,
@@ -96,49 +134,15 @@ class FusedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Numbers:
         """Return probabilities, (n, classes) in the order of `classes_`; of a row with nothing, the classes' shares."""
-        return self.model_of_fit().predict_proba(table_for(self, X))
-
-    def predict(self, X: Any) -> Any:
-        """Return labels, shape (n,)."""
-        return self.model_of_fit().predict(table_for(self, X))
-
-    def contributions(self, X: Any) -> dict[str, Numbers]:
-        """Return what each modality added to each probability, (n, classes): exact, by leaving it out."""
-        return self.model_of_fit().contributions(table_for(self, X))
-
-    def model_of_fit(self) -> BlockClassifier:
-        """Return the classifier over tables of numbers that was fitted."""
-        check_is_fitted(self, "model_")
-        return self.model_
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted classifier: numbers as safetensors, all else as JSON. The encoders are not part of it."""
-        check_is_fitted(self, "model_")
-        save_model(self, Path(folder), kind="classifier")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            ModelError: If it is no such folder, or of other encoders than those that are there.
-        """
-        return load_model(cls(), Path(folder), kind="classifier")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        return _frame_tags(tags)
+        table = self.table(X)
+        return self.model_.predict_proba(table)
 
 
-class FusedRegressor(RegressorMixin, BaseEstimator):
+class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
     """Numbers from a DataFrame with columns `text`, `image` and `audio`; see `FusedClassifier`."""
 
+    kind = "regressor"
     model_: BlockRegressor
-    widths_: dict[Modality, int]  # numbers of each modality
-    blocks_: dict[str, tuple[int, int]]  # their columns
-    feature_names_in_: NDArray[np.object_]
-    n_features_in_: int
-    label_name_: str | None
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class FusedRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a frame and its numbers."""
-        table = _fit_table(self, X)
+        table = self.fit_table(X)
         self.model_ = BlockRegressor(
             blocks=self.blocks_,
             fusion=self.fusion,
@@ -173,75 +177,8 @@ class FusedRegressor(RegressorMixin, BaseEstimator):
         self.label_name_ = _name_of(y)
         return self
 
-    def predict(self, X: Any) -> Numbers:
-        """Return numbers, shape (n,); of a row with nothing, the mean."""
-        return self.model_of_fit().predict(table_for(self, X))
-
-    def contributions(self, X: Any) -> dict[str, Numbers]:
-        """Return what each modality added to each number, (n,): exact, by leaving it out."""
-        return self.model_of_fit().contributions(table_for(self, X))
-
-    def model_of_fit(self) -> BlockRegressor:
-        """Return the regressor over tables of numbers that was fitted."""
-        check_is_fitted(self, "model_")
-        return self.model_
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted regressor; see `FusedClassifier.save`."""
-        check_is_fitted(self, "model_")
-        save_model(self, Path(folder), kind="regressor")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            ModelError: If it is no such folder, or of other encoders than those that are there.
-        """
-        return load_model(cls(), Path(folder), kind="regressor")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        return _frame_tags(tags)
-
-
-def encoded_for(of: FusedClassifier | FusedRegressor, X: Any, modalities: "tuple[Modality, ...]") -> EncodedFrame:
-    """Encode a frame as an estimator's parameters say."""
-    space = space_named(str(of.space), of.device)
-    cache = None if of.cache is None else Path(of.cache)
-    return encode_frame(X, space, modalities, cache=cache)
-
-
-def _fit_table(of: FusedClassifier | FusedRegressor, X: Any) -> NDArray[np.float32]:
-    modalities = modalities_of(X, space_named(str(of.space), of.device))
-    encoded = encoded_for(of, X, modalities)
-    of.widths_ = widths_of(encoded)
-    if not of.widths_:
-        raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
-    of.feature_names_in_ = np.array(modalities, object)
-    of.n_features_in_ = len(modalities)
-    of.blocks_, start = {}, 0
-    for modality, width in of.widths_.items():
-        of.blocks_[str(modality)] = (start, start + width)
-        start += width
-    return table_of(encoded, of.widths_)
-
-
-def table_for(of: FusedClassifier | FusedRegressor, X: Any) -> NDArray[np.float32]:
-    """Return the table of numbers that a fitted estimator makes of a frame."""
-    check_is_fitted(of, "model_")
-    modalities_of(X, space_named(str(of.space), of.device))
-    return table_of(encoded_for(of, X, tuple(of.widths_)), of.widths_)
-
 
 def _name_of(y: Any) -> str | None:
     """Return the name of a column of labels; None of a plain array."""
     name = getattr(y, "name", None)
     return name if isinstance(name, str) else None
-
-
-def _frame_tags(tags: Any) -> Any:
-    tags.input_tags.allow_nan = True
-    tags.input_tags.string = True
-    tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
-    return tags

@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
         else:
             model = FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
         model.save(options.out)
-    models = model.model_of_fit().models()
+    models = model.models()
     told = {
         "rows": int(has.sum()),
         "modalities": list(model.widths_),
@@ -112,7 +112,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from trivium.pipeline.evaluation import pictures
-    from trivium.pipeline.fused.classifier import FusedClassifier, table_for
+    from trivium.pipeline.fused.classifier import FusedClassifier
     from trivium.pipeline.fused.report import report_lines, report_on
 
     frame = read_frame(options.table, columns=columns_of(options))
@@ -125,7 +125,7 @@ def _report(options: argparse.Namespace) -> int:
     labels = _labels(frame, label, options.table)
     has = labels.notna().to_numpy()
     with _told_warnings(), _told_errors():
-        table = table_for(model, frame[has])
+        table = model.table(frame[has])
     found = report_on(model.model_, table, list(labels[has].astype(str)), seed=options.seed)
     if options.out is not None:
         folder = Path(options.out)

@@ -8,29 +8,25 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.base import Modality
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.blocks import Scale, presence_of
 from trivium.fusion.combination import unit_means
 from trivium.fusion.network_fusion import NetworkFusion
 from trivium.fusion.registry import FUSIONS, LATE
-from trivium.pipeline.fused.frames import encode_frame, modalities_of, space_named, table_of, vectors_of, widths_of
+from trivium.pipeline.fused.columns import FrameColumns
+from trivium.pipeline.fused.frames import table_of, vectors_of
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
 CONCATENATION, MEAN = "concatenation", "mean"
 NETWORKS = tuple(name for name in FUSIONS if name not in (*LATE, CONCATENATION))
 
 
-class FusedFeatures(TransformerMixin, BaseEstimator):
+class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
     """One vector a row of a DataFrame with columns `text`, `image` and `audio`, each cell perhaps missing.
 
     Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
 
-    widths_: dict[Modality, int]  # numbers of each modality
-    blocks_: dict[str, tuple[int, int]]  # their columns
-    feature_names_in_: NDArray[np.object_]
-    n_features_in_: int
     scales_: dict[str, Scale]  # of a concatenation
     network_: NetworkFusion  # of a network
 
@@ -79,17 +75,7 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
             raise ValueError(f"no fusion '{self.fusion}': known are {', '.join(known)}")
         if self.fusion in NETWORKS and y is None:
             raise ValueError(f"fusion '{self.fusion}' is trained: fit needs y")
-        modalities = modalities_of(X, space_named(str(self.space), self.device))
-        encoded = self._encoded(X, modalities)
-        self.widths_ = widths_of(encoded)
-        if not self.widths_:
-            raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
-        self.feature_names_in_ = np.array(modalities, object)
-        self.n_features_in_ = len(modalities)
-        self.blocks_, start = {}, 0
-        for modality, width in self.widths_.items():
-            self.blocks_[str(modality)] = (start, start + width)
-            start += width
+        encoded = self.learn_columns(X)
         if self.fusion == MEAN:
             return self
         table = table_of(encoded, self.widths_).astype(np.float64)
@@ -112,10 +98,9 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return fused vectors, shape (n, d)."""
         check_is_fitted(self, "widths_")
-        space = space_named(str(self.space), self.device)
-        modalities_of(X, space)
-        encoded = self._encoded(X, tuple(self.widths_))
+        encoded = self.encoded(X)
         if self.fusion == MEAN:
+            space = self.joint_space()
             parts = [(encoded.rows[m], vectors) for m, vectors in vectors_of(encoded, space).items()]
             return unit_means(parts, count=encoded.count, dim=space.space.dim)
         table = table_of(encoded, self.widths_)
@@ -138,18 +123,7 @@ class FusedFeatures(TransformerMixin, BaseEstimator):
             names = [f"{m}{place}" for m, width in self.widths_.items() for place in range(width)]
             names += [f"has_{m}" for m in self.widths_]
         else:
-            space = space_named(str(self.space), self.device).space
+            space = self.joint_space().space
             width = space.dim if self.fusion == MEAN else int(self.network_.fusion.dim)  # type: ignore[arg-type]
             names = [f"fused{place}" for place in range(width)]
         return np.array(names, object)
-
-    def _encoded(self, X: Any, modalities: Any) -> Any:
-        cache = None if self.cache is None else Path(self.cache)
-        return encode_frame(X, space_named(str(self.space), self.device), modalities, cache=cache)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
-        return tags

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,7 @@ def encode_frame(
         there = [row for row in given if place_of[cells[row]] in row_of_place]
         taken = [row_of_place[place_of[cells[row]]] for row in there]
         if taken:
-            logits = {head: scores[taken] for head, scores in frozen.features.logits.items()}
-            features[modality] = Features(pooled=frozen.features.pooled[taken], logits=logits)
+            features[modality] = frozen.features.each(itemgetter(taken))
             rows[modality] = np.array(there, np.int64)
         failures[modality] = {
             row: frozen.failures[place_of[cells[row]]] for row in given if place_of[cells[row]] in frozen.failures

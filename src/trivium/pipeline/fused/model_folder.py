@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,9 +9,11 @@ import numpy as np
 
 import trivium
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.encoders.whole_folder import is_other, written_whole
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.fusion_state import StateError, from_state, state_of
-from trivium.pipeline.fused.frames import revisions_of, space_named
+from trivium.pipeline.fused.columns import blocks_of
+from trivium.pipeline.fused.frames import revisions_of
 
 FORMAT = 1
 CONFIG, TENSORS = "model.json", "model.safetensors"
@@ -34,17 +34,16 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
     """
     from safetensors.numpy import save_file
 
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
+    if is_other(folder, marker=CONFIG):
         raise ModelError(f"{folder} exists and is no model: choose another folder")
     tensors, told = state_of(estimator.model_.model_)
     parameters = {name: _plain(value) for name, value in estimator.get_params().items() if name not in PATHS}
-    space = space_named(str(estimator.space), estimator.device)
     config = {
         "format": FORMAT,
         "trivium": trivium.__version__,
         "kind": kind,
         "parameters": parameters,
-        "encoders": revisions_of(space, tuple(estimator.widths_)),
+        "encoders": revisions_of(estimator.joint_space(), tuple(estimator.widths_)),
         "widths": dict(estimator.widths_),
         "label": estimator.label_name_,
         "columns": [str(name) for name in estimator.feature_names_in_],
@@ -54,19 +53,9 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         config["classes"] = _labels(estimator.classes_)
     else:
         config["deviation"] = estimator.model_.deviation_
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with written_whole(folder) as draft:
         (draft / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft / TENSORS)
-        for path, mode in ((draft, 0o755), (draft / TENSORS, 0o644)):  # a temporary folder is its owner's alone
-            os.chmod(path, mode)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
@@ -91,7 +80,7 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
         filled.label_name_ = None if config["label"] is None else str(config["label"])
         filled.n_features_in_ = len(filled.feature_names_in_)
-        inner: Any = _inner(config, tensors, kind)
+        inner: Any = _inner(config, widths, tensors, kind)
         filled.model_, filled.blocks_ = inner, inner.blocks_
         if kind == "classifier":
             filled.classes_ = inner.classes_
@@ -99,23 +88,20 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, StateError) as error:
         raise ModelError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    here = revisions_of(space_named(str(filled.space), filled.device), tuple(widths))
+    here = revisions_of(filled.joint_space(), tuple(widths))
     if here != config["encoders"]:
         raise ModelError(f"{folder} was made with encoders {config['encoders']}, here they are {here}: train it again")
     return estimator
 
 
-def _inner(config: dict[str, Any], tensors: dict[str, np.ndarray], kind: Kind) -> BlockClassifier | BlockRegressor:
-    blocks, start = {}, 0
-    for modality in MODALITIES:
-        if modality in config["widths"]:
-            width = int(config["widths"][modality])
-            blocks[str(modality)] = (start, start + width)
-            start += width
+def _inner(
+    config: dict[str, Any], widths: dict[Modality, int], tensors: dict[str, np.ndarray], kind: Kind
+) -> BlockClassifier | BlockRegressor:
+    blocks = blocks_of(widths)
     parameters = {name: value for name, value in config["parameters"].items() if name != "space"}
     inner: Any = (BlockClassifier if kind == "classifier" else BlockRegressor)(blocks=blocks, **parameters)
     inner.blocks_ = dict(sorted(blocks.items()))
-    inner.n_features_in_ = start
+    inner.n_features_in_ = sum(widths.values())
     inner.model_ = from_state(tensors, config["model"], fusion=inner.fusion)
     if kind == "classifier":
         inner.classes_ = np.array(config["classes"])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from trivium.encoders.text_model import padded
+from trivium.encoders.text import padded
 
 Ids = NDArray[np.int64]  # (t,), of one text
 TOGETHER = 16  # batches that are sorted by length at a time: less padding, and still much chance

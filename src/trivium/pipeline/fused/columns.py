@@ -1,0 +1,69 @@
+"""What estimators over frames share, as one of scikit-learn's mixins: which columns there are, and encoding them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import Modality
+from trivium.pipeline.fused.frames import EncodedFrame, encode_frame, modalities_of, space_named, widths_of
+from trivium.pipeline.spaces import JointSpace
+
+
+class FrameColumns:
+    """A frame's columns of a space's modalities, learnt by `fit`."""
+
+    space: str | Path
+    device: str
+    cache: str | Path | None
+    widths_: dict[Modality, int]  # numbers of each modality
+    blocks_: dict[str, tuple[int, int]]  # their columns
+    feature_names_in_: NDArray[np.object_]
+    n_features_in_: int
+
+    def learn_columns(self, X: Any) -> EncodedFrame:
+        """Encode a frame to learn from, and keep what it has.
+
+        Raises:
+            ValueError: If it has nothing that can be encoded.
+        """
+        modalities = modalities_of(X, self.joint_space())
+        encoded = self._encode(X, modalities)
+        self.widths_ = widths_of(encoded)
+        if not self.widths_:
+            raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
+        self.feature_names_in_ = np.array(modalities, object)
+        self.n_features_in_ = len(modalities)
+        self.blocks_ = blocks_of(self.widths_)
+        return encoded
+
+    def encoded(self, X: Any) -> EncodedFrame:
+        """Encode a frame's columns of what was learnt."""
+        modalities_of(X, self.joint_space())
+        return self._encode(X, tuple(self.widths_))
+
+    def joint_space(self) -> JointSpace:
+        """Return the space, loaded once."""
+        return space_named(str(self.space), self.device)
+
+    def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
+        cache = None if self.cache is None else Path(self.cache)
+        return encode_frame(X, self.joint_space(), modalities, cache=cache)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
+        return tags
+
+
+def blocks_of(widths: dict[Modality, int]) -> dict[str, tuple[int, int]]:
+    """Return the first column and the one after the last of each modality, side by side in the order of the widths."""
+    found, start = {}, 0
+    for modality, width in widths.items():
+        found[str(modality)] = (start, start + width)
+        start += width
+    return found

@@ -196,7 +196,7 @@ def read_rows(file: Path, **where: str) -> list[Row]:
 
 
 def features(space: JointSpace, modality: Modality, items: list[str]) -> tuple[Features, list[int]]:
-    cache = FeatureCache(space.config_of(modality).backbone_revision)
+    cache = FeatureCache(space.features_revision(modality))
     found = frozen_features(lambda: space.backbone(modality), cache, items, modality=modality)
     return found.features, found.places.tolist()
 

@@ -36,7 +36,7 @@ from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
 from trivium.fusion.registry import FUSIONS
 from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, widths_of
-from trivium.pipeline.fused.report import bootstrap
+from trivium.pipeline.fused.robustness import told, with_interval
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -94,14 +94,14 @@ def fashion() -> None:
                 train, test, labels = split(frame, target, seed)
                 lr = {m: logistic(pooled[m], labels, train) for m in ("text", "image")}
                 both = np.hstack([pooled["text"], pooled["image"]])
-                told = {f"lr-{m}": lr[m](pooled[m][test]) for m in lr}
-                told["lr-concatenated"] = logistic(both, labels, train)(both[test])
-                told["lr-averaged"] = (told["lr-text"] + told["lr-image"]) / 2
+                chances = {f"lr-{m}": lr[m](pooled[m][test]) for m in lr}
+                chances["lr-concatenated"] = logistic(both, labels, train)(both[test])
+                chances["lr-averaged"] = (chances["lr-text"] + chances["lr-image"]) / 2
                 model = BlockClassifier(blocks=blocks).fit(table[train], labels[train])
                 # The model of a modality alone is part of it: the very one that it would be if trained on that alone.
                 for name, hidden in (("text", "image"), ("image", "text"), ("both", None)):
-                    told[f"own-{name}"] = model.predict_proba(without(table[test], blocks, hidden))
-                for name, probabilities in told.items():
+                    chances[f"own-{name}"] = model.predict_proba(without(table[test], blocks, hidden))
+                for name, probabilities in chances.items():
                     found.setdefault(name, []).append(score(labels[test], model.classes_[probabilities.argmax(axis=1)]))
                 ways.append(model.models()["image", "text"].way)
             best = max(("lr-text", "lr-image"), key=lambda name: np.mean(found[name]))
@@ -190,16 +190,16 @@ def matching() -> None:
     both = np.hstack([pooled["text"], pooled["image"]])
     rows = {"LR caption": lr["text"], "LR photo": lr["image"], "LR averaged": (lr["text"] + lr["image"]) / 2}
     rows["LR concatenated"] = logistic(both, labels, train)(both[test])
-    told = {name: probabilities.argmax(axis=1) for name, probabilities in rows.items()}
+    said = {name: probabilities.argmax(axis=1) for name, probabilities in rows.items()}
     started = time.process_time()
     model = BlockClassifier(blocks=blocks).fit(table[train], labels[train])
     seconds = time.process_time() - started
-    told["default, caption"] = model.predict(without(table[test], blocks, "image"))
-    told["default, photo"] = model.predict(without(table[test], blocks, "text"))
-    told["default, both"] = model.predict(table[test])
-    for name, predicted in told.items():
-        low, high = bootstrap(labels[test], predicted, 2, 0, lambda a, b, _: float((a == b).mean()))
-        print(f"| {name} | {100 * (predicted == labels[test]).mean():.1f} ({100 * low:.1f} to {100 * high:.1f}) |")
+    said["default, caption"] = model.predict(without(table[test], blocks, "image"))
+    said["default, photo"] = model.predict(without(table[test], blocks, "text"))
+    said["default, both"] = model.predict(table[test])
+    for name, predicted in said.items():
+        figure = with_interval(labels[test], predicted, lambda a, b: float((a == b).mean()), seed=0)
+        print(f"| {name} | {told(figure)} |")
     used = model.models()["image", "text"]
     tried = ", ".join(f"{way} {100 * value:.1f}" for way, value in used.tried.items())
     print(f"\nway: {used.way}; on validation (macro-F1): {tried}; {seconds:.0f} s of processor for the fit", flush=True)

@@ -2,16 +2,17 @@
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, logistic, mean_cell, regression, table, told
 
 from trivium.encoders.graphs import Precision
-from trivium.fusion.transfer import TransferClassifier
+from trivium.pipeline.fused.transfer import TransferClassifier
 from trivium.pipeline.imagination import features_in, nearest
 from trivium.pipeline.spaces import JointSpace, load_space
 
@@ -56,21 +57,16 @@ def transfer(work: Path) -> None:
     found: dict[str, list[float]] = {}
     for seed in SEEDS:
         space, train, test = fashion_space(work, seed)
-        photos = features_in(space, "image", [row["image"] for row in train])[1]
-        titles = features_in(space, "text", [row["title"] for row in train])[1]
-        asked = features_in(space, "text", [row["title"] for row in test])[1]
+        known, asked = frame_of(train), frame_of(test)
         labels, truth = [row["article_type"] for row in train], [row["article_type"] for row in test]
-        of_titles = TransferClassifier().fit(titles, labels, modality="text").score(asked, truth, modality="text")
-        shown = features_in(space, "image", [row["image"] for row in test])[1]
-        for name, centring in (("photos, centred", "mean"), ("photos, not centred", "none")):
-            fitted = TransferClassifier(centring=centring)  # type: ignore[arg-type]
-            fitted.fit(photos, labels, modality="image").centre(titles, modality="text")
-            found.setdefault(name, []).append(fitted.score(asked, truth, modality="text"))
-            found.setdefault(f"{name}: share", []).append(found[name][-1] / of_titles)
-            found.setdefault("photos, on photos", []).append(fitted.score(shown, truth, modality="image"))
-        back = TransferClassifier().fit(titles, labels, modality="text").centre(photos, modality="image")
-        found.setdefault("titles, on photos", []).append(back.score(shown, truth, modality="image"))
-        found.setdefault("titles", []).append(of_titles)
+        of_titles = TransferClassifier(space=space, train_on="text").fit(known, labels)
+        found.setdefault("titles", []).append(of_titles.score(asked[["text"]], truth))
+        found.setdefault("titles, on photos", []).append(of_titles.score(asked[["image"]], truth))
+        for name, centring in (("photos, centred", True), ("photos, not centred", False)):
+            fitted = TransferClassifier(space=space, train_on="image", centring=centring).fit(known, labels)
+            found.setdefault(name, []).append(fitted.score(asked[["text"]], truth))
+            found.setdefault(f"{name}: share", []).append(found[name][-1] / found["titles"][-1])
+            found.setdefault("photos, on photos", []).append(fitted.score(asked[["image"]], truth))
     for name in ("titles", "photos, centred", "photos, not centred"):
         share = mean_cell(found[f"{name}: share"]) if f"{name}: share" in found else "100 %"
         print(f"| learnt from {name} | {mean_cell(found[name])} | {share} |")
@@ -85,7 +81,8 @@ def few_labels(work: Path) -> None:
     for count in (1, 2, 5, 20):
         scores: dict[str, list[float]] = {"photo": [], "recalled": [], "both": [], "gain": []}
         for seed in SEEDS:
-            space, train, test = fashion_space(work, seed)
+            folder, train, test = fashion_space(work, seed)
+            space = load_space(folder)
             random = np.random.default_rng(seed)
             chosen = few_of([row["article_type"] for row in train], count, random)
             pooled, vectors = features_in(space, "image", [row["image"] for row in train])
@@ -158,8 +155,8 @@ def flickr_space(work: Path) -> JointSpace:
     return load_space(target)
 
 
-def fashion_space(work: Path, seed: int) -> tuple[JointSpace, list[dict[str, str]], list[dict[str, str]]]:
-    """Return a space of the photos and titles (no labels) of all but 1,000 products, those products, and the 1,000."""
+def fashion_space(work: Path, seed: int) -> tuple[Path, list[dict[str, str]], list[dict[str, str]]]:
+    """Return a space's folder, of photos and titles without labels, the products that it is of, and 1,000 others."""
     rows = [row | {"image": str(DATA / "fashion" / row["path"])} for row in table("fashion", "products.csv")]
     order = np.random.default_rng(seed).permutation(len(rows))
     test, train = [rows[place] for place in order[:TEST_PRODUCTS]], [rows[place] for place in order[TEST_PRODUCTS:]]
@@ -172,7 +169,12 @@ def fashion_space(work: Path, seed: int) -> tuple[JointSpace, list[dict[str, str
             writer.writerows(train)
         told("align", str(pairs), "--out", str(target), "--encoders", "text=minilm-l6,image=efficientnet-lite0",
              "--method", "closed-form")  # fmt: skip
-    return load_space(target), train, test
+    return target, train, test
+
+
+def frame_of(rows: Sequence[Mapping[str, str]]) -> pandas.DataFrame:
+    """Return the photos and titles of rows."""
+    return pandas.DataFrame({"image": [row["image"] for row in rows], "text": [row["title"] for row in rows]})
 
 
 def few_of(labels: Sequence[str], count: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 
-from trivium.fusion.transfer import TransferClassifier
 from trivium.pipeline.cli import main as trivium
-from trivium.pipeline.imagination import features_in
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.fused.transfer import TransferClassifier
 from trivium.pipeline.tables import Row, read_pairs
 
 
@@ -42,23 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         encoders = "text=minilm-l6,image=efficientnet-lite0"
         if trivium(["align", str(pairs), "--out", str(target), "--encoders", encoders, "--method", "closed-form"]):
             raise SystemExit("the rows could not be aligned")
-        space = load_space(target)
-        _, photos = features_in(space, "image", [row.image or "" for row in train])
-        _, titles = features_in(space, "text", [row.text or "" for row in train])
-        _, asked = features_in(space, "text", [row.text or "" for row in test])
-    labels, truth = [row.label or "" for row in train], [row.label or "" for row in test]
-    of_photos = TransferClassifier().fit(photos, labels, modality="image").centre(titles, modality="text")
-    of_titles = TransferClassifier().fit(titles, labels, modality="text")
+        labels, truth = [row.label or "" for row in train], [row.label or "" for row in test]
+        known, asked = frame_of(train), frame_of(test)[["text"]]
+        of_photos = TransferClassifier(space=target, train_on="image").fit(known, labels)
+        of_titles = TransferClassifier(space=target, train_on="text").fit(known, labels)
+        told = of_photos.score(asked, truth), of_titles.score(asked, truth)
     most = max(set(labels), key=labels.count)
     scores = {
-        "learnt from photos, no label of a title": of_photos.score(asked, truth, modality="text"),
-        "learnt from titles and their labels": of_titles.score(asked, truth, modality="text"),
+        "learnt from photos, no label of a title": told[0],
+        "learnt from titles and their labels": told[1],
         "always the most frequent label": float(np.mean([label == most for label in truth])),
     }
     print(f"\n{len(train):,} products to learn from, {len(test):,} titles asked, {len(set(labels))} labels")
     for name, score in scores.items():
         print(f"{score:7.1%}  {name}")
     return scores
+
+
+def frame_of(rows: Sequence[Row]) -> pandas.DataFrame:
+    """Return the pictures and titles of rows."""
+    return pandas.DataFrame({"image": [row.image for row in rows], "text": [row.text for row in rows]})
 
 
 def write_pairs(path: Path, rows: Sequence[Row]) -> None:

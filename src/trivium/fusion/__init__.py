@@ -13,6 +13,7 @@ from trivium.fusion.registry import FUSIONS, build_fusion
 
 if TYPE_CHECKING:
     from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
+    from trivium.fusion.transfer import BlockTransferClassifier
 
 # Texts and files are read and encoded by the pipeline, which knows this package and not the other way round: the names
 # are looked up when a user asks for them (docs/decisions/0007-fused-estimators.md).
@@ -20,14 +21,17 @@ _LATE = {
     "BlockClassifier": "trivium.fusion.block_estimators",
     "BlockRegressor": "trivium.fusion.block_estimators",
     "FusedClassifier": "trivium.pipeline.fused.classifier",
+    "BlockTransferClassifier": "trivium.fusion.transfer",
     "FusedRegressor": "trivium.pipeline.fused.classifier",
     "FusedFeatures": "trivium.pipeline.fused.features",
+    "TransferClassifier": "trivium.pipeline.fused.transfer",
 }
 _NEEDS = ("sklearn", "scipy")
 
 __all__ = [
     "BlockClassifier",
     "BlockRegressor",
+    "BlockTransferClassifier",
     "CentredProjection",
     "FUSIONS",
     "IdentityProjection",

@@ -15,8 +15,9 @@ from trivium.fusion.experts import AgreementExpert, AgreementPlan, Expert, Kerne
 from trivium.fusion.link import Link
 from trivium.fusion.network_fusion import NetworkFusion, parameters_of, with_parameters
 from trivium.fusion.registry import LATE, build_fusion
+from trivium.fusion.transfer import Transfer
 
-Fitted: TypeAlias = BlockFusion | NetworkFusion
+Fitted: TypeAlias = BlockFusion | NetworkFusion | Transfer
 Tensors: TypeAlias = Mapping[str, np.ndarray]
 SEPARATOR = "+"  # between modalities of a set
 
@@ -28,6 +29,10 @@ class StateError(ValueError):
 def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return a fusion's tensors and what the JSON says of it."""
     tensors: dict[str, np.ndarray] = {"prior": model.prior}
+    if isinstance(model, Transfer):
+        tensors |= {"weight": model.weight, "bias": model.bias}
+        tensors |= {f"centres.{name}": centre for name, centre in model.centres.items()}
+        return tensors, {"kind": "transfer", "modalities": list(model.centres)}
     for name, scale in model.scales.items():
         tensors[f"scale.{name}.mean"], tensors[f"scale.{name}.deviation"] = scale.mean, scale.deviation
     told: dict[str, Any] = {"modalities": list(model.scales), "is_classes": model.is_classes}
@@ -67,6 +72,13 @@ def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fit
     try:
         if not all(np.isfinite(tensor).all() for name, tensor in tensors.items() if not name.startswith("centres.")):
             raise StateError("a tensor holds NaN or infinity")
+        if told["kind"] == "transfer":
+            return Transfer(
+                centres={str(name): tensors[f"centres.{name}"] for name in told["modalities"]},
+                weight=tensors["weight"],
+                bias=tensors["bias"],
+                prior=tensors["prior"],
+            )
         scales = {
             name: Scale(tensors[f"scale.{name}.mean"], tensors[f"scale.{name}.deviation"])
             for name in told["modalities"]

@@ -1,81 +1,182 @@
 """Zero-shot transfer: a classifier that learnt from one modality's vectors of a space judges those of another.
 
+    classifier = BlockTransferClassifier(blocks={"image": (0, 64), "text": (64, 128)}, train_on="image")
+    classifier.fit(table, labels).predict(titles)  # NaN where a modality is missing
+
 Vectors of each modality share a large common part, by which modalities can be told apart (Liang et al., "Mind the gap",
 NeurIPS 2022). Each modality is therefore centred by itself, on vectors without labels, before the classifier sees it
 (Zhang et al., "Diagnosing and rectifying vision models using language", ICLR 2023: the gap is close to a constant).
+`trivium.fusion.TransferClassifier` is this over texts and files.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from trivium.encoders.base import Modality, Vectors, unit_rows
+from trivium.encoders.base import unit_rows
+from trivium.fusion.blocks import Booleans, Numbers, check_blocks, contributions_of, presence_of
+from trivium.fusion.experts import Blocks
 
-Matrix = NDArray[np.float32]
-Centring = Literal["mean", "none"]
 MOST_STEPS = 1_000  # of L-BFGS; it stops where nothing changes
 
 
-class TransferClassifier:
-    """Logistic regression over a space, whatever modality asks; needs `trivium[learn]`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """Logits W z + b, where z is the mean of a row's modalities, each unit((v - its centre)), scaled to length 1."""
 
-    def __init__(self, *, ridge: float = 0.01, centring: Centring = "mean") -> None:
-        """Say how it will learn.
+    centres: Mapping[str, Numbers] = field(repr=False)  # (d,) of each modality whose place is known
+    weight: Numbers = field(repr=False)  # (c, d)
+    bias: Numbers = field(repr=False)  # (c,)
+    prior: Numbers  # (c,), what a row gets that has nothing
+
+    def predict(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> Numbers:
+        """Return probabilities (n, c).
 
         Args:
-            ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
-            centring: ``none`` takes vectors as they are: to see what centring does.
-        """
-        from sklearn.linear_model import LogisticRegression
+            blocks: Vectors (n, d) of each modality.
+            presence: Which rows have which.
 
-        self._classifier: Any = LogisticRegression(C=1 / ridge, max_iter=MOST_STEPS)
-        self._centring = centring
-        self._centres: dict[Modality, Matrix] = {}
+        Raises:
+            ValueError: If a row has a modality that was not centred.
+        """
+        common, has = self.common(blocks, presence)
+        logits = np.asarray(common @ self.weight.T + self.bias, np.float64)
+        return np.where(has[:, np.newaxis], softmax(logits, axis=1), self.prior)
+
+    def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
+        """Return what each modality added; see `contributions_of`."""
+        return contributions_of(lambda has: self.predict(blocks, has), presence, presence)
+
+    def common(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> tuple[Numbers, Booleans]:
+        """Return one vector a row, (n, d), and which rows have any."""
+        total = np.zeros((len(next(iter(presence.values()))), self.weight.shape[1]))
+        for name, has in presence.items():
+            if not has.any():
+                continue
+            if name not in self.centres:
+                known = ", ".join(self.centres) or "none"
+                raise ValueError(f"'{name}' was not centred, only {known}: call centre() with rows that have it first")
+            total[has] += unit_rows(blocks[name][has] - self.centres[name])
+        return unit_rows(total).astype(np.float64), np.asarray(np.any(list(presence.values()), axis=0), np.bool_)
+
+
+class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
+    """Logistic regression over the vectors of one space, learnt from one modality and asked about any."""
+
+    blocks_: dict[str, tuple[int, int]]
+    classes_: NDArray[Any]
+    model_: Transfer
+    n_features_in_: int
+
+    def __init__(
+        self,
+        *,
+        blocks: Mapping[str, tuple[int, int]] | None = None,
+        train_on: str | None = None,
+        ridge: float = 0.01,
+        centring: bool = True,
+    ) -> None:
+        """Say how.
+
+        Args:
+            blocks: First column and the one after the last, of each modality, all as wide as the space; None: all
+                columns are one modality, and none may be missing.
+            train_on: The modality whose rows teach; None: whatever a row has.
+            ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
+            centring: False takes vectors as they are: to see what centring does.
+        """
+        self.blocks = blocks
+        self.train_on = train_on
+        self.ridge = ridge
+        self.centring = centring
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn from the rows (n, width) that have the modality to train on, and where each modality's vectors lie.
+
+        Raises:
+            ValueError: If fewer than two classes are left, or a setting cannot be used.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=self._finite)
+        check_classification_targets(y)
+        self.blocks_ = check_blocks(self.blocks, X.shape[1])
+        widths = {stop - start for start, stop in self.blocks_.values()}
+        if len(widths) > 1:
+            raise ValueError(f"blocks must be of one space, got widths {sorted(widths)}")
+        if self.train_on is not None and self.train_on not in self.blocks_:
+            raise ValueError(f"train_on must be one of {', '.join(self.blocks_)}, got '{self.train_on}'")
+        unfitted = Transfer(centres={}, weight=np.empty((0, *widths)), bias=np.empty(0), prior=np.empty(0))
+        blocks, presence = self._parts(X)
+        centred = replace(unfitted, centres=self._centres(blocks, presence))
+        teachers = {name: has for name, has in presence.items() if self.train_on in (None, name)}
+        common, has = centred.common(blocks, teachers)
+        self.classes_, labels = np.unique(y[has], return_inverse=True)
+        if len(self.classes_) < 2:
+            of = "" if self.train_on is None else f" that have '{self.train_on}'"
+            raise ValueError(f"the rows{of} must be of at least two classes, got {len(self.classes_)} class(es)")
+        linear = LogisticRegression(C=1 / self.ridge, max_iter=MOST_STEPS).fit(common[has], labels)
+        weight, bias = linear.coef_, linear.intercept_
+        if len(weight) == 1:  # two classes share one logit: the other's is 0
+            weight, bias = np.vstack([np.zeros_like(weight), weight]), np.append(0.0, bias)
+        shares = np.bincount(labels) / len(labels)
+        self.model_ = replace(centred, weight=weight, bias=bias, prior=shares)
+        return self
+
+    def centre(self, X: Any) -> Self:
+        """Learn anew where the vectors of those modalities lie that the rows (n, width) have; no labels are needed."""
+        check_is_fitted(self, "model_")
+        centres = {**self.model_.centres, **self._centres(*self._given(X))}
+        self.model_ = replace(self.model_, centres=centres)
+        return self
+
+    def predict_proba(self, X: Any) -> Numbers:
+        """Return probabilities, shape (n, classes), in the order of `classes_`; of a row with nothing their shares.
+
+        Raises:
+            ValueError: If a row has a modality that was not centred.
+        """
+        given = self._given(X)
+        return self.model_.predict(*given)
+
+    def predict(self, X: Any) -> Any:
+        """Return labels, shape (n,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def contributions(self, X: Any) -> dict[str, Numbers]:
+        """Return what each modality added to each probability, shape (n, classes) each: exact, by leaving it out."""
+        given = self._given(X)
+        return self.model_.contributions(*given)
+
+    def models(self) -> dict[tuple[str, ...], Any]:
+        """Return nothing: there is one model for all sets of modalities."""
+        return {}
 
     @property
-    def classes(self) -> list[str]:
-        """The labels that it knows, in the order of the probabilities."""
-        return list(self._classifier.classes_)
+    def _finite(self) -> Any:
+        return True if self.blocks is None else "allow-nan"
 
-    def fit(self, vectors: Vectors, labels: Sequence[str], *, modality: Modality) -> "TransferClassifier":
-        """Learn from one modality, (n, d), and centre it.
+    def _centres(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
+        if not self.centring:
+            return {name: np.zeros(rows.shape[1]) for name, rows in blocks.items()}
+        return {name: blocks[name][has].mean(axis=0) for name, has in presence.items() if has.any()}
 
-        Raises:
-            ValueError: If the rows and labels differ in number, or there are fewer than two classes.
-        """
-        self.centre(vectors, modality=modality)
-        self._classifier.fit(self._centred(vectors, modality), list(labels))
-        return self
+    def _given(self, X: Any) -> tuple[Blocks, dict[str, Booleans]]:
+        check_is_fitted(self, "model_")
+        return self._parts(validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self._finite))
 
-    def centre(self, vectors: Vectors, *, modality: Modality) -> "TransferClassifier":
-        """Learn where a modality's vectors (n, d) lie; no labels are needed."""
-        self._centres[modality] = vectors.mean(axis=0)
-        return self
+    def _parts(self, table: Numbers) -> tuple[Blocks, dict[str, Booleans]]:
+        presence = presence_of(table, self.blocks_)
+        return {name: table[:, start:stop] for name, (start, stop) in self.blocks_.items()}, presence
 
-    def predict_proba(self, vectors: Vectors, *, modality: Modality) -> Matrix:
-        """Return each class's probability, shape (n, classes).
-
-        Raises:
-            ValueError: If the modality was not centred.
-        """
-        found: Matrix = self._classifier.predict_proba(self._centred(vectors, modality))
-        return found
-
-    def predict(self, vectors: Vectors, *, modality: Modality) -> list[str]:
-        """Return the most probable class of each row."""
-        return [self.classes[place] for place in self.predict_proba(vectors, modality=modality).argmax(axis=1)]
-
-    def score(self, vectors: Vectors, labels: Sequence[str], *, modality: Modality) -> float:
-        """Return the share of rows whose label is found."""
-        said = self.predict(vectors, modality=modality)
-        return float(np.mean([a == b for a, b in zip(said, labels, strict=True)]))
-
-    def _centred(self, vectors: Vectors, modality: Modality) -> Matrix:
-        if self._centring == "none":
-            return vectors
-        if modality not in self._centres:
-            known = ", ".join(self._centres) or "none"
-            raise ValueError(f"{modality} was not centred, only {known}: call centre() with vectors of it first")
-        return unit_rows(vectors - self._centres[modality])
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.blocks is not None
+        return tags

@@ -86,7 +86,7 @@ def features_of(
     found: dict[Modality, Features] = {}
     failures: dict[Modality, dict[int, str]] = {}
     for modality, items in material.items.items():
-        cache = FeatureCache(space.config_of(modality).backbone_revision)
+        cache = FeatureCache(space.features_revision(modality))
         told = None if progress is None else partial(progress, modality)
         frozen = frozen_features(partial(space.backbone, modality), cache, items, modality=modality, progress=told)
         failures[modality] = dict(frozen.failures)

@@ -403,13 +403,22 @@ def _add_fused(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--regression", action="store_true", help="the column holds numbers, not classes")
     train.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
     train.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    train.add_argument(
+        "--train-on",
+        choices=MODALITIES,
+        metavar="MODALITY",
+        help="learn from this modality's labels alone, in the space: others can be asked about (--apply-to), and their "
+        "columns in TABLE say where they lie, no labels needed",
+    )
     _add_fused_options(train)
 
     predict = actions.add_parser("predict", help="write a prediction for each row of a table")
     predict.add_argument("model", metavar="MODEL")
     predict.add_argument("table", metavar="TABLE", help=table)
     predict.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    _add_apply_to(predict)
     _add_fused_options(predict)
+    predict.set_defaults(precision=None)  # as trained
 
     report = actions.add_parser(
         "report", help="measure a classifier: figures with intervals, what each modality adds, what it bears"
@@ -419,7 +428,14 @@ def _add_fused(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     report.add_argument("--label", metavar="COLUMN", help="the column with the truth (default: as trained)")
     report.add_argument("--out", metavar="FOLDER", help="also write report.json, report.md and pictures there")
     report.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
+    _add_apply_to(report)
     _add_fused_options(report)
+    report.set_defaults(precision=None)
+
+
+def _add_apply_to(parser: argparse.ArgumentParser) -> None:
+    what = "look at this modality alone (default: at all that a row has)"
+    parser.add_argument("--apply-to", choices=MODALITIES, metavar="MODALITY", help=what)
 
 
 def _add_fused_options(parser: argparse.ArgumentParser) -> None:
@@ -431,7 +447,7 @@ def _add_fused_options(parser: argparse.ArgumentParser) -> None:
         help="read text, image or audio from the column NAME (default: the role's own name, or caption, title, path); "
         "'ROLE=' leaves it out",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all GPUs), cuda:N or mps (default: auto)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 

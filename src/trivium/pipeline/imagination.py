@@ -86,7 +86,7 @@ class Imagination:
         self._collection = collection
         self._modality: Modality = modality
         self._k, self._temperature = k, temperature
-        self._cache = cache or FeatureCache(collection.space.config_of(modality).backbone_revision)
+        self._cache = cache or FeatureCache(collection.space.features_revision(modality))
 
     def transform(self, texts: Sequence[str]) -> Matrix:
         """Return for each text the blended features of what is nearest to it, shape (n, e).
@@ -125,7 +125,7 @@ def features_in(space: JointSpace, modality: Modality, items: Sequence[str]) -> 
 
     Items are encoded once and kept in the cache. Those that cannot be encoded have rows of zeros.
     """
-    cache = FeatureCache(space.config_of(modality).backbone_revision)
+    cache = FeatureCache(space.features_revision(modality))
     frozen = frozen_features(partial(space.backbone, modality), cache, items, modality=modality)
     pooled = np.zeros((len(items), frozen.features.pooled.shape[1]), np.float32)
     vectors = np.zeros((len(items), space.space.dim), np.float32)

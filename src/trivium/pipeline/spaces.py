@@ -252,6 +252,11 @@ class JointSpace:
             raise SpaceError(f"space {self.space} has no encoder for {modality}, only for {', '.join(self.modalities)}")
         return config
 
+    def features_revision(self, modality: Modality) -> str:
+        """Name what a modality's frozen features follow from: features that are kept are kept by it."""
+        revision = self.config_of(modality).backbone_revision
+        return revision if self._precision == "float32" else f"{revision}-{self._precision}"
+
     def backbone(self, modality: Modality, replica: int = 0) -> Backbone:
         """Load the frozen network of a modality, without its projection.
 

@@ -71,7 +71,10 @@ class MadeUpSpace:
         return MadeUpBackbone(modality, self.counted)
 
     def config_of(self, modality: Modality) -> SimpleNamespace:
-        return SimpleNamespace(backbone_revision=f"made-up-{modality}-{self.revision}")
+        return SimpleNamespace(backbone_revision=self.features_revision(modality))
+
+    def features_revision(self, modality: Modality) -> str:
+        return f"made-up-{modality}-{self.revision}"
 
     def projection(self, modality: Modality, width: int) -> Projection:
         return LinearProjection(np.random.default_rng(width).normal(size=(width, 4)).astype(np.float32))
@@ -81,7 +84,7 @@ class MadeUpSpace:
 def made_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpSpace:
     """The space, whatever is named, with an empty cache."""
     space = MadeUpSpace()
-    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu": space)
+    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu", precision="float32": space)
     return space
 
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
-from trivium.fusion import FusedClassifier, FusedFeatures, FusedRegressor
+from trivium.fusion import FusedClassifier, FusedFeatures, FusedRegressor, TransferClassifier
 from trivium.pipeline.fused.frames import MissingModalityWarning
 from trivium.pipeline.fused.model_folder import CONFIG, TENSORS, ModelError
 
@@ -137,7 +137,7 @@ def test_numbers(products: Products, tmp_path: Path) -> None:
         FusedClassifier.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("estimator", [FusedClassifier(), FusedRegressor(), FusedFeatures()])
+@pytest.mark.parametrize("estimator", [FusedClassifier(), FusedRegressor(), FusedFeatures(), TransferClassifier()])
 @pytest.mark.parametrize(
     "name",
     [

@@ -79,12 +79,60 @@ def test_numbers(tables: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
     assert status == 0, err
     found = pandas.read_csv(tmp_path / "found.csv")["prediction"]
     assert np.corrcoef(found, frame["price"])[0, 1] > 0.9
-    status, _, err = run("classify", "report", model, table)
-    assert status == 2
-    assert "predicts numbers: `classify report` is of classes" in err
+    status, out, err = run("classify", "report", model, table, "--out", str(tmp_path / "report"))
+    assert status == 0, err
+    told = json.loads((tmp_path / "report" / "report.json").read_text())
+    truth = frame["price"].to_numpy()
+    found = found.to_numpy()
+    assert told["r_squared"] == pytest.approx(1 - ((found - truth) ** 2).mean() / truth.var(), abs=1e-4)
+    assert told["mean_absolute_error"] == pytest.approx(np.abs(found - truth).mean(), rel=1e-3)
+    low, high = told["interval"]["r_squared"]
+    assert low <= told["r_squared"] <= high
+    text, image = (told["modalities"][name] for name in ("text", "image"))
+    assert text["r_squared_without"] < 0.5 < told["r_squared"]  # the picture says nothing of the price
+    assert text["mean_moved"] > image["mean_moved"]
+    assert told["missing"]["text"][-1][1] == pytest.approx(text["r_squared_without"])
+    assert told["noisy"]["text"][0][1] == pytest.approx(told["r_squared"])
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert written == {"report.json", "report.md", "predictions.png", "missing.png", "noisy.png"}
+    assert "R² without it" in out
     status, _, err = run("classify", "train", table, "--label", "text", "--regression", "--out", model)
     assert status == 1
     assert "column 'text' holds what is no number" in err
+
+
+@pytest.mark.usefixtures("made_up")
+def test_what_pictures_taught_is_asked_of_texts(tables: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    train, test = map(str, tables)
+    model, alone = str(tmp_path / "model"), str(tmp_path / "alone")
+    status, out, err = run("classify", "train", train, "--label", "label", "--train-on", "image", "--out", model)
+    assert (status, "trained on 79 rows" in out) == (0, True), err
+    found = {}
+    for modality in ("image", "text"):
+        target = tmp_path / f"{modality}.csv"
+        status, _, err = run("classify", "predict", model, test, "--apply-to", modality, "--out", str(target))
+        assert status == 0, err
+        assert "centred on" not in err
+        found[modality] = pandas.read_csv(target)
+    assert (found["image"]["prediction"] != found["text"]["prediction"]).any()
+    status, out, err = run("classify", "report", model, test, "--apply-to", "text", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    truth = pandas.read_csv(test)["label"]
+    assert told["accuracy"] == pytest.approx((found["text"]["prediction"] == truth).mean())
+    assert list(told["modalities"]) == ["text"]
+    # Texts that the table to train on has not: the asked rows say where they lie, if they are enough.
+    arguments = ["classify", "train", train, "--label", "label", "--train-on", "image", "--column", "text="]
+    assert run(*arguments, "--out", alone)[0] == 0
+    status, _, err = run("classify", "predict", alone, test, "--apply-to", "text", "--out", str(tmp_path / "a.csv"))
+    assert (status, "text was not in the table that was trained on: centred on the rows" in err) == (0, True), err
+    pandas.read_csv(test)[:5].to_csv(tmp_path / "few.csv", index=False)
+    few = str(tmp_path / "few.csv")
+    status, _, err = run("classify", "predict", alone, few, "--apply-to", "text", "--out", str(tmp_path / "b.csv"))
+    assert status == 1
+    assert "5 rows with 'text' do not say where its vectors lie, 30 would: let the table to train on have 'text'" in err
+    status, _, err = run("classify", "predict", model, few, "--apply-to", "audio", "--out", str(tmp_path / "b.csv"))
+    assert (status, "has no column of audio (--apply-to)" in err) == (1, True)
 
 
 @pytest.mark.usefixtures("made_up")
@@ -110,6 +158,11 @@ def test_features(tables: tuple[Path, Path], tmp_path: Path, run: Run, fusion: s
         (["classify", "train", "TRAIN", "--label", "price", "--out", "M"], 1, "has no column 'price' (--label)"),
         (["classify", "train", "TRAIN", "--label", "label", "--out", "M", "--fusion", "best"], 1, "no fusion 'best'"),
         (["classify", "train", "TRAIN", "--label", "label", "--out", "M", "--column", "image=x"], 1, "no column 'x'"),
+        (
+            ["classify", "train", "TRAIN", "--label", "label", "--out", "M", "--train-on", "image", "--regression"],
+            2,
+            "--train-on learns classes in a space: it goes with neither --regression nor --fusion",
+        ),
         (["classify", "predict", "M", "TEST", "--out", "found.txt"], 2, "the name must end in .csv or .parquet"),
         (["classify", "predict", "M", "TEST", "--out", "found.csv"], 1, "M cannot be read as a model"),
         (["classify", "report", "M", "TEST"], 1, "M cannot be read as a model"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.fusion.blocks import Numbers
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.metrics import Integers
 from trivium.pipeline.evaluation.recall import DEPTHS, Evaluation
@@ -95,6 +96,19 @@ def draw_lines(
     axes.set_title(title, fontsize=10, parse_math=False)
     for text in axes.legend(fontsize=7).get_texts():
         text.set_parse_math(False)
+    _save(figure, target)
+
+
+def draw_predictions(truth: Numbers, predicted: Numbers, target: Path, *, title: str) -> None:
+    """Draw what was said (n,) against what is true (n,): on the diagonal where it was right."""
+    figure = _figure(5.2, 4.8)
+    axes = figure.subplots()
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--")
+    axes.scatter(truth, predicted, s=9, alpha=0.5, linewidths=0)
+    axes.set_xlabel("is", fontsize=9)
+    axes.set_ylabel("predicted", fontsize=9)
+    axes.set_title(title, fontsize=10, parse_math=False)
     _save(figure, target)
 
 

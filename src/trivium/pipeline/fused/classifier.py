@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from trivium.encoders.graphs import Precision
 from trivium.fusion.block_estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.block_fusion import Names, SubsetModel
 from trivium.fusion.blocks import Numbers
 from trivium.fusion.selection import Metric
 from trivium.pipeline.fused.columns import FrameColumns
-from trivium.pipeline.fused.frames import table_of
+from trivium.pipeline.fused.frames import EncodedFrame, table_of
 from trivium.pipeline.fused.model_folder import Kind, load_model, save_model
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
@@ -29,17 +30,21 @@ class FusedModel(FrameColumns):
     """What `FusedClassifier` and `FusedRegressor` share: a model over tables of numbers, behind a frame."""
 
     kind: ClassVar[Kind]
-    model_: Any  # `BlockClassifier` or `BlockRegressor`
+    model_: Any  # `BlockClassifier`, `BlockRegressor` or `BlockTransferClassifier`
     label_name_: str | None
 
     def fit_table(self, X: Any) -> NDArray[np.float32]:
         """Return the table of numbers that a frame to learn from becomes."""
-        return table_of(self.learn_columns(X), self.widths_)
+        return self.numbers_of(self.learn_columns(X))
 
     def table(self, X: Any) -> NDArray[np.float32]:
         """Return the table of numbers that the fitted model is asked."""
         check_is_fitted(self, "model_")
-        return table_of(self.encoded(X), self.widths_)
+        return self.numbers_of(self.encoded(X))
+
+    def numbers_of(self, encoded: EncodedFrame) -> NDArray[np.float32]:
+        """Return what the model is given of each modality, side by side, NaN where one is missing."""
+        return table_of(encoded, self.widths_)
 
     def predict(self, X: Any) -> Any:
         """Return labels, or numbers, shape (n,); of a row with nothing the most frequent class, or the mean."""
@@ -93,6 +98,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
         modality_dropout: float = 0.3,
         most_rows: int = MOST_ROWS,
         random_state: int = 0,
+        precision: Precision = "float32",
         device: str = "cpu",
         cache: str | Path | None = None,
     ) -> None:
@@ -105,6 +111,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
             modality_dropout: How often a network's training forgets a modality.
             most_rows: Rows that ways are tried on, and that kernels are centred on.
             random_state: Of folds, and of what a network starts from.
+            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
             device: Where the encoders run.
             cache: Folder of kept features; Trivium's own if None.
         """
@@ -114,6 +121,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
         self.modality_dropout = modality_dropout
         self.most_rows = most_rows
         self.random_state = random_state
+        self.precision: Precision = precision
         self.device = device
         self.cache = cache
 
@@ -129,7 +137,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
             random_state=self.random_state,
         ).fit(table, y)
         self.classes_ = self.model_.classes_
-        self.label_name_ = _name_of(y)
+        self.label_name_ = name_of(y)
         return self
 
     def predict_proba(self, X: Any) -> Numbers:
@@ -152,6 +160,7 @@ class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
         modality_dropout: float = 0.3,
         most_rows: int = MOST_ROWS,
         random_state: int = 0,
+        precision: Precision = "float32",
         device: str = "cpu",
         cache: str | Path | None = None,
     ) -> None:
@@ -161,6 +170,7 @@ class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
         self.modality_dropout = modality_dropout
         self.most_rows = most_rows
         self.random_state = random_state
+        self.precision: Precision = precision
         self.device = device
         self.cache = cache
 
@@ -174,11 +184,11 @@ class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
             most_rows=self.most_rows,
             random_state=self.random_state,
         ).fit(table, y)
-        self.label_name_ = _name_of(y)
+        self.label_name_ = name_of(y)
         return self
 
 
-def _name_of(y: Any) -> str | None:
+def name_of(y: Any) -> str | None:
     """Return the name of a column of labels; None of a plain array."""
     name = getattr(y, "name", None)
     return name if isinstance(name, str) else None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality
+from trivium.encoders.graphs import Precision
 from trivium.pipeline.fused.frames import EncodedFrame, encode_frame, modalities_of, space_named, widths_of
 from trivium.pipeline.spaces import JointSpace
 
@@ -16,6 +17,7 @@ class FrameColumns:
     """A frame's columns of a space's modalities, learnt by `fit`."""
 
     space: str | Path
+    precision: Precision
     device: str
     cache: str | Path | None
     widths_: dict[Modality, int]  # numbers of each modality
@@ -46,7 +48,7 @@ class FrameColumns:
 
     def joint_space(self) -> JointSpace:
         """Return the space, loaded once."""
-        return space_named(str(self.space), self.device)
+        return space_named(str(self.space), self.device, self.precision)
 
     def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
         cache = None if self.cache is None else Path(self.cache)

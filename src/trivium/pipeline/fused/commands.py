@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trivium.encoders.base import MODALITIES
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.options import UsageError, columns_of, device_of
 from trivium.pipeline.page import printable
@@ -27,7 +28,9 @@ def run_features(options: argparse.Namespace) -> int:
 
     frame = read_frame(options.table, columns=columns_of(options))
     target = _target(options.out)
-    maker = FusedFeatures(space=_space(options), fusion=options.fusion, device=_device(options))
+    maker = FusedFeatures(
+        space=_space(options), fusion=options.fusion, device=_device(options), precision=options.precision
+    )
     maker.set_output(transform="pandas")
     labels = None if options.label is None else _labels(frame, options.label, options.table)
     with _told_warnings(), _told_errors():
@@ -49,24 +52,13 @@ def run_classify(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
-
     frame = read_frame(options.table, columns=columns_of(options))
     labels = _labels(frame, options.label, options.table)
     has = labels.notna()
     if not has.all():
         announce(f"{int((~has).sum()):,} of {len(has):,} rows have no '{options.label}' and are left out")
-    given: dict[str, Any] = {
-        "space": _space(options),
-        "fusion": options.fusion,
-        "random_state": options.seed,
-        "device": _device(options),
-    }
     with _told_warnings(), _told_errors():
-        if options.regression:
-            model: Any = FusedRegressor(**given).fit(frame[has], _numbers(labels[has], options.label))
-        else:
-            model = FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
+        model = _fitted(options, frame, labels)
         model.save(options.out)
     models = model.models()
     told = {
@@ -89,13 +81,32 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _fitted(options: argparse.Namespace, frame: Any, labels: Any) -> Any:
+    """Fit what the options ask for to the rows that have a label."""
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+    from trivium.pipeline.fused.transfer import TransferClassifier
+
+    has = labels.notna()
+    given: dict[str, Any] = {"space": _space(options), "device": _device(options), "precision": options.precision}
+    if options.train_on is not None:
+        if options.regression or options.fusion != "auto":
+            raise UsageError("--train-on learns classes in a space: it goes with neither --regression nor --fusion")
+        model: Any = TransferClassifier(**given, train_on=options.train_on).fit(frame[has], labels[has].astype(str))
+        return model.centre(frame)  # rows without labels say where vectors lie too
+    given |= {"fusion": options.fusion, "random_state": options.seed}
+    if options.regression:
+        return FusedRegressor(**given).fit(frame[has], _numbers(labels[has], options.label))
+    return FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
+
+
 def _predict(options: argparse.Namespace) -> int:
     import pandas
 
-    frame = read_frame(options.table, columns=columns_of(options))
+    frame = _asked(options)
     target = _target(options.out)
     model = _model(options)
     with _told_warnings(), _told_errors():
+        _find_place(model, frame)
         if hasattr(model, "classes_"):
             probabilities = model.predict_proba(frame)
             found = pandas.DataFrame({"prediction": model.classes_[probabilities.argmax(axis=1)]})
@@ -111,59 +122,96 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from trivium.pipeline.evaluation import pictures
-    from trivium.pipeline.fused.classifier import FusedClassifier
-    from trivium.pipeline.fused.report import report_lines, report_on
+    from trivium.pipeline.fused.regression_report import report_on_numbers
+    from trivium.pipeline.fused.report import report_on
 
-    frame = read_frame(options.table, columns=columns_of(options))
+    frame = _asked(options)
     model = _model(options)
-    if not isinstance(model, FusedClassifier):
-        raise UsageError(f"{options.model} predicts numbers: `classify report` is of classes")
     label = options.label or model.label_name_
     if label is None:
-        raise UsageError(f"--label: which column of {options.table} holds the classes?")
+        raise UsageError(f"--label: which column of {options.table} holds the truth?")
     labels = _labels(frame, label, options.table)
     has = labels.notna().to_numpy()
+    if not has.any():
+        raise TableError(f"{options.table} has nothing in column '{label}': there is nothing to compare with")
     with _told_warnings(), _told_errors():
+        _find_place(model, frame)
         table = model.table(frame[has])
-    found = report_on(model.model_, table, list(labels[has].astype(str)), seed=options.seed)
+    found: Any
+    if model.kind == "regressor":
+        found = report_on_numbers(model.model_, table, _numbers(labels[has], label).to_numpy(), seed=options.seed)
+    else:
+        found = report_on(model.model_, table, list(labels[has].astype(str)), seed=options.seed)
     if options.out is not None:
-        folder = Path(options.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = report_lines(found)
-        (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-        page = [f"# {Path(options.model).name} on {Path(options.table).name}", "", "```", *lines, "```", ""]
-        if pictures.can_draw():
-            title = f"macro-F1 {100 * found.macro_f1[0]:.1f} of {found.rows:,}"
-            pictures.draw_matrix(found.matrix, found.labels, folder / "confusion.png", title=title)
-            for name, curves, across in (
-                ("missing", found.missing, "share of rows without it"),
-                ("noisy", found.noisy, "noise in deviations"),
-            ):
-                up = "macro-F1"
-                pictures.draw_lines(curves, folder / f"{name}.png", title=f"{name} modalities", across=across, up=up)
-            page += ["![confusion](confusion.png)", "![missing](missing.png)", "![noisy](noisy.png)", ""]
-        else:
-            announce(pictures.MISSING)
-        (folder / "report.md").write_text("\n".join(page), encoding="utf-8")
-        announce(f"wrote {printable(str(folder / 'report.md'))}")
-    print(json.dumps(found.to_json()) if options.json else "\n".join(report_lines(found)))
+        _write_report(options, found)
+    print(json.dumps(found.to_json()) if options.json else "\n".join(found.lines()))
     return 0
+
+
+def _write_report(options: argparse.Namespace, found: Any) -> None:
+    from trivium.pipeline.evaluation import pictures
+
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    page = [f"# {Path(options.model).name} on {Path(options.table).name}", "", "```", *found.lines(), "```", ""]
+    if pictures.can_draw():
+        drawn = [found.draw(folder)]
+        for name, curves, across in (
+            ("missing", found.robustness.missing, "share of rows without it"),
+            ("noisy", found.robustness.noisy, "noise in deviations"),
+        ):
+            title = f"{name} modalities"
+            pictures.draw_lines(curves, folder / f"{name}.png", title=title, across=across, up=found.metric)
+            drawn.append(f"{name}.png")
+        page += [*(f"![{Path(name).stem}]({name})" for name in drawn), ""]
+    else:
+        announce(pictures.MISSING)
+    (folder / "report.md").write_text("\n".join(page), encoding="utf-8")
+    announce(f"wrote {printable(str(folder / 'report.md'))}")
+
+
+def _asked(options: argparse.Namespace) -> Any:
+    """Read the table that is asked about, and of its modalities only what `--apply-to` names.
+
+    Raises:
+        TableError: If it has no such column.
+    """
+    frame = read_frame(options.table, columns=columns_of(options))
+    if options.apply_to is None:
+        return frame
+    if options.apply_to not in frame.columns:
+        raise TableError(f"{options.table} has no column of {options.apply_to} (--apply-to)")
+    return frame.drop(columns=[m for m in MODALITIES if m in frame.columns and m != options.apply_to])
+
+
+def _find_place(model: Any, frame: Any) -> None:
+    """Let a transfer learn where those modalities lie that it has not met: from the rows that it is asked about."""
+    if model.kind != "transfer":
+        return
+    unmet = [m for m in model.widths_ if m in frame.columns and m not in model.model_.model_.centres]
+    if unmet:
+        model.centre(frame[unmet])
+        announce(f"{', '.join(unmet)} was not in the table that was trained on: centred on the rows asked about")
 
 
 def _model(options: argparse.Namespace) -> Any:
     from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
     from trivium.pipeline.fused.model_folder import CONFIG, ModelError
+    from trivium.pipeline.fused.transfer import TransferClassifier
 
+    kinds: dict[Any, Any] = {each.kind: each for each in (FusedClassifier, FusedRegressor, TransferClassifier)}
     try:
         kept = json.loads((Path(options.model) / CONFIG).read_text(encoding="utf-8"))
         kind = kept.get("kind") if isinstance(kept, dict) else None
     except (OSError, ValueError) as error:
         raise TableError(f"{options.model} cannot be read as a model: {error}") from error
     try:
-        model: Any = (FusedRegressor if kind == "regressor" else FusedClassifier).load(options.model)
+        model: Any = kinds.get(kind, FusedClassifier).load(options.model)
     except ModelError as error:
         raise TableError(str(error)) from error
+    if options.precision is not None:
+        model.set_params(precision=options.precision)
     return model.set_params(device=_device(options))
 
 
@@ -176,7 +224,7 @@ def _labels(frame: Any, column: str, table: str) -> Any:
 
 def _numbers(labels: Any, column: str) -> Any:
     try:
-        return labels.astype(float).to_numpy()
+        return labels.astype(float)
     except ValueError as error:
         raise TableError(f"column '{column}' holds what is no number: {error}") from error
 

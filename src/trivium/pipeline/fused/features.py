@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from trivium.encoders.graphs import Precision
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.blocks import Scale, presence_of
 from trivium.fusion.combination import unit_means
@@ -37,6 +38,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         fusion: str = CONCATENATION,
         modality_dropout: float = 0.3,
         random_state: int = 0,
+        precision: Precision = "float32",
         device: str = "cpu",
         cache: str | Path | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
                 `fit` is told.
             modality_dropout: How often a network's training forgets a modality.
             random_state: What a network starts from.
+            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
             device: Where the encoders run.
             cache: Folder of kept features; Trivium's own if None.
         """
@@ -57,6 +60,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         self.fusion = fusion
         self.modality_dropout = modality_dropout
         self.random_state = random_state
+        self.precision: Precision = precision
         self.device = device
         self.cache = cache
 

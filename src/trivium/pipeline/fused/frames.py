@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
+from trivium.encoders.graphs import Precision
 from trivium.pipeline.frozen_features import FeatureCache, Progress, frozen_features
 from trivium.pipeline.spaces import JointSpace, load_space
 
@@ -39,9 +40,9 @@ class EncodedFrame:
 
 
 @lru_cache(maxsize=4)
-def space_named(source: str, device: str = "cpu") -> JointSpace:
+def space_named(source: str, device: str = "cpu", precision: Precision = "float32") -> JointSpace:
     """Load a space once: clones of an estimator, and folds of a search, share its encoders."""
-    return load_space(source, device=device)
+    return load_space(source, device=device, precision=precision)
 
 
 def modalities_of(frame: Any, space: JointSpace) -> tuple[Modality, ...]:
@@ -93,7 +94,7 @@ def encode_frame(
         place_of = {item: place for place, item in enumerate(distinct)}
         frozen = frozen_features(
             partial(space.backbone, modality),
-            FeatureCache(space.config_of(modality).backbone_revision, folder=cache),
+            FeatureCache(space.features_revision(modality), folder=cache),
             [item for item in distinct if item is not None],
             modality=modality,
             progress=None if progress is None else progress.get(modality),

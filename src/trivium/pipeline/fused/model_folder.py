@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,14 +13,21 @@ from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.whole_folder import is_other, written_whole
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.fusion_state import StateError, from_state, state_of
+from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.fused.columns import blocks_of
 from trivium.pipeline.fused.frames import revisions_of
 
 FORMAT = 1
 CONFIG, TENSORS = "model.json", "model.safetensors"
-Kind = Literal["classifier", "regressor"]
+Kind = Literal["classifier", "regressor", "transfer"]
 Estimator = TypeVar("Estimator")
 PATHS = ("cache", "device")  # parameters of this machine, not of the model
+OF_FRAMES = ("space", "precision")  # and those that a model over tables has not
+INNER: Mapping[Kind, Any] = {
+    "classifier": BlockClassifier,
+    "regressor": BlockRegressor,
+    "transfer": BlockTransferClassifier,
+}
 
 
 class ModelError(Exception):
@@ -49,10 +57,10 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         "columns": [str(name) for name in estimator.feature_names_in_],
         "model": told,
     }
-    if kind == "classifier":
-        config["classes"] = _labels(estimator.classes_)
-    else:
+    if kind == "regressor":
         config["deviation"] = estimator.model_.deviation_
+    else:
+        config["classes"] = _labels(estimator.classes_)
     with written_whole(folder) as draft:
         (draft / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft / TENSORS)
@@ -82,7 +90,7 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         filled.n_features_in_ = len(filled.feature_names_in_)
         inner: Any = _inner(config, widths, tensors, kind)
         filled.model_, filled.blocks_ = inner, inner.blocks_
-        if kind == "classifier":
+        if kind != "regressor":
             filled.classes_ = inner.classes_
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
@@ -94,21 +102,18 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
     return estimator
 
 
-def _inner(
-    config: dict[str, Any], widths: dict[Modality, int], tensors: dict[str, np.ndarray], kind: Kind
-) -> BlockClassifier | BlockRegressor:
+def _inner(config: dict[str, Any], widths: dict[Modality, int], tensors: dict[str, np.ndarray], kind: Kind) -> Any:
     blocks = blocks_of(widths)
-    parameters = {name: value for name, value in config["parameters"].items() if name != "space"}
-    inner: Any = (BlockClassifier if kind == "classifier" else BlockRegressor)(blocks=blocks, **parameters)
+    parameters = {name: value for name, value in config["parameters"].items() if name not in OF_FRAMES}
+    inner: Any = INNER[kind](blocks=blocks, **parameters)
     inner.blocks_ = dict(sorted(blocks.items()))
     inner.n_features_in_ = sum(widths.values())
-    inner.model_ = from_state(tensors, config["model"], fusion=inner.fusion)
-    if kind == "classifier":
-        inner.classes_ = np.array(config["classes"])
-    else:
+    inner.model_ = from_state(tensors, config["model"], fusion=config["parameters"].get("fusion", ""))
+    if kind == "regressor":
         inner.deviation_ = float(config["deviation"])
-    made: BlockClassifier | BlockRegressor = inner
-    return made
+    else:
+        inner.classes_ = np.array(config["classes"])
+    return inner
 
 
 def _labels(classes: Any) -> list[Any]:

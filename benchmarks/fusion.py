@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas
@@ -35,7 +35,8 @@ from trivium.encoders.base import Modality
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
 from trivium.fusion.registry import FUSIONS
-from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, widths_of
+from trivium.pipeline.fused.columns import blocks_of
+from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, views_of
 from trivium.pipeline.fused.robustness import told, with_interval
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
@@ -50,7 +51,13 @@ PEOPLE = (
     "gentlemen child children baby babies infant toddler teen teens junior juniors adult guy guys his her him she he "
     "mother father"
 ).split()
-Blocks = dict[str, tuple[int, int]]
+
+
+class Layout(TypedDict):
+    """Where in a table what is: what an estimator over tables is told."""
+
+    blocks: dict[str, tuple[int, int]]
+    views: dict[str, tuple[int, ...]]
 
 
 def main() -> None:
@@ -86,7 +93,7 @@ def fashion() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for column in ("masked", "title"):
-        table, blocks, pooled = encoded(frame.assign(text=frame[column]))
+        table, layout, pooled = encoded(frame.assign(text=frame[column]))
         for target in TARGETS:
             found: dict[str, list[float]] = {}
             ways = []
@@ -97,10 +104,10 @@ def fashion() -> None:
                 chances = {f"lr-{m}": lr[m](pooled[m][test]) for m in lr}
                 chances["lr-concatenated"] = logistic(both, labels, train)(both[test])
                 chances["lr-averaged"] = (chances["lr-text"] + chances["lr-image"]) / 2
-                model = BlockClassifier(blocks=blocks).fit(table[train], labels[train])
+                model = BlockClassifier(**layout).fit(table[train], labels[train])
                 # The model of a modality alone is part of it: the very one that it would be if trained on that alone.
                 for name, hidden in (("text", "image"), ("image", "text"), ("both", None)):
-                    chances[f"own-{name}"] = model.predict_proba(without(table[test], blocks, hidden))
+                    chances[f"own-{name}"] = model.predict_proba(without(table[test], layout, hidden))
                 for name, probabilities in chances.items():
                     found.setdefault(name, []).append(score(labels[test], model.classes_[probabilities.argmax(axis=1)]))
                 ways.append(model.models()["image", "text"].way)
@@ -121,7 +128,7 @@ def fashion() -> None:
 def networks() -> None:
     """Compare the trained fusions with the default."""
     frame = products()
-    table, blocks, _ = encoded(frame.assign(text=frame["masked"]))
+    table, layout, _ = encoded(frame.assign(text=frame["masked"]))
     names = ("auto", "sum", "product", "late", "agreement", *FUSIONS)
     print("macro-F1, masked titles, mean of five seeds and the 95 % interval of the mean; seconds of a fit.\n")
     print(f"| fusion | {' | '.join(OF_NETWORKS)} | s |")
@@ -133,7 +140,7 @@ def networks() -> None:
             for seed in SEEDS:
                 train, test, labels = split(frame, target, seed)
                 started = time.process_time()
-                model = BlockClassifier(blocks=blocks, fusion=name, random_state=seed).fit(table[train], labels[train])
+                model = BlockClassifier(**layout, fusion=name, random_state=seed).fit(table[train], labels[train])
                 seconds.append(time.process_time() - started)
                 scores.append(score(labels[test], model.predict(table[test])))
             cells.append(f"{np.mean(scores):.1f} ± {half_width(scores):.1f}")
@@ -143,7 +150,7 @@ def networks() -> None:
 def missing() -> None:
     """Take half of the photos away at test."""
     frame = products()
-    table, blocks, _ = encoded(frame.assign(text=frame["masked"]))
+    table, layout, _ = encoded(frame.assign(text=frame["masked"]))
     print(
         "macro-F1, masked titles, five seeds: with all photos, with half of them gone at test, and what that costs.\n"
     )
@@ -161,11 +168,11 @@ def missing() -> None:
             whole, gone = [], []
             for seed in SEEDS:
                 train, test, labels = split(frame, target, seed)
-                model = BlockClassifier(blocks=blocks, fusion=name, modality_dropout=dropout, random_state=seed)
+                model = BlockClassifier(**layout, fusion=name, modality_dropout=dropout, random_state=seed)
                 model.fit(table[train], labels[train])
                 hidden = table[test].copy()
                 rows = np.random.default_rng(seed).permutation(len(test))[: len(test) // 2]
-                hidden[rows, slice(*blocks["image"])] = np.nan
+                hidden[rows, slice(*layout["blocks"]["image"])] = np.nan
                 whole.append(score(labels[test], model.predict(table[test])))
                 gone.append(score(labels[test], model.predict(hidden)))
             cells = [target, name, "none needed" if name == "auto" else f"{dropout:g}"]
@@ -178,7 +185,7 @@ def matching() -> None:
     frame = pandas.read_csv(DATA / "flickr8k" / "matching_pairs.csv")
     frame["image"] = [str(DATA / "flickr8k" / path) for path in frame["path"]]
     frame["text"] = frame["caption"]
-    table, blocks, pooled = encoded(frame)
+    table, layout, pooled = encoded(frame)
     labels = frame["label"].to_numpy()
     train, test = (np.flatnonzero(frame["split"] == name) for name in ("train", "dev"))
     print(
@@ -192,10 +199,10 @@ def matching() -> None:
     rows["LR concatenated"] = logistic(both, labels, train)(both[test])
     said = {name: probabilities.argmax(axis=1) for name, probabilities in rows.items()}
     started = time.process_time()
-    model = BlockClassifier(blocks=blocks).fit(table[train], labels[train])
+    model = BlockClassifier(**layout).fit(table[train], labels[train])
     seconds = time.process_time() - started
-    said["default, caption"] = model.predict(without(table[test], blocks, "image"))
-    said["default, photo"] = model.predict(without(table[test], blocks, "text"))
+    said["default, caption"] = model.predict(without(table[test], layout, "image"))
+    said["default, photo"] = model.predict(without(table[test], layout, "text"))
     said["default, both"] = model.predict(table[test])
     for name, predicted in said.items():
         figure = with_interval(labels[test], predicted, lambda a, b: float((a == b).mean()), seed=0)
@@ -276,16 +283,12 @@ def products() -> pandas.DataFrame:
     return frame
 
 
-def encoded(frame: pandas.DataFrame) -> tuple[np.ndarray, Blocks, dict[str, np.ndarray]]:
-    """Return the table that FusedClassifier makes, where its modalities are, and the pooled features alone."""
-    space = space_named(DEFAULT_SPACE)
-    found = encode_frame(frame, space, ("text", "image"))
-    widths = widths_of(found)
-    blocks, start = {}, 0
-    for modality, width in widths.items():
-        blocks[str(modality)] = (start, start + width)
-        start += width
-    return table_of(found, widths), blocks, {str(m): of.pooled for m, of in found.features.items()}
+def encoded(frame: pandas.DataFrame) -> tuple[np.ndarray, Layout, dict[str, np.ndarray]]:
+    """Return the table that FusedClassifier makes, where in it what is, and the pooled features alone."""
+    found = encode_frame(frame, space_named(DEFAULT_SPACE), ("text", "image"))
+    views = views_of(found)
+    layout = Layout(blocks=blocks_of(views), views=views)
+    return table_of(found, layout["blocks"]), layout, {str(m): of.pooled for m, of in found.features.items()}
 
 
 def split(frame: pandas.DataFrame, target: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -304,11 +307,11 @@ def logistic(rows: np.ndarray, labels: np.ndarray, train: np.ndarray) -> Callabl
     return predict
 
 
-def without(table: np.ndarray, blocks: Blocks, hidden: str | None) -> np.ndarray:
+def without(table: np.ndarray, layout: Layout, hidden: str | None) -> np.ndarray:
     """Return a table without a modality."""
     found = table.copy()
     if hidden is not None:
-        found[:, slice(*blocks[hidden])] = np.nan
+        found[:, slice(*layout["blocks"][hidden])] = np.nan
     return found
 
 

@@ -143,3 +143,17 @@ def test_agreement_is_chosen_where_only_it_can_tell() -> None:
     assert model.score(table, labels) > 0.9
     assert max(used.tried["photo"], used.tried["sound"]) < 0.65
     assert used.tried["agreement"] > 0.9
+
+
+def test_a_wide_view_of_noise_does_not_drown_a_narrow_one() -> None:
+    random = np.random.default_rng(5)
+    labels = random.integers(3, size=300)
+    told = np.eye(3)[labels] + 0.5 * random.normal(size=(300, 3))
+    table = np.hstack([told, random.normal(size=(300, 400))])
+    block = {"all": (0, 403)}
+    train, test = slice(0, 200), slice(200, 300)
+    plain = BlockClassifier(blocks=block).fit(table[train], labels[train]).score(table[test], labels[test])
+    viewed = BlockClassifier(blocks=block, views={"all": [3, 400]}).fit(table[train], labels[train])
+    assert viewed.score(table[test], labels[test]) > plain + 0.1
+    with pytest.raises(ValueError, match=r"views\['all'\] must be of 403 columns in all, got 3, 401"):
+        BlockClassifier(blocks=block, views={"all": [3, 401]}).fit(table, labels)

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trivium.fusion.agreement import Agreement, fit_agreement, out_of_fold_agreements
-from trivium.fusion.blocks import LARGEST, Scale, check_blocks, folds_of, groups_of, presence_of
+from trivium.fusion.blocks import LARGEST, Scale, check_blocks, check_views, folds_of, groups_of, presence_of
 from trivium.fusion.experts import KernelPlan, KernelTrials
 from trivium.fusion.kernel_ridge import WIDTH, gaussian, out_of_fold, solve, solve_on_centres
 from trivium.fusion.link import Link, fit_classes, fit_value
@@ -29,6 +29,24 @@ def test_columns_that_never_change_stay_where_they_are() -> None:
     rows = np.hstack([np.full((9, 1), 5.0), RANDOM.normal(size=(9, 3))])
     assert (Scale.of(rows)(rows)[:, 0] == 0).all()
     assert (Scale.of(np.ones((4, 2)))(np.ones((4, 2))) == 0).all()
+
+
+def test_views_weigh_the_same_however_wide_and_large_they_are() -> None:
+    narrow, wide = RANDOM.normal(size=(60, 3)), 1_000 * RANDOM.normal(size=(60, 30))
+    found = Scale.of(np.hstack([narrow, wide]), [3, 30])(np.hstack([narrow, wide]))
+    parts = [Scale.of(rows)(rows) for rows in (narrow, wide)]
+    assert_allclose(found, np.hstack(parts) / np.sqrt(2))
+    assert_allclose((found[:, :3] ** 2).sum(), (found[:, 3:] ** 2).sum(), rtol=0.05)
+    # What hardly varies is judged among its own: the narrow one is no noise beside the large one.
+    assert (found[:, :3].std(axis=0) > 0.2).all()
+
+
+def test_wrong_views_are_told() -> None:
+    blocks = {"text": (0, 4), "image": (4, 9)}
+    assert check_views({"image": [2, 3]}, blocks) == {"text": (4,), "image": (2, 3)}
+    for wrong in ([2, 2], [5, 0], [6, -1]):
+        with pytest.raises(ValueError, match=r"views\['image'\] must be of 5 columns in all, got"):
+            check_views({"image": wrong}, blocks)
 
 
 def test_gaussian_as_by_hand() -> None:

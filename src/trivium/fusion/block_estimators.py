@@ -6,7 +6,7 @@
 `trivium.fusion.FusedClassifier` is this over texts and files; this one takes vectors that are there already.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trivium.fusion.block_fusion import FAMILIES, BlockFusion, Names, Settings, SubsetModel, fit_fusion
-from trivium.fusion.blocks import Booleans, Numbers, Places, check_blocks, groups_of, presence_of
+from trivium.fusion.blocks import (
+    Booleans,
+    Numbers,
+    Places,
+    check_blocks,
+    check_views,
+    groups_of,
+    presence_of,
+    scales_of,
+)
 from trivium.fusion.experts import Blocks
 from trivium.fusion.network_fusion import NetworkFusion, Recipe, fit_network
 from trivium.fusion.registry import FUSIONS
@@ -54,6 +63,7 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
         self,
         *,
         blocks: Mapping[str, tuple[int, int]] | None = None,
+        views: Mapping[str, Sequence[int]] | None = None,
         fusion: str = "auto",
         metric: Metric = "f1_macro",
         modality_dropout: float = 0.3,
@@ -65,6 +75,8 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
         Args:
             blocks: First column and the one after the last, of each modality; None: all columns are one, and none may
                 be missing.
+            views: How many columns each view of a modality has; views weigh the same. None, or one that is not named:
+                each modality is one.
             fusion: "auto", one way of `block_fusion.FAMILIES` ("sum", "product", "late", "agreement"), or a network of
                 `registry.FUSIONS`.
             metric: What "auto" is chosen by: "f1_macro" or "accuracy".
@@ -73,6 +85,7 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
             random_state: Of folds, and of what a network starts from.
         """
         self.blocks = blocks
+        self.views = views
         self.fusion = fusion
         self.metric: Metric = metric
         self.modality_dropout = modality_dropout
@@ -126,6 +139,7 @@ class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
         self,
         *,
         blocks: Mapping[str, tuple[int, int]] | None = None,
+        views: Mapping[str, Sequence[int]] | None = None,
         fusion: str = "auto",
         modality_dropout: float = 0.3,
         most_rows: int = MOST_ROWS,
@@ -133,6 +147,7 @@ class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
     ) -> None:
         """Say how; see `BlockClassifier`. "agreement" is of classes, and is "sum" here."""
         self.blocks = blocks
+        self.views = views
         self.fusion = fusion
         self.modality_dropout = modality_dropout
         self.most_rows = most_rows
@@ -193,12 +208,13 @@ def _fitted(
     if of.fusion not in known:
         raise ValueError(f"no fusion '{of.fusion}': known are {', '.join(known)}")
     parts, presence = _parts(table, blocks)
+    scales = scales_of(parts, presence, check_views(of.views, blocks))
     groups: Places = groups_of(table, blocks)
     if of.fusion in FUSIONS:
         recipe = Recipe(fusion=of.fusion, modality_dropout=of.modality_dropout, seed=of.random_state)
-        return fit_network(parts, presence, truth, groups, recipe)
+        return fit_network(parts, presence, scales, truth, groups, recipe)
     settings = Settings(fusion=of.fusion, most_rows=of.most_rows, seed=of.random_state)
-    return fit_fusion(parts, presence, truth, groups, settings)
+    return fit_fusion(parts, presence, scales, truth, groups, settings)
 
 
 def _given(of: BlockClassifier | BlockRegressor, X: Any) -> tuple[Blocks, dict[str, Booleans]]:

@@ -92,13 +92,19 @@ class BlockFusion:
 
 
 def fit_fusion(
-    blocks: Blocks, presence: Mapping[str, Booleans], truth: Truth, groups: Places, settings: Settings
+    blocks: Blocks,
+    presence: Mapping[str, Booleans],
+    scales: Mapping[str, Scale],
+    truth: Truth,
+    groups: Places,
+    settings: Settings,
 ) -> BlockFusion:
     """Fit a model for every set of modalities that enough rows have.
 
     Args:
         blocks: Rows (n, d) of each modality, by name; NaN where it is missing.
         presence: Which rows have which.
+        scales: Of the modalities that any row has.
         truth: Of all rows.
         groups: Rows that must not be apart in validation share a number, (n,).
         settings: See `Settings`.
@@ -107,8 +113,7 @@ def fit_fusion(
     n = len(groups)
     centres = np.sort(random.permutation(n)[: settings.most_rows])
     folds = folds_of(truth.labels, groups, count=FOLDS, seed=settings.seed)
-    names = tuple(name for name in blocks if presence[name].any())
-    scales = {name: Scale.of(blocks[name][presence[name]]) for name in names}
+    names = tuple(scales)
     scaled = {name: scales[name](blocks[name]) for name in names}
     search = _Search(scaled, presence, truth, folds, centres, settings)
     models = {}

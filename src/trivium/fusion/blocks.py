@@ -1,12 +1,13 @@
 """Blocks: the columns of one modality in a table of numbers, brought to one scale.
 
-A modality is missing from a row where all of its numbers are NaN.
+A modality is missing from a row where all of its numbers are NaN. A block may consist of several views: what different
+layers of one network say, side by side. Views weigh the same, however many numbers each has.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +15,41 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 Places = NDArray[np.int64]
+Views: TypeAlias = Mapping[str, Sequence[int]]  # how many columns each view of a block has
 
 # Standardised numbers are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
 LARGEST = 6.0
-LEAST_DEVIATION = 1e-2  # as a share of the block's mean one: what hardly varies is not blown up
+LEAST_DEVIATION = 1e-2  # as a share of the view's mean one: what hardly varies is not blown up
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where a block's columns lie: z = clip((x - mean) / deviation) / sqrt(d), so that rows have length about 1."""
+    """Where a block's columns lie: z = weight clip((x - mean) / deviation), so that rows have length about 1."""
 
     mean: Numbers  # (d,)
     deviation: Numbers  # (d,)
+    weight: Numbers  # (d,), 1 / sqrt(d_v v) of a view of d_v columns, one of v views
 
     @classmethod
-    def of(cls, rows: Numbers) -> "Scale":
-        """Measure rows (n, d); there is at least one."""
+    def of(cls, rows: Numbers, views: Sequence[int] | None = None) -> "Scale":
+        """Measure rows (n, d), at least one.
+
+        Args:
+            rows: Without NaN.
+            views: How many columns each view has, d in all; None: there is one.
+        """
         deviation = rows.std(axis=0)
-        least = LEAST_DEVIATION * float(deviation.mean())
-        return cls(rows.mean(axis=0), np.maximum(deviation, least) if least > 0 else np.ones_like(deviation))
+        widths = np.array(views or [rows.shape[1]])
+        view = np.repeat(np.arange(len(widths)), widths)
+        means = np.bincount(view, deviation, minlength=len(widths)) / widths
+        least = LEAST_DEVIATION * means[view]
+        deviation = np.where(least > 0, np.maximum(deviation, least), 1.0)
+        return cls(rows.mean(axis=0), deviation, 1 / np.sqrt(widths[view] * len(widths)))
 
     def __call__(self, rows: NDArray[np.floating[Any]]) -> Numbers:
         """Return rows (n, d) on this scale; NaN stays NaN."""
         scaled = np.clip((rows - self.mean) / self.deviation, -LARGEST, LARGEST)
-        return np.asarray(scaled / np.sqrt(len(self.mean)), np.float64)
+        return np.asarray(self.weight * scaled, np.float64)
 
 
 def check_blocks(blocks: Mapping[str, tuple[int, int]] | None, width: int) -> dict[str, tuple[int, int]]:
@@ -62,6 +74,28 @@ def check_blocks(blocks: Mapping[str, tuple[int, int]] | None, width: int) -> di
         if start < stop:
             raise ValueError(f"blocks '{first}' and '{second}' share columns {start} to {stop}")
     return {name: (start, stop) for name, (start, stop) in sorted(blocks.items())}
+
+
+def check_views(views: Mapping[str, Sequence[int]] | None, blocks: Mapping[str, tuple[int, int]]) -> Views:
+    """Return how many columns each view of each block has.
+
+    Raises:
+        ValueError: If they are not those of the blocks.
+    """
+    found = {}
+    for name, (start, stop) in blocks.items():
+        own = tuple(int(width) for width in (views or {}).get(name, (stop - start,)))
+        if sum(own) != stop - start or min(own) < 1:
+            raise ValueError(
+                f"views['{name}'] must be of {stop - start} columns in all, got {', '.join(map(str, own))}"
+            )
+        found[name] = own
+    return found
+
+
+def scales_of(rows: Mapping[str, Numbers], presence: Mapping[str, "Booleans"], views: Views) -> dict[str, Scale]:
+    """Measure each block (n, d) that any row has."""
+    return {name: Scale.of(rows[name][has], views[name]) for name, has in presence.items() if has.any()}
 
 
 def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[str, Booleans]:

@@ -20,6 +20,7 @@ from trivium.fusion.transfer import Transfer
 Fitted: TypeAlias = BlockFusion | NetworkFusion | Transfer
 Tensors: TypeAlias = Mapping[str, np.ndarray]
 SEPARATOR = "+"  # between modalities of a set
+SCALE = ("mean", "deviation", "weight")
 
 
 class StateError(ValueError):
@@ -34,7 +35,7 @@ def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors |= {f"centres.{name}": centre for name, centre in model.centres.items()}
         return tensors, {"kind": "transfer", "modalities": list(model.centres)}
     for name, scale in model.scales.items():
-        tensors[f"scale.{name}.mean"], tensors[f"scale.{name}.deviation"] = scale.mean, scale.deviation
+        tensors |= {f"scale.{name}.{part}": getattr(scale, part) for part in SCALE}
     told: dict[str, Any] = {"modalities": list(model.scales), "is_classes": model.is_classes}
     if isinstance(model, NetworkFusion):
         tensors |= parameters_of(model)
@@ -80,8 +81,7 @@ def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fit
                 prior=tensors["prior"],
             )
         scales = {
-            name: Scale(tensors[f"scale.{name}.mean"], tensors[f"scale.{name}.deviation"])
-            for name in told["modalities"]
+            name: Scale(**{part: tensors[f"scale.{name}.{part}"] for part in SCALE}) for name in told["modalities"]
         }
         if told["kind"] == "network":
             return _network(tensors, told, scales, fusion)

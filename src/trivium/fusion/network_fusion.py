@@ -1,7 +1,7 @@
 """A fusion of `registry.FUSIONS` trained with a head on labelled rows, and used from NumPy.
 
 Trained with AdamW on shuffled batches, modalities dropped at random; the epoch is the one with the least loss on rows
-held out. Numbers are standardised as `blocks.Scale` does, without the division by the root of the width.
+held out. Numbers are standardised as `blocks.Scale` does, without its weights.
 """
 
 import copy
@@ -94,13 +94,19 @@ class NetworkFusion:
 
 
 def fit_network(
-    blocks: Blocks, presence: Mapping[str, Booleans], truth: Truth, groups: Places, recipe: Recipe
+    blocks: Blocks,
+    presence: Mapping[str, Booleans],
+    scales: Mapping[str, Scale],
+    truth: Truth,
+    groups: Places,
+    recipe: Recipe,
 ) -> NetworkFusion:
     """Train a fusion and its head.
 
     Args:
         blocks: Rows (n, d) of each modality, by name; NaN where it is missing.
         presence: Which rows have which.
+        scales: Of the modalities that any row has.
         truth: Of all rows.
         groups: Rows that must not be apart in validation share a number, (n,).
         recipe: How.
@@ -112,8 +118,7 @@ def fit_network(
 
     if recipe.fusion in LATE and not truth.is_classes:
         raise ValueError(f"fusion '{recipe.fusion}' gives probabilities of classes, not numbers")
-    names = tuple(name for name in blocks if presence[name].any())
-    scales = {name: Scale.of(blocks[name][presence[name]]) for name in names}
+    names = tuple(scales)
     is_late = recipe.fusion in LATE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -133,7 +133,7 @@ def test_numbers(products: Products, tmp_path: Path) -> None:
     assert_allclose(model.contributions(test)["text"], model.predict(test) - model.predict(test[["image"]]))
     model.save(tmp_path / "model")
     assert_allclose(FusedRegressor.load(tmp_path / "model").predict(test), model.predict(test), rtol=1e-4)
-    with pytest.raises(ModelError, match="is no classifier of format 1, it is regressor of format 1"):
+    with pytest.raises(ModelError, match="is no classifier of format 2, it is regressor of format 2"):
         FusedClassifier.load(tmp_path / "model")
 
 

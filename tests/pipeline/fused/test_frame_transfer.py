@@ -51,5 +51,5 @@ def test_saved_and_loaded(products: Products, tmp_path: Path) -> None:
     assert back.label_name_ == "label"
     assert_allclose(back.predict_proba(test[["image"]]), model.predict_proba(test[["image"]]), rtol=1e-6)
     assert_allclose(back.contributions(test)["text"], model.contributions(test)["text"], atol=1e-7)
-    with pytest.raises(ModelError, match="is no classifier of format 1, it is transfer of format 1"):
+    with pytest.raises(ModelError, match="is no classifier of format 2, it is transfer of format 2"):
         FusedClassifier.load(tmp_path / "model")

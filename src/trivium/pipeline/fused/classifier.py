@@ -44,7 +44,7 @@ class FusedModel(FrameColumns):
 
     def numbers_of(self, encoded: EncodedFrame) -> NDArray[np.float32]:
         """Return what the model is given of each modality, side by side, NaN where one is missing."""
-        return table_of(encoded, self.widths_)
+        return table_of(encoded, self.blocks_)
 
     def predict(self, X: Any) -> Any:
         """Return labels, or numbers, shape (n,); of a row with nothing the most frequent class, or the mean."""
@@ -130,6 +130,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
         table = self.fit_table(X)
         self.model_ = BlockClassifier(
             blocks=self.blocks_,
+            views=self.views_,
             fusion=self.fusion,
             metric=self.metric,
             modality_dropout=self.modality_dropout,
@@ -179,6 +180,7 @@ class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
         table = self.fit_table(X)
         self.model_ = BlockRegressor(
             blocks=self.blocks_,
+            views=self.views_,
             fusion=self.fusion,
             modality_dropout=self.modality_dropout,
             most_rows=self.most_rows,

@@ -1,15 +1,15 @@
 """What estimators over frames share, as one of scikit-learn's mixins: which columns there are, and encoding them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Modality
+from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.graphs import Precision
-from trivium.pipeline.fused.frames import EncodedFrame, encode_frame, modalities_of, space_named, widths_of
+from trivium.pipeline.fused.frames import EncodedFrame, encode_frame, modalities_of, space_named, views_of
 from trivium.pipeline.spaces import JointSpace
 
 
@@ -20,7 +20,7 @@ class FrameColumns:
     precision: Precision
     device: str
     cache: str | Path | None
-    widths_: dict[Modality, int]  # numbers of each modality
+    views_: dict[str, tuple[int, ...]]  # how many numbers each view of each modality has
     blocks_: dict[str, tuple[int, int]]  # their columns
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
@@ -33,18 +33,18 @@ class FrameColumns:
         """
         modalities = modalities_of(X, self.joint_space())
         encoded = self._encode(X, modalities)
-        self.widths_ = widths_of(encoded)
-        if not self.widths_:
+        self.views_ = views_of(encoded)
+        if not self.views_:
             raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
         self.feature_names_in_ = np.array(modalities, object)
         self.n_features_in_ = len(modalities)
-        self.blocks_ = blocks_of(self.widths_)
+        self.blocks_ = blocks_of(self.views_)
         return encoded
 
     def encoded(self, X: Any) -> EncodedFrame:
         """Encode a frame's columns of what was learnt."""
         modalities_of(X, self.joint_space())
-        return self._encode(X, tuple(self.widths_))
+        return self._encode(X, [m for m in MODALITIES if m in self.views_])
 
     def joint_space(self) -> JointSpace:
         """Return the space, loaded once."""
@@ -62,10 +62,10 @@ class FrameColumns:
         return tags
 
 
-def blocks_of(widths: dict[Modality, int]) -> dict[str, tuple[int, int]]:
-    """Return the first column and the one after the last of each modality, side by side in the order of the widths."""
+def blocks_of(views: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    """Return the first column and the one after the last of each modality, side by side in the order of the views."""
     found, start = {}, 0
-    for modality, width in widths.items():
-        found[str(modality)] = (start, start + width)
-        start += width
+    for modality, widths in views.items():
+        found[modality] = (start, start + sum(widths))
+        start += sum(widths)
     return found

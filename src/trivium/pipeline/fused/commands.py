@@ -63,7 +63,7 @@ def _train(options: argparse.Namespace) -> int:
     models = model.models()
     told = {
         "rows": int(has.sum()),
-        "modalities": list(model.widths_),
+        "modalities": list(model.views_),
         "ways": {
             "+".join(names): {"way": of.way, "validation": of.score, "tried": dict(of.tried)}
             for names, of in models.items()
@@ -189,7 +189,7 @@ def _find_place(model: Any, frame: Any) -> None:
     """Let a transfer learn where those modalities lie that it has not met: from the rows that it is asked about."""
     if model.kind != "transfer":
         return
-    unmet = [m for m in model.widths_ if m in frame.columns and m not in model.model_.model_.centres]
+    unmet = [m for m in model.views_ if m in frame.columns and m not in model.model_.model_.centres]
     if unmet:
         model.centre(frame[unmet])
         announce(f"{', '.join(unmet)} was not in the table that was trained on: centred on the rows asked about")

@@ -82,14 +82,15 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         encoded = self.learn_columns(X)
         if self.fusion == MEAN:
             return self
-        table = table_of(encoded, self.widths_).astype(np.float64)
+        table = table_of(encoded, self.blocks_).astype(np.float64)
         if self.fusion == CONCATENATION:
             presence = presence_of(table, self.blocks_)
-            self.scales_ = {m: Scale.of(table[presence[m], a:b]) for m, (a, b) in self.blocks_.items()}
+            self.scales_ = {m: Scale.of(table[presence[m], a:b], self.views_[m]) for m, (a, b) in self.blocks_.items()}
             return self
         is_number = np.asarray(y).dtype.kind == "f" and not np.all(np.asarray(y) == np.round(np.asarray(y)))
         estimator = (BlockRegressor if is_number else BlockClassifier)(
             blocks=self.blocks_,
+            views=self.views_,
             fusion=self.fusion,
             modality_dropout=self.modality_dropout,
             random_state=self.random_state,
@@ -101,13 +102,13 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return fused vectors, shape (n, d)."""
-        check_is_fitted(self, "widths_")
+        check_is_fitted(self, "blocks_")
         encoded = self.encoded(X)
         if self.fusion == MEAN:
             space = self.joint_space()
             parts = [(encoded.rows[m], vectors) for m, vectors in vectors_of(encoded, space).items()]
             return unit_means(parts, count=encoded.count, dim=space.space.dim)
-        table = table_of(encoded, self.widths_)
+        table = table_of(encoded, self.blocks_)
         if self.fusion == CONCATENATION:
             # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.
             size = np.sqrt(table.shape[1] / len(self.blocks_))
@@ -122,10 +123,10 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the numbers of a fused vector."""
         del input_features  # what goes in are columns of a frame, not numbers
-        check_is_fitted(self, "widths_")
+        check_is_fitted(self, "blocks_")
         if self.fusion == CONCATENATION:
-            names = [f"{m}{place}" for m, width in self.widths_.items() for place in range(width)]
-            names += [f"has_{m}" for m in self.widths_]
+            names = [f"{m}{place}" for m, (start, stop) in self.blocks_.items() for place in range(stop - start)]
+            names += [f"has_{m}" for m in self.blocks_]
         else:
             space = self.joint_space().space
             width = space.dim if self.fusion == MEAN else int(self.network_.fusion.dim)  # type: ignore[arg-type]

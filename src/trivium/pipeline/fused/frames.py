@@ -112,28 +112,29 @@ def encode_frame(
     return EncodedFrame(features=features, rows=rows, count=len(frame), failures=failures)
 
 
-def widths_of(encoded: EncodedFrame) -> dict[Modality, int]:
-    """Return how many numbers the encoders give of each modality that is there at all."""
-    return {m: of.pooled.shape[1] + sum(x.shape[1] for x in of.logits.values()) for m, of in encoded.features.items()}
+def views_of(encoded: EncodedFrame) -> dict[str, tuple[int, ...]]:
+    """Return how many numbers each view of each modality has that is there at all."""
+    return {str(m): tuple(view.shape[1] for view in _views(of)) for m, of in encoded.features.items()}
 
 
-def table_of(encoded: EncodedFrame, widths: Mapping[Modality, int]) -> NDArray[np.float32]:
-    """Put what the encoders say side by side, (n, sum of widths): pooled features, then what classifiers think.
+def table_of(encoded: EncodedFrame, blocks: Mapping[str, tuple[int, int]]) -> NDArray[np.float32]:
+    """Put what the encoders say side by side, (n, width).
 
     Args:
         encoded: A frame.
-        widths: Of the modalities that are wanted, in their order; NaN where one is missing.
+        blocks: The columns of the modalities that are wanted; NaN where one is missing.
     """
-    table = np.full((encoded.count, sum(widths.values())), np.nan, np.float32)
-    start = 0
-    for modality, width in widths.items():
-        if modality in encoded.features:
-            of = encoded.features[modality]
-            table[encoded.rows[modality], start : start + width] = np.concatenate(
-                [of.pooled, *(of.logits[head] for head in sorted(of.logits))], axis=1
-            )
-        start += width
+    table = np.full((encoded.count, max(stop for _, stop in blocks.values())), np.nan, np.float32)
+    for modality, of in encoded.features.items():
+        if modality in blocks:
+            table[encoded.rows[modality], slice(*blocks[modality])] = np.concatenate(_views(of), axis=1)
     return table
+
+
+def _views(of: Features) -> list[NDArray[np.float32]]:
+    """Return what is said of items, (n, d) each: in the end, with what a classifier thinks, and by each inner layer."""
+    end = np.concatenate([of.pooled, *(of.logits[head] for head in sorted(of.logits))], axis=1)
+    return [end, *(of.layers[layer] for layer in sorted(of.layers))]
 
 
 def vectors_of(encoded: EncodedFrame, space: JointSpace) -> dict[Modality, Vectors]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 import trivium
-from trivium.encoders.base import MODALITIES, Modality
+from trivium.encoders.base import MODALITIES
 from trivium.encoders.whole_folder import is_other, written_whole
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.fusion_state import StateError, from_state, state_of
@@ -17,10 +17,11 @@ from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.fused.columns import blocks_of
 from trivium.pipeline.fused.frames import revisions_of
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, TENSORS = "model.json", "model.safetensors"
 Kind = Literal["classifier", "regressor", "transfer"]
 Estimator = TypeVar("Estimator")
+Views = dict[str, tuple[int, ...]]
 PATHS = ("cache", "device")  # parameters of this machine, not of the model
 OF_FRAMES = ("space", "precision")  # and those that a model over tables has not
 INNER: Mapping[Kind, Any] = {
@@ -51,8 +52,8 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         "trivium": trivium.__version__,
         "kind": kind,
         "parameters": parameters,
-        "encoders": revisions_of(estimator.joint_space(), tuple(estimator.widths_)),
-        "widths": dict(estimator.widths_),
+        "encoders": revisions_of(estimator.joint_space(), [m for m in MODALITIES if m in estimator.views_]),
+        "views": {m: list(views) for m, views in estimator.views_.items()},
         "label": estimator.label_name_,
         "columns": [str(name) for name in estimator.feature_names_in_],
         "model": told,
@@ -83,12 +84,14 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         tensors = load_file(folder / TENSORS)
         filled: Any = estimator
         filled.set_params(**config["parameters"])
-        widths: dict[Modality, int] = {m: int(config["widths"][m]) for m in MODALITIES if m in config["widths"]}
-        filled.widths_ = widths
+        kept: dict[str, list[int]] = config["views"]
+        modalities = [m for m in MODALITIES if m in kept]
+        views: Views = {m: tuple(int(width) for width in kept[m]) for m in modalities}
+        filled.views_ = views
         filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
         filled.label_name_ = None if config["label"] is None else str(config["label"])
         filled.n_features_in_ = len(filled.feature_names_in_)
-        inner: Any = _inner(config, widths, tensors, kind)
+        inner: Any = _inner(config, views, tensors, kind)
         filled.model_, filled.blocks_ = inner, inner.blocks_
         if kind != "regressor":
             filled.classes_ = inner.classes_
@@ -96,18 +99,20 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, StateError) as error:
         raise ModelError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    here = revisions_of(filled.joint_space(), tuple(widths))
+    here = revisions_of(filled.joint_space(), modalities)
     if here != config["encoders"]:
         raise ModelError(f"{folder} was made with encoders {config['encoders']}, here they are {here}: train it again")
     return estimator
 
 
-def _inner(config: dict[str, Any], widths: dict[Modality, int], tensors: dict[str, np.ndarray], kind: Kind) -> Any:
-    blocks = blocks_of(widths)
+def _inner(config: dict[str, Any], views: Views, tensors: dict[str, np.ndarray], kind: Kind) -> Any:
+    blocks = blocks_of(views)
     parameters = {name: value for name, value in config["parameters"].items() if name not in OF_FRAMES}
+    if kind != "transfer":
+        parameters["views"] = views
     inner: Any = INNER[kind](blocks=blocks, **parameters)
     inner.blocks_ = dict(sorted(blocks.items()))
-    inner.n_features_in_ = sum(widths.values())
+    inner.n_features_in_ = sum(map(sum, views.values()))
     inner.model_ = from_state(tensors, config["model"], fusion=config["parameters"].get("fusion", ""))
     if kind == "regressor":
         inner.deviation_ = float(config["deviation"])

@@ -109,6 +109,6 @@ class TransferClassifier(ClassifierMixin, FusedModel, BaseEstimator):
         """Encode a frame to learn from; whatever the space has may be asked about later."""
         encoded = super().learn_columns(X)
         space = self.joint_space()
-        self.widths_ = dict.fromkeys(space.modalities, space.space.dim)
-        self.blocks_ = blocks_of(self.widths_)
+        self.views_ = dict.fromkeys(map(str, space.modalities), (space.space.dim,))
+        self.blocks_ = blocks_of(self.views_)
         return encoded

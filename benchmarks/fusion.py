@@ -4,6 +4,7 @@
     python benchmarks/fusion.py networks     the trained fusions on the masked titles
     python benchmarks/fusion.py missing      half of the photos gone at test, with and without modality dropout
     python benchmarks/fusion.py matching     does this caption belong to this photo?
+    python benchmarks/fusion.py quantised    masked titles encoded in int8, and in float32
     python benchmarks/fusion.py speed        a million stored vectors; what FusedFeatures costs over the bare encoders
 
 Needs TRIVIUM_DATA (default ../shared/data) and the extra `learn`. Items are encoded once, by the estimators' own way.
@@ -32,6 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Modality
+from trivium.encoders.graphs import Precision
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
 from trivium.fusion.registry import FUSIONS
@@ -43,6 +45,7 @@ from trivium.pipeline.spaces import DEFAULT_SPACE
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TARGETS = ("gender", "usage", "season", "colour")
 SEEDS = range(5)
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 OF_NETWORKS = ("gender", "colour")  # what networks are trained for: they take their time
 TRAIN, TEST, LEAST = 1_700, 900, 100
 # Words for men, women and children, whatever their ending.
@@ -66,6 +69,7 @@ def main() -> None:
         "networks": networks,
         "missing": missing,
         "matching": matching,
+        "quantised": quantised,
         "speed": speed,
     }
     wanted = sys.argv[1:] or list(parts)
@@ -212,6 +216,46 @@ def matching() -> None:
     print(f"\nway: {used.way}; on validation (macro-F1): {tried}; {seconds:.0f} s of processor for the fit", flush=True)
 
 
+def quantised() -> None:
+    """Compare titles encoded in int8 with titles encoded in float32; pictures are in float32."""
+    frame = products()
+    frame = frame.assign(text=frame["masked"])
+    titles = list(dict.fromkeys(frame["text"]))
+    rates = {precision: titles_a_second(titles, precision) for precision in PRECISIONS}
+    tables = {precision: encoded(frame, precision) for precision in PRECISIONS}
+    print("macro-F1, masked titles, mean of five seeds; titles a second of processor time, tokenizing included.\n")
+    print("| label | title: float32 | int8 | difference | title and photo: float32 | int8 | difference |")
+    print("|---|---|---|---|---|---|---|")
+    for target in TARGETS:
+        found: dict[tuple[str, Precision], list[float]] = {}
+        for seed in SEEDS:
+            train, test, labels = split(frame, target, seed)
+            for precision, (table, layout, _) in tables.items():
+                model = BlockClassifier(**layout).fit(table[train], labels[train])
+                for name, hidden in (("title", "image"), ("both", None)):
+                    predicted = model.predict(without(table[test], layout, hidden))
+                    found.setdefault((name, precision), []).append(score(labels[test], predicted))
+        cells = [target]
+        for name in ("title", "both"):
+            exact, rough = found[name, "float32"], found[name, "int8"]
+            cells += [f"{np.mean(exact):.1f}", f"{np.mean(rough):.1f}", difference(rough, exact)]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\ntitles a second: {', '.join(f'{name} {rate:,.0f}' for name, rate in rates.items())}", end="")
+    print(f", {rates['int8'] / rates['float32']:.2f}x", flush=True)
+
+
+def titles_a_second(titles: list[str], precision: Precision) -> float:
+    """Return titles encoded in a second of processor time, median of five."""
+    encoder = space_named(DEFAULT_SPACE, "cpu", precision).encoder("text")
+    encoder.embed(encoder.prepare_all(titles[:64]))
+    spent = []
+    for _ in range(5):
+        started = time.process_time()
+        encoder.embed(encoder.prepare_all(titles))
+        spent.append(time.process_time() - started)
+    return len(titles) / float(np.median(spent))
+
+
 def speed() -> None:
     """Tell what fusing costs."""
     random = np.random.default_rng(0)
@@ -283,9 +327,11 @@ def products() -> pandas.DataFrame:
     return frame
 
 
-def encoded(frame: pandas.DataFrame) -> tuple[np.ndarray, Layout, dict[str, np.ndarray]]:
+def encoded(
+    frame: pandas.DataFrame, precision: Precision = "float32"
+) -> tuple[np.ndarray, Layout, dict[str, np.ndarray]]:
     """Return the table that FusedClassifier makes, where in it what is, and the pooled features alone."""
-    found = encode_frame(frame, space_named(DEFAULT_SPACE), ("text", "image"))
+    found = encode_frame(frame, space_named(DEFAULT_SPACE, "cpu", precision), ("text", "image"))
     views = views_of(found)
     layout = Layout(blocks=blocks_of(views), views=views)
     return table_of(found, layout["blocks"]), layout, {str(m): of.pooled for m, of in found.features.items()}

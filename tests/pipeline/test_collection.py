@@ -71,6 +71,27 @@ def test_search_many_is_search(collection: Collection, media: Path) -> None:
     assert collection.search_many() == []
 
 
+def test_a_vector_of_the_space_finds_what_the_item_finds(collection: Collection, media: Path) -> None:
+    texts = ["x", "A red sign."]
+    vectors = 3 * collection.space.encode("text", texts)
+    found = collection.search_vectors(vectors, k=4)
+    for text, hits in zip(texts, found, strict=True):
+        assert names(hits) == names(collection.search(text=text, k=4))
+    (only,) = collection.search_vectors(vectors[:1], only="audio", where="name = low.wav")
+    assert names(only) == ["low.wav"]
+    assert collection.search_vectors(vectors[:0]) == []
+
+
+def test_vectors_that_cannot_be_searched_are_told(collection: Collection) -> None:
+    (vector,) = collection.space.encode("text", ["x"])
+    with pytest.raises(QueryError, match=rf"vectors must have shape \(n, {len(vector)}\), got \({len(vector)},\)"):
+        collection.search_vectors(vector)
+    with pytest.raises(QueryError, match="vector 1 has no direction: it is zero, or has NaN or infinity"):
+        collection.search_vectors(np.stack([vector, 0 * vector]))
+    with pytest.raises(QueryError, match="vector 0 has no direction"):
+        collection.search_vectors(np.stack([np.nan * vector]))
+
+
 def test_search_many_in_more_than_one_batch(collection: Collection, space) -> None:
     texts = [f"query {number}" for number in range(75)]
     found = collection.search_many(text=texts, k=1)

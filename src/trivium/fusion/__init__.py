@@ -24,6 +24,7 @@ _LATE = {
     "BlockTransferClassifier": "trivium.fusion.transfer",
     "FusedRegressor": "trivium.pipeline.fused.classifier",
     "FusedFeatures": "trivium.pipeline.fused.features",
+    "ImaginedFeatures": "trivium.pipeline.fused.imagined",
     "TransferClassifier": "trivium.pipeline.fused.transfer",
 }
 _NEEDS = ("sklearn", "scipy")

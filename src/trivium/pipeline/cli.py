@@ -386,6 +386,17 @@ def _add_fused(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     features.add_argument("--label", metavar="COLUMN", help="what a network is trained on")
     features.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    features.add_argument(
+        "--imagine",
+        metavar="COLLECTION",
+        help="beside these, what a collection recalls of each row: features of the items nearest to it",
+    )
+    features.add_argument(
+        "--recalled", choices=MODALITIES, default="image", metavar="MODALITY", help="of which items (default: image)"
+    )
+    features.add_argument(
+        "--asked-by", choices=MODALITIES, default="text", metavar="MODALITY", help="how they are found (default: text)"
+    )
     _add_fused_options(features)
 
     classify = commands.add_parser(

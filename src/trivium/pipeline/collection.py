@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trivium.encoders.base import Modality, Space, Vectors
+import numpy as np
+
+from trivium.encoders.base import Modality, Space, Vectors, unit_rows
 from trivium.encoders.graphs import Precision
 from trivium.indexes import Wish
 from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
@@ -252,6 +254,44 @@ class Collection:
         ]
         filter = Filter(only=only, paths=tuple(paths), where=where)
         return self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
+
+    def search_vectors(
+        self,
+        vectors: Vectors,
+        *,
+        k: int = 10,
+        only: ItemKind | None = None,
+        paths: Sequence[str] = (),
+        where: str | None = None,
+    ) -> list[list[Hit]]:
+        """Find the items nearest to vectors of the collection's space, which need not come from an item.
+
+        Args:
+            vectors: Shape (n, dim), of any length but zero.
+            k: How many hits for each, at least 1.
+            only: As in `search`.
+            paths: As in `search`.
+            where: As in `search`.
+
+        Returns:
+            The hits of each vector; how likely they are relevant is not told.
+
+        Raises:
+            CollectionError: As in `search`.
+            FilterError: As in `search`.
+            QueryError: If the vectors are not of the space's dimension, one is zero or has NaN, or ``k`` is below 1.
+        """
+        store = self._existing()
+        store.require(self.space.space)
+        given = np.asarray(vectors, np.float32)
+        if given.ndim != 2 or given.shape[1] != self.space.space.dim:
+            raise QueryError(f"vectors must have shape (n, {self.space.space.dim}), got {given.shape}")
+        lengths = np.linalg.norm(given, axis=1)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            place = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+            raise QueryError(f"vector {place} has no direction: it is zero, or has NaN or infinity")
+        filter = Filter(only=only, paths=tuple(paths), where=where)
+        return self._retrieval(store).search(unit_rows(given), k=k, filter=filter, judge=None)
 
     def search_parts(
         self,

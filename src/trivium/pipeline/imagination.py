@@ -88,16 +88,29 @@ class Imagination:
         self._k, self._temperature = k, temperature
         self._cache = cache or FeatureCache(collection.space.features_revision(modality))
 
-    def transform(self, texts: Sequence[str]) -> Matrix:
-        """Return for each text the blended features of what is nearest to it, shape (n, e).
+    def transform(self, items: Sequence[str], *, asked_by: Modality = "text") -> Matrix:
+        """Return for each item the blended features of what is nearest to it, shape (n, e).
+
+        Args:
+            items: Texts, or paths of pictures or sounds.
+            asked_by: Which of these they are.
+
+        Returns:
+            Zeros for items that cannot be encoded.
 
         Raises:
             ValueError: If the collection has nothing of the modality.
         """
-        found = self._collection.search_many(text=list(texts), only=self._modality, k=self._k)
+        _, vectors = features_in(self._collection.space, asked_by, items)
+        return self.of_vectors(vectors)
+
+    def of_vectors(self, vectors: Vectors) -> Matrix:
+        """Return the same for vectors (n, d) of the collection's space; zeros where one is zero."""
+        asked = np.flatnonzero(vectors.any(axis=1))
+        found = self._collection.search_vectors(vectors[asked], only=self._modality, k=self._k)
         paths = sorted({hit.path for hits in found for hit in hits})
         if not paths:
-            raise ValueError(f"{self._collection} has no {self._modality}: there is nothing to recall")
+            raise ValueError(f"{self._collection.folder} has no {self._modality}: there is nothing to recall")
         backbone = partial(self._collection.space.backbone, self._modality)
         frozen = frozen_features(backbone, self._cache, self._readable(paths), modality=self._modality)
         row_of = {paths[place]: row for row, place in enumerate(frozen.places)}
@@ -109,7 +122,10 @@ class Imagination:
                 places[query, rank], scores[query, rank] = row_of[hit.path], hit.score
             if not known:  # all the same: what is recalled of anything
                 scores[query, 0] = 0.0
-        return Neighbours(places, scores).blended(frozen.features.pooled, temperature=self._temperature)
+        blended = Neighbours(places, scores).blended(frozen.features.pooled, temperature=self._temperature)
+        recalled = np.zeros((len(vectors), blended.shape[1]), np.float32)
+        recalled[asked] = blended
+        return recalled
 
     def _readable(self, paths: Sequence[str]) -> Sequence[str]:
         if self._modality != "text":

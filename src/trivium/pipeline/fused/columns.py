@@ -13,7 +13,18 @@ from trivium.pipeline.fused.frames import EncodedFrame, encode_frame, modalities
 from trivium.pipeline.spaces import JointSpace
 
 
-class FrameColumns:
+class FrameTags:
+    """Tells scikit-learn that tables have columns of texts and files, with gaps."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
+        return tags
+
+
+class FrameColumns(FrameTags):
     """A frame's columns of a space's modalities, learnt by `fit`."""
 
     space: str | Path
@@ -53,13 +64,6 @@ class FrameColumns:
     def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
         cache = None if self.cache is None else Path(self.cache)
         return encode_frame(X, self.joint_space(), modalities, cache=cache)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
-        return tags
 
 
 def blocks_of(views: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:

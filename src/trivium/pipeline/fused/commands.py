@@ -25,6 +25,7 @@ def run_features(options: argparse.Namespace) -> int:
     """Write the fused vector of each row of a table."""
     _check_installed()
     from trivium.pipeline.fused.features import FusedFeatures
+    from trivium.pipeline.fused.imagined import ImaginedFeatures
 
     frame = read_frame(options.table, columns=columns_of(options))
     target = _target(options.out)
@@ -35,10 +36,16 @@ def run_features(options: argparse.Namespace) -> int:
     labels = None if options.label is None else _labels(frame, options.label, options.table)
     with _told_warnings(), _told_errors():
         if labels is None:
-            found = maker.fit(frame).transform(frame)
+            found: Any = maker.fit(frame).transform(frame)
         else:
             has = labels.notna()
             found = maker.fit(frame[has], labels[has]).transform(frame)
+        if options.imagine is not None:
+            recalling = ImaginedFeatures(
+                options.imagine, recalled=options.recalled, asked_by=options.asked_by, device=_device(options)
+            )
+            recalled: Any = recalling.set_output(transform="pandas").fit_transform(frame)
+            found = found.join(recalled)
     _write(found, target)
     told = {"rows": len(found), "width": found.shape[1], "fusion": options.fusion, "out": str(target)}
     print(json.dumps(told) if options.json else f"{len(found):,} rows of {found.shape[1]:,} numbers in {target}")

@@ -170,9 +170,10 @@ class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _given(self, X: Any) -> tuple[Blocks, dict[str, Booleans]]:
         check_is_fitted(self, "model_")
-        return self._parts(validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self._finite))
+        X = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self._finite)
+        return self._parts(X)
 
-    def _parts(self, table: Numbers) -> tuple[Blocks, dict[str, Booleans]]:
+    def _parts(self, table: Any) -> tuple[Blocks, dict[str, Booleans]]:
         presence = presence_of(table, self.blocks_)
         return {name: table[:, start:stop] for name, (start, stop) in self.blocks_.items()}, presence
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 import trivium
-from trivium.encoders.base import MODALITIES
+from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.whole_folder import is_other, written_whole
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.fusion_state import StateError, from_state, state_of
@@ -85,7 +85,7 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         filled: Any = estimator
         filled.set_params(**config["parameters"])
         kept: dict[str, list[int]] = config["views"]
-        modalities = [m for m in MODALITIES if m in kept]
+        modalities: list[Modality] = [m for m in MODALITIES if m in kept]
         views: Views = {m: tuple(int(width) for width in kept[m]) for m in modalities}
         filled.views_ = views
         filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)

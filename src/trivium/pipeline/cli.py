@@ -387,6 +387,12 @@ def _add_fused(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     features.add_argument("--label", metavar="COLUMN", help="what a network is trained on")
     features.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
     features.add_argument(
+        "--no-layers",
+        dest="layers",
+        action="store_false",
+        help="leave out what inner layers of the encoders say: a third of the numbers, and not as good",
+    )
+    features.add_argument(
         "--imagine",
         metavar="COLLECTION",
         help="beside these, what a collection recalls of each row: features of the items nearest to it",

@@ -27,3 +27,5 @@ def test_views_of_a_modality_stand_side_by_side() -> None:
     assert_array_equal(table[:, :6], text.pooled)
     assert_array_equal(table[[2, 0], 6:], np.hstack([pooled, logits, early, late]))
     assert np.isnan(table[1, 6:]).all()
+    last = blocks_of({name: widths[:1] for name, widths in views.items()})
+    assert_array_equal(table_of(frame, last), table[:, :13])

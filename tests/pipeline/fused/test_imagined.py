@@ -80,6 +80,9 @@ def test_from_the_command_line(
     )
     assert status == 0, err
     found = pandas.read_parquet(out)
+    last = tmp_path / "last.csv"
+    assert run("features", str(tmp_path / "notes.csv"), "--no-layers", "--out", str(last))[0] == 0
+    assert pandas.read_csv(last).shape == (2, 384 + 1)
     assert json.loads(told)["width"] == found.shape[1]
     assert sum(name.startswith("recalled_image") for name in found.columns) == 1280
     assert sum(name.startswith("text") for name in found.columns) == 4 * 384

@@ -36,15 +36,16 @@ class FrameColumns(FrameTags):
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
 
-    def learn_columns(self, X: Any) -> EncodedFrame:
-        """Encode a frame to learn from, and keep what it has.
+    def learn_columns(self, X: Any, *, layers: bool = True) -> EncodedFrame:
+        """Encode a frame to learn from, and keep what it has; of each modality the last layer alone if not ``layers``.
 
         Raises:
             ValueError: If it has nothing that can be encoded.
         """
         modalities = modalities_of(X, self.joint_space())
         encoded = self._encode(X, modalities)
-        self.views_ = views_of(encoded)
+        views = views_of(encoded)
+        self.views_ = views if layers else {name: widths[:1] for name, widths in views.items()}
         if not self.views_:
             raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
         self.feature_names_in_ = np.array(modalities, object)

@@ -30,7 +30,11 @@ def run_features(options: argparse.Namespace) -> int:
     frame = read_frame(options.table, columns=columns_of(options))
     target = _target(options.out)
     maker = FusedFeatures(
-        space=_space(options), fusion=options.fusion, device=_device(options), precision=options.precision
+        space=_space(options),
+        fusion=options.fusion,
+        layers=options.layers,
+        device=_device(options),
+        precision=options.precision,
     )
     maker.set_output(transform="pandas")
     labels = None if options.label is None else _labels(frame, options.label, options.table)

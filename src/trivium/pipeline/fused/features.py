@@ -36,6 +36,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         *,
         space: str | Path = DEFAULT_SPACE,
         fusion: str = CONCATENATION,
+        layers: bool = True,
         modality_dropout: float = 0.3,
         random_state: int = 0,
         precision: Precision = "float32",
@@ -50,6 +51,8 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
                 where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
                 scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
                 `fit` is told.
+            layers: Whether inner layers are given too, which still know colours, textures and single words: better
+                features, and three times as many.
             modality_dropout: How often a network's training forgets a modality.
             random_state: What a network starts from.
             precision: Of the encoders: "float32" or "int8" (texts on a CPU).
@@ -58,6 +61,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         """
         self.space = space
         self.fusion = fusion
+        self.layers = layers
         self.modality_dropout = modality_dropout
         self.random_state = random_state
         self.precision: Precision = precision
@@ -79,7 +83,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
             raise ValueError(f"no fusion '{self.fusion}': known are {', '.join(known)}")
         if self.fusion in NETWORKS and y is None:
             raise ValueError(f"fusion '{self.fusion}' is trained: fit needs y")
-        encoded = self.learn_columns(X)
+        encoded = self.learn_columns(X, layers=self.layers)
         if self.fusion == MEAN:
             return self
         table = table_of(encoded, self.blocks_).astype(np.float64)

@@ -122,12 +122,14 @@ def table_of(encoded: EncodedFrame, blocks: Mapping[str, tuple[int, int]]) -> ND
 
     Args:
         encoded: A frame.
-        blocks: The columns of the modalities that are wanted; NaN where one is missing.
+        blocks: The columns of the modalities that are wanted, as many views of each as there is room for; NaN where
+            one is missing.
     """
     table = np.full((encoded.count, max(stop for _, stop in blocks.values())), np.nan, np.float32)
     for modality, of in encoded.features.items():
         if modality in blocks:
-            table[encoded.rows[modality], slice(*blocks[modality])] = np.concatenate(_views(of), axis=1)
+            start, stop = blocks[modality]
+            table[encoded.rows[modality], start:stop] = np.concatenate(_views(of), axis=1)[:, : stop - start]
     return table
 
 

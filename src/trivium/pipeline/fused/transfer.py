@@ -105,9 +105,9 @@ class TransferClassifier(ClassifierMixin, FusedModel, BaseEstimator):
             table[encoded.rows[modality], slice(*self.blocks_[modality])] = vectors
         return table
 
-    def learn_columns(self, X: Any) -> EncodedFrame:
+    def learn_columns(self, X: Any, *, layers: bool = True) -> EncodedFrame:
         """Encode a frame to learn from; whatever the space has may be asked about later."""
-        encoded = super().learn_columns(X)
+        encoded = super().learn_columns(X, layers=layers)
         space = self.joint_space()
         self.views_ = dict.fromkeys(map(str, space.modalities), (space.space.dim,))
         self.blocks_ = blocks_of(self.views_)

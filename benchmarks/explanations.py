@@ -20,11 +20,10 @@ from machine import describe
 from numpy.typing import NDArray
 from stamps import ROOT, stamps
 
-from trivium.encoders.audio_decoding import decode_audio
+from trivium.encoders.audio_decoding import Sound, decode_audio
 from trivium.encoders.base import Encoder
 from trivium.encoders.files import read_file
 from trivium.encoders.image_decoding import decode_image
-from trivium.encoders.sandbox import Sound
 from trivium.pipeline import explanation as method
 from trivium.pipeline.explanation import (
     ExplainedQuery,

@@ -25,10 +25,12 @@ import soundfile
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from trivium.encoders import DecodeError, sandbox
+from trivium.encoders import DecodeError, decode_process, sandbox
 from trivium.encoders.audio_decoding import MAX_FRAMES, decode_audio
+from trivium.encoders.decode_limits import Limits
+from trivium.encoders.decode_process import SandboxError
 from trivium.encoders.image_decoding import decode_image
-from trivium.encoders.sandbox import DecodeSandbox, Limits, SandboxError
+from trivium.encoders.sandbox import DecodeSandbox
 
 Media: TypeAlias = Literal["image", "audio"]
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -525,7 +527,7 @@ def test_one_answer_too_many() -> None:
 
 
 def test_socket_closed_by_a_worker_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "END_SECONDS", 0.1)
+    monkeypatch.setattr(decode_process, "END_SECONDS", 0.1)
     with DecodeSandbox(1, command=stand_in("link.close(); time.sleep(1000)")) as box:
         with pytest.raises(DecodeError, match=r"crashed on it \(it closed its socket and lives\)"):
             box.decode("image", b"x")
@@ -547,7 +549,7 @@ def test_socket_closed_by_a_worker_that_lives(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_worker_that_does_not_start(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "was not ready" in message:
-        monkeypatch.setattr(sandbox, "START_SECONDS", 1.0)
+        monkeypatch.setattr(decode_process, "START_SECONDS", 1.0)
     with DecodeSandbox(1, command=command_of(source)) as box:
         with pytest.raises(SandboxError, match=message):
             box.decode("image", b"x")
@@ -752,7 +754,8 @@ def test_busy_worker_ends_with_the_parent() -> None:
     """At the latest when its time is over, for a decoder does not look at its socket."""
     script = f"""
         import threading, time
-        from trivium.encoders.sandbox import DecodeSandbox, Limits
+        from trivium.encoders.decode_limits import Limits
+        from trivium.encoders.sandbox import DecodeSandbox
         box = DecodeSandbox(1, limits=Limits(image_seconds=0.5))
         threading.Thread(target=box.decode, args=("image", {ENDLESS!r}), daemon=True).start()
         while not box.pids:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Space, Vectors, unit_rows
-from trivium.encoders.sandbox import Sound
 from trivium.pipeline import explanation
 from trivium.pipeline.explanation import (
     ExplainedQuery,

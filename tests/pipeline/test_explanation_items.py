@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import DecodeError, unit_rows
-from trivium.encoders.sandbox import DecodeSandbox, SandboxError, SoundStream
+from trivium.encoders.decode_process import SandboxError
+from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.pipeline import explanation_items, ingestion
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.explanation import Explanation

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.aisfx import HEADS
-from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, decode_audio
+from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, Sound, decode_audio
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.files import item_bytes
 from trivium.encoders.log_mel import BLOCK_FRAMES, BLOCK_HOP_FRAMES, HOP_SAMPLES
 from trivium.encoders.networks import Arrays, Network
 from trivium.encoders.resampling import RATE_HZ
-from trivium.encoders.sandbox import Sound, SoundStream
+from trivium.encoders.sandbox import SoundStream
 
 
 class FrontEnd(Protocol):
@@ -98,7 +98,7 @@ class AiSFX(Backbone):
         return blocks_within(centres, seconds)
 
 
-def decoded_sound(item: Any) -> tuple[NDArray[np.float32], int]:
+def decoded_sound(item: Any) -> Sound:
     """Return the waveform (s,) and the rate in Hz of a path, a file's bytes, or a pair of them.
 
     Raises:
@@ -119,7 +119,7 @@ def blocks_within(centres: NDArray[np.float64], seconds: Sequence[tuple[float, f
     return found
 
 
-def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> tuple[NDArray[np.float32], int]:
+def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> Sound:
     """Return a waveform (s,) or (s, channels) as one channel in float32, and its rate.
 
     Raises:

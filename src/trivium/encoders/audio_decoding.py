@@ -4,7 +4,7 @@ import io
 import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from trivium.encoders.base import DecodeError
 
 if TYPE_CHECKING:
     import soundfile
+
+Sound: TypeAlias = tuple[NDArray[np.float32], int]  # (s,), rate in Hz
 
 MAX_SECONDS = 1800.0
 # Half an hour at 48 kHz: what high rates, in which silence compresses to nothing, may come to.
@@ -44,7 +46,7 @@ class ScannedAudio:
     chunks: Callable[[], Iterator[NDArray[np.float32]]]  # all of it, (s_i,); to be called once
 
 
-def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
+def decode_audio(data: bytes) -> Sound:
     """Decode a sound file's bytes to one channel, the mean of all.
 
     Returns:
@@ -56,7 +58,7 @@ def decode_audio(data: bytes) -> tuple[NDArray[np.float32], int]:
     return whole(scan_audio(data, max_seconds=MAX_SECONDS, keep_frames=MAX_FRAMES))
 
 
-def whole(sound: ScannedAudio) -> tuple[NDArray[np.float32], int]:
+def whole(sound: ScannedAudio) -> Sound:
     """Return a scanned sound in one piece, shape (s,), and its rate in Hz."""
     waveform = np.empty(sound.frames, np.float32)
     start = 0

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.audio import blocks_within, decoded_sound
+from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
 from trivium.encoders.clip_facts import SoundFacts
 from trivium.encoders.clip_mel import ClipMel
 from trivium.encoders.networks import Network, device_kind
-from trivium.encoders.sandbox import Sound, SoundStream
+from trivium.encoders.sandbox import SoundStream
 
 BLOCKS_PER_PASS = {"cpu": 4, "gpu": 64}  # a GPU's network cuts them as its memory is
 

@@ -17,8 +17,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, Encoder, Prepared, Vectors, unit_rows
-from trivium.encoders.sandbox import Sound
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.query import QueryPart, query_vectors
 from trivium.pipeline.spaces import JointSpace

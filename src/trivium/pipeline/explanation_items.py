@@ -10,9 +10,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, unit_rows
+from trivium.encoders.decode_process import SandboxError
 from trivium.encoders.files import OpenedFile, open_file
-from trivium.encoders.sandbox import DecodeSandbox, SandboxError, Sound, SoundStream
+from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.encoders.text_decoding import decode_text
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline.explanation import (

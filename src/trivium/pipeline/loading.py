@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.engine import Stats, one_ahead
 from trivium.encoders.files import OpenedFile
-from trivium.encoders.sandbox import DecodeSandbox, Sound, SoundStream
+from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.spaces import JointSpace

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trivium.pipeline.filters import MAX_LENGTH, MAX_VALUES, Filter, FilterError, register_functions
+from trivium.pipeline.filters import Filter, FilterError, register_functions
+from trivium.pipeline.filters.expression import MAX_LENGTH, MAX_VALUES
 
 
 @dataclass(frozen=True)

@@ -385,7 +385,7 @@ def encoders(run: Run, backbone: Any) -> Any:
     """Return the encoder for each thread that encodes, as `JointSpace.encode` has them: two on a GPU."""
     from trivium.encoders.base import Space
     from trivium.fusion.projection import IdentityProjection
-    from trivium.pipeline.spaces import ProjectedEncoder
+    from trivium.pipeline.projected_encoder import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
     encoder = ProjectedEncoder(space, backbone, IdentityProjection())

@@ -23,8 +23,9 @@ from trivium.encoders.image_decoding import decode_image
 from trivium.encoders.registry import build_backbone
 from trivium.fusion.labels import softmax
 from trivium.fusion.projection import IdentityProjection
+from trivium.pipeline.projected_encoder import ProjectedEncoder
 from trivium.pipeline.space_config import Labels, read_labels
-from trivium.pipeline.spaces import ProjectedEncoder, load_space, space_folders
+from trivium.pipeline.spaces import load_space, space_folders
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 LABELS = space_folders()["trivium-labels"]

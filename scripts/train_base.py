@@ -26,9 +26,10 @@ from trivium.pipeline.alignment import Plan, align, calibrate, features_of
 from trivium.pipeline.alignment_bridging import PSEUDO_SHARE
 from trivium.pipeline.alignment_card import training_record
 from trivium.pipeline.alignment_pairs import Source, gather
+from trivium.pipeline.projected_encoder import ProjectedEncoder
 from trivium.pipeline.space_config import Labels, read_labels
 from trivium.pipeline.space_folder import write_space
-from trivium.pipeline.spaces import JointSpace, ProjectedEncoder, load_space
+from trivium.pipeline.spaces import JointSpace, load_space
 from trivium.pipeline.tables import read_pairs
 from trivium.pipeline.terminal import progress_bars
 

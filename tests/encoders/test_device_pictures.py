@@ -27,7 +27,7 @@ from trivium.encoders.pictures import Fit
 from trivium.encoders.registry import BACKBONES
 from trivium.encoders.torch_network import TorchNetwork
 from trivium.fusion.projection import IdentityProjection
-from trivium.pipeline.spaces import ProjectedEncoder
+from trivium.pipeline.projected_encoder import ProjectedEncoder
 
 # torchvision's own decoder, which torchcodec is to replace.
 pytestmark = pytest.mark.filterwarnings("ignore:.*decoding and encoding capabilities of TorchVision:DeprecationWarning")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trivium.pipeline import ingestion
+from trivium.pipeline import file_loading
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.metadata import Metadata, MetadataError, decode
 from trivium.pipeline.store import Store
@@ -16,7 +16,7 @@ from trivium.pipeline.store import Store
 @pytest.fixture
 def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unchanged files are told from their times at once."""
-    monkeypatch.setattr(ingestion, "FRESH_NS", 0)
+    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
 
 
 def metadata_of(collection: Collection) -> dict[str, Metadata]:

@@ -14,7 +14,7 @@ import pytest
 from trivium.encoders.base import DecodeError, unit_rows
 from trivium.encoders.decode_process import SandboxError
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
-from trivium.pipeline import explanation_items, ingestion
+from trivium.pipeline import explanation_items, file_loading
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.explanation import Explanation
 from trivium.pipeline.explanation_items import CHANGED, TOO_LONG, _stretch
@@ -99,7 +99,7 @@ def test_a_changed_file(
 ) -> None:
     """A file too fresh to be told by its times is told by its content."""
     if not is_fresh:
-        monkeypatch.setattr(ingestion, "FRESH_NS", 0)
+        monkeypatch.setattr(file_loading, "FRESH_NS", 0)
     made = Collection.open(tmp_path / "c", space=space)
     made.add(media)
     hit = hits_of(made, "blue.jpg")

@@ -29,7 +29,7 @@ from trivium.pipeline.explanation import (
     sound_drops,
     text_drops,
 )
-from trivium.pipeline.ingestion import MAX_FILE_BYTES
+from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.loading import MAX_HELD_BYTES
 from trivium.pipeline.query import QueryPart
 from trivium.pipeline.records import Part, modality_of

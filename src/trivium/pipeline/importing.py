@@ -21,8 +21,8 @@ from trivium.encoders.base import DecodeError
 from trivium.encoders.files import open_file
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.exporting import RowProgress
+from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.indexing import Examples, Indexer
-from trivium.pipeline.ingestion import MAX_FILE_BYTES
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.store import Store
 from trivium.pipeline.vector_files import AnyVectors, VectorFile, VectorRow, open_vectors

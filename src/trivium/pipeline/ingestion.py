@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders import engine
-from trivium.encoders.base import DecodeError, Modality, UnreadableError, Vectors
+from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
-from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
-from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.indexes import Wish
+from trivium.pipeline.file_loading import FailedFile, FileLoading, LoadedFile
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats
-from trivium.pipeline.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
-from trivium.pipeline.metadata import Metadata, MetadataError, MetadataTable, merged, read_sidecar
+from trivium.pipeline.loading import Claims, Loader, encode_contents, loading_stats
+from trivium.pipeline.metadata import MetadataError, MetadataTable, merged
 from trivium.pipeline.records import (
     ITEM_KINDS,
     ContentKey,
@@ -33,7 +31,7 @@ from trivium.pipeline.records import (
     StoredItem,
     modality_of,
 )
-from trivium.pipeline.scanning import MediaFile, Problem, fingerprint, fingerprint_beside, scan_media
+from trivium.pipeline.scanning import MediaFile, Problem, scan_media
 from trivium.pipeline.spaces import JointSpace
 from trivium.pipeline.store import ContentLookup, Store
 from trivium.pipeline.writer import Writer, writing
@@ -44,13 +42,7 @@ BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "v
 GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
 BATCH_BYTES: Mapping[ItemKind, float] = {"text": 64 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 EXAMPLE_TEXTS = 200
-# A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
-MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
 MIN_WINDOW_SECONDS = 0.1
-MAX_CAPTION_FILE_BYTES = 1 << 20
-# A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
-FRESH_NS = 2_000_000_000
-FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 Progress = Callable[[ItemKind, int, int], None]  # (kind of file, files done, files to do)
 
@@ -75,28 +67,6 @@ class Summary:
     def indexed(self) -> int:
         """Files that were taken in anew, or again because they changed."""
         return self.added + self.changed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedFile:
-    """A file read, hashed and decoded."""
-
-    file: MediaFile
-    fingerprint: str
-    beside: str
-    contents: LoadedContents
-    caption: str | None
-    sidecar: Metadata
-    problems: Sequence[Problem] = ()  # with what lies beside it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedFile:
-    """A file that could not be read or decoded."""
-
-    file: MediaFile
-    reason: str
-    was_read: bool  # its bytes are known, and hold nothing that can be indexed
 
 
 def ingest(
@@ -190,12 +160,14 @@ class _Ingestion:
         self._writer = writer
         self._space = space
         self._sandbox = sandbox
-        self._captions = captions
         self._table = table
-        self._positions = positions
         before = store.windows
-        self._windows = before if windows is None else windows or None
-        self._other_windows = self._windows != before
+        self._loading = FileLoading(
+            embeds_captions=captions and "text" in space.modalities,
+            positions=positions,
+            windows=before if windows is None else windows or None,
+        )
+        self._other_windows = self._loading.windows != before
         self._progress = progress
         self._summary = Summary(stats=stats)
         self._recorded = store.states()
@@ -219,7 +191,7 @@ class _Ingestion:
             with self._timed(kind):
                 self._take_all(kind, [file for file in todo if file.modality == kind])
         if self._other_windows:  # only now: a run that was stopped has not given them to all
-            self._writer.set_windows(self._windows)
+            self._writer.set_windows(self._loading.windows)
         if self._gone:
             self._writer.remove(item.id for item in self._gone.values())
             summary.removed += len(self._gone)
@@ -237,7 +209,7 @@ class _Ingestion:
             item is not None
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
-            and item.embeds_caption == (item.has_caption and self._embeds_captions(file.modality))
+            and item.embeds_caption == (item.has_caption and self._loading.embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
 
@@ -262,9 +234,6 @@ class _Ingestion:
         self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
         return [*todo, *again]
 
-    def _embeds_captions(self, kind: ItemKind) -> bool:
-        return self._captions and kind != "text" and "text" in self._space.modalities
-
     def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
         needed = modality_of(kind, Part("content"))
         if files and needed not in self._space.modalities:
@@ -285,7 +254,7 @@ class _Ingestion:
             loader = Loader(self._space, self._sandbox, claims, stats=stats, workers=workers)
             batches = engine.run(
                 remaining,
-                load=lambda file, loader=loader: self._load(file, loader),  # type: ignore[misc]
+                load=lambda file, loader=loader: self._loading.load(file, loader),  # type: ignore[misc]
                 encode=[_encoding(self._space, replica) for replica in self._space.lanes],
                 batch_items=batch_files(self._space, kind),
                 batch_cost=BATCH_BYTES[kind],
@@ -303,47 +272,6 @@ class _Ingestion:
                         self._progress(kind, done, len(files))
             remaining = waiting
         stats.end()
-
-    def _load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
-        was_read = False
-        try:
-            # Looked at before the bytes are: a change in between shows as a changed file next time.
-            state = _lasting_fingerprint(file.path)
-            beside = fingerprint_beside((file.caption_path, file.sidecar_path), _lasting_fingerprint)
-            opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
-            was_read = True
-            contents = loader.contents(file.modality, opened, windows=self._windows)
-            problems: list[Problem] = []
-            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
-            if file.modality == "text":
-                caption = contents.first_line
-            elif caption is not None and self._embeds_captions(file.modality):
-                loader.caption(caption, contents)
-        except UnreadableError as error:
-            return FailedFile(file=file, reason=error.reason, was_read=False)
-        except DecodeError as error:
-            return FailedFile(file=file, reason=error.reason, was_read=was_read)
-        except MemoryError:
-            return FailedFile(file=file, reason="too large for this machine's memory", was_read=was_read)
-        return LoadedFile(
-            file=file,
-            fingerprint=state,
-            beside=beside,
-            contents=contents,
-            caption=caption,
-            sidecar=sidecar,
-            problems=problems,
-        )
-
-    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
-        if file.sidecar_path is None:
-            return {}
-        try:
-            data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
-            return read_sidecar(data, positions=self._positions)
-        except (DecodeError, MetadataError) as error:
-            problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
-            return {}
 
     def _commit(
         self,
@@ -441,16 +369,6 @@ def _encoding(space: JointSpace, replica: int) -> Callable[[list[LoadedFile | Fa
     return encode
 
 
-def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
-    if file.caption_path is None:
-        return None
-    try:
-        return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES)))
-    except DecodeError as error:
-        problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
-        return None
-
-
 def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:
     problems = [
         Problem(path=table.path, reason=f"line {problem.line} left out: {problem.reason}") for problem in table.problems
@@ -477,16 +395,6 @@ def example_queries(space: JointSpace) -> Mapping[Modality, Vectors]:
     """Texts as people search for: queries to measure recall with where a collection has no texts of its own."""
     words = space.example_texts(EXAMPLE_TEXTS) if "text" in space.modalities else []
     return {"text": space.encode("text", words)} if words else {}
-
-
-def _lasting_fingerprint(path: str) -> str:
-    """Fingerprint that will tell any later change, or `FRESH` if the file is too fresh for that."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return FRESH
-    is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
-    return FRESH if is_fresh else fingerprint(status)
 
 
 def _is_gone(path: str) -> bool:

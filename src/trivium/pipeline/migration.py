@@ -13,8 +13,9 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
+from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.ingestion import MAX_FILE_BYTES, Progress, batch_files, example_queries
+from trivium.pipeline.ingestion import Progress, batch_files, example_queries
 from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats, parts_of
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.scanning import Problem

@@ -1,30 +1,22 @@
 """Spaces: frozen encoders of several modalities and the projections that bring them together."""
 
-import hashlib
-import json
 import os
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import platformdirs
 
 import trivium
 from trivium.encoders.base import (
     Backbone,
     Encoder,
-    Features,
     Modality,
-    Passage,
-    Prepared,
     Space,
     Vectors,
-    unit_rows,
 )
 from trivium.encoders.batching import BATCH_ITEMS, OnError, encode
 from trivium.encoders.devices import resolve
@@ -33,73 +25,27 @@ from trivium.encoders.graphs import Precision
 from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.text_shapes import TEXT_MODEL
-from trivium.encoders.weights import Weights, cache_folder
-from trivium.fusion.head import Head
-from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
+from trivium.encoders.weights import Weights
+from trivium.fusion.projection import Projection
+from trivium.pipeline.projected_encoder import ProjectedEncoder
 from trivium.pipeline.relevance import Relevance, read_relevance
 from trivium.pipeline.space_config import (
     CALIBRATION_FILE,
     CONFIG_FILE,
     OPEN_CLIP,
     EncoderConfig,
-    Labels,
     ProjectionConfig,
     SpaceConfig,
     SpaceError,
     read_labels,
     read_space_config,
 )
+from trivium.pipeline.space_projections import build_projection
 
 if TYPE_CHECKING:
     from trivium.encoders.open_clip import OpenClip
 
 DEFAULT_SPACE, LABELS_SPACE = "trivium-base", "trivium-labels"
-
-
-class ProjectedEncoder:
-    """A backbone and the projection that puts its features into a space."""
-
-    def __init__(self, space: Space, backbone: Backbone, projection: Projection) -> None:
-        self.modality: Modality = backbone.modality
-        self.space = space
-        self.side: int | None = backbone.side
-        self.backbone = backbone
-        self.projection = projection
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Decode one item; see the backbone's own ``prepare`` for what it takes."""
-        return self.backbone.prepare(item)
-
-    def embed(self, batch: Sequence[Prepared], /) -> Vectors:
-        """Return one unit vector per prepared item, shape (n, d)."""
-        return self.projection(self.backbone.features(batch))
-
-    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
-        """Prepare many items in one call."""
-        return self.backbone.prepare_all(items)
-
-    def takes_file(self, data: bytes, /) -> bool:
-        """Whether a file is decoded on the device."""
-        return self.backbone.takes_file(data)
-
-    def prepare_file(self, content: Any, /) -> Prepared:
-        """Prepare what is left of a file to prepare."""
-        return self.backbone.prepare_file(content)
-
-    def passages(self, text: str, /) -> Sequence[Passage]:
-        """Cut a long text into passages."""
-        return self.backbone.passages(text)
-
-    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound into blocks."""
-        return self.backbone.blocks(sound)
-
-    def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
-        """Return the vector of a whole sound and of each window, shape (1 + windows, d)."""
-        features = Features.joined([self.backbone.block_features([part]) for part in blocks])
-        count = len(features.pooled)
-        return self.projection(features.means([(0, count), *self.backbone.windows(count, seconds)]))
 
 
 class JointSpace:
@@ -170,7 +116,7 @@ class JointSpace:
             if (modality, replica) not in self._encoders:
                 config = self.config_of(modality)
                 backbone = self._backbone(modality, config, self._devices[replica])
-                projection = self._projection(config, backbone.dim)
+                projection = self.projection(modality, backbone.dim)
                 self._encoders[modality, replica] = ProjectedEncoder(self.space, backbone, projection)
             return self._encoders[modality, replica]
 
@@ -272,7 +218,8 @@ class JointSpace:
         Raises:
             SpaceError: If the space has none, or its file does not fit.
         """
-        return self._projection(self.config_of(modality), width)
+        own = self.config_of(modality)
+        return build_projection(self._config, own, width, device=self._devices[0], announce=self._announce)
 
     def _backbone(self, modality: Modality, config: EncoderConfig, device: str) -> Backbone:
         if config.backbone.startswith(OPEN_CLIP):
@@ -304,62 +251,6 @@ class JointSpace:
         if reference not in self._clips:
             self._clips[reference] = OpenClip(reference, announce=self._announce)
         return self._clips[reference]
-
-    def _projection(self, config: EncoderConfig, width: int) -> Projection:
-        projection = config.projection
-        if projection.kind == "identity" or projection.file is None:
-            _check_width(config, width, self.space.dim)
-            return IdentityProjection()
-        if projection.kind == "head":
-            return self._head(projection, projection.file)
-        if projection.kind == "linear":
-            tensors = _load_tensors(projection.file)
-            if "weight" not in tensors:
-                raise SpaceError(f"{projection.file} must hold a tensor 'weight', it has {', '.join(tensors)}")
-            weight = tensors["weight"].astype(np.float32)
-            _check_width(config, weight.shape[-1], self.space.dim)
-            return LinearProjection(weight, tensors.get("bias"))
-        labels = read_labels(projection.file)
-        vectors = self._label_vectors(labels)
-        mean = np.mean(list(vectors.values()), axis=0)
-        if projection.kind == "centred":
-            _check_width(config, width, self.space.dim)
-            return CentredProjection(mean)
-        heads = {head: np.stack([vectors[name] - mean for name in classes]) for head, classes in labels.heads.items()}
-        return LabelBridge(heads, temperature=projection.temperature)
-
-    def _head(self, projection: ProjectionConfig, file: Path) -> Head:
-        try:
-            head = Head(projection.inputs, {name: t.astype(np.float32) for name, t in _load_tensors(file).items()})
-        except ValueError as error:
-            raise SpaceError(f"{file} is no head: {error}") from error
-        if head.dim != self.space.dim:
-            raise SpaceError(f"{file} gives vectors of width {head.dim}, the space has {self.space.dim}")
-        return head
-
-    def _label_vectors(self, labels: Labels) -> dict[str, Vectors]:
-        """Return each class's vector: the mean of its words' text vectors, length 1; kept in the cache."""
-        text = self._config.encoders.get("text")
-        if text is None:
-            raise SpaceError(f"space {self.space} has labels, but no text encoder to give them vectors")
-        names = sorted(labels.phrases)
-        words = sorted({word for name in names for word in labels.phrases[name]}, key=lambda word: (len(word), word))
-        revision = backbone_spec(text.backbone).revision
-        key = hashlib.sha256(json.dumps([revision, labels.phrases], sort_keys=True).encode()).hexdigest()[:32]
-        cached = cache_folder() / "labels" / f"{key}.npy"
-        matrix = _load_matrix(cached, rows=len(names), dim=self.space.dim)
-        if matrix is None:
-            if self._announce is not None:
-                self._announce(f"encoding {len(words):,} label words (once)")
-            # By the backbone alone: the text projection may itself depend on these vectors.
-            backbone = build_backbone(text.backbone, device=self._devices[0], announce=self._announce)
-            plain = ProjectedEncoder(self.space, backbone, IdentityProjection())
-            vector_of = dict(zip(words, encode(plain, words, batch_size=128), strict=True))
-            matrix = unit_rows(
-                np.stack([np.mean([vector_of[word] for word in labels.phrases[name]], axis=0) for name in names])
-            )
-            _save_matrix(cached, matrix)
-        return dict(zip(names, matrix, strict=True))
 
 
 def load_space(
@@ -464,42 +355,3 @@ def space_folders() -> dict[str, Path]:
         for config in sorted(root.glob(f"*/{CONFIG_FILE}")):
             found.setdefault(config.parent.name, config.parent)
     return found
-
-
-def _check_width(config: EncoderConfig, width: int, dim: int) -> None:
-    if width != dim:
-        raise SpaceError(
-            f"{config.backbone} with a projection of kind '{config.projection.kind}' gives vectors of width {width}, "
-            f"the space has {dim}"
-        )
-
-
-def _load_tensors(file: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise SpaceError(f"{file} cannot be read: {error}") from error
-
-
-def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:
-    try:
-        matrix: Vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return matrix if matrix.shape == (rows, dim) and np.isfinite(matrix).all() else None
-
-
-def _save_matrix(path: Path, matrix: Vectors) -> None:
-    """Write whole or not at all; another process may do the same at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as file:
-        try:
-            np.save(file, matrix)
-            file.flush()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

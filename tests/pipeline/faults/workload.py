@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
-from trivium.pipeline import indexing, ingestion
+from trivium.pipeline import file_loading, indexing, ingestion
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.ingestion import ingest
@@ -251,7 +251,7 @@ def main() -> None:
     shim = ctypes.CDLL(sys.argv[1]) if len(sys.argv) > 1 else None
     # The folders' own life is slowed down by none of this: files may be as fresh as they are, batches are small.
     ingestion.BATCH_FILES = dict.fromkeys(("text", "image", "audio"), BATCH_FILES)
-    ingestion.FRESH_NS = 0
+    file_loading.FRESH_NS = 0
     indexing.FEWEST = TAIL
     print("ready", flush=True)
     for line in sys.stdin:

@@ -1,0 +1,139 @@
+"""The projections of a space's encoders, from its folder."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from trivium.encoders.base import Space, Vectors, unit_rows
+from trivium.encoders.batching import encode
+from trivium.encoders.registry import backbone_spec, build_backbone
+from trivium.encoders.weights import cache_folder
+from trivium.fusion.head import Head
+from trivium.fusion.labels import LabelBridge
+from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
+from trivium.pipeline.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space_config import EncoderConfig, Labels, ProjectionConfig, SpaceConfig, SpaceError, read_labels
+
+
+def build_projection(
+    config: SpaceConfig,
+    own: EncoderConfig,
+    width: int,
+    *,
+    device: str = "cpu",
+    announce: Callable[[str], None] | None = None,
+) -> Projection:
+    """Make an encoder's projection for features of a width.
+
+    Args:
+        config: The space.
+        own: One of its encoders.
+        width: Numbers of a pooled feature.
+        device: Where the words of labels are encoded, if nobody did so before.
+        announce: Told of that.
+
+    Raises:
+        SpaceError: If the projection's file cannot be read or does not fit.
+    """
+    space, projection = config.space, own.projection
+    if projection.kind == "identity" or projection.file is None:
+        _check_width(own, width, space.dim)
+        return IdentityProjection()
+    if projection.kind == "head":
+        return _head(projection, projection.file, space)
+    if projection.kind == "linear":
+        tensors = _load_tensors(projection.file)
+        if "weight" not in tensors:
+            raise SpaceError(f"{projection.file} must hold a tensor 'weight', it has {', '.join(tensors)}")
+        weight = tensors["weight"].astype(np.float32)
+        _check_width(own, weight.shape[-1], space.dim)
+        return LinearProjection(weight, tensors.get("bias"))
+    labels = read_labels(projection.file)
+    vectors = _label_vectors(config, labels, device=device, announce=announce)
+    mean = np.mean(list(vectors.values()), axis=0)
+    if projection.kind == "centred":
+        _check_width(own, width, space.dim)
+        return CentredProjection(mean)
+    heads = {head: np.stack([vectors[name] - mean for name in classes]) for head, classes in labels.heads.items()}
+    return LabelBridge(heads, temperature=projection.temperature)
+
+
+def _head(projection: ProjectionConfig, file: Path, space: Space) -> Head:
+    try:
+        head = Head(projection.inputs, {name: t.astype(np.float32) for name, t in _load_tensors(file).items()})
+    except ValueError as error:
+        raise SpaceError(f"{file} is no head: {error}") from error
+    if head.dim != space.dim:
+        raise SpaceError(f"{file} gives vectors of width {head.dim}, the space has {space.dim}")
+    return head
+
+
+def _label_vectors(
+    config: SpaceConfig, labels: Labels, *, device: str, announce: Callable[[str], None] | None
+) -> dict[str, Vectors]:
+    """Return each class's vector: the mean of its words' text vectors, length 1; kept in the cache."""
+    text = config.encoders.get("text")
+    if text is None:
+        raise SpaceError(f"space {config.space} has labels, but no text encoder to give them vectors")
+    names = sorted(labels.phrases)
+    words = sorted({word for name in names for word in labels.phrases[name]}, key=lambda word: (len(word), word))
+    revision = backbone_spec(text.backbone).revision
+    key = hashlib.sha256(json.dumps([revision, labels.phrases], sort_keys=True).encode()).hexdigest()[:32]
+    cached = cache_folder() / "labels" / f"{key}.npy"
+    matrix = _load_matrix(cached, rows=len(names), dim=config.space.dim)
+    if matrix is None:
+        if announce is not None:
+            announce(f"encoding {len(words):,} label words (once)")
+        # By the backbone alone: the text projection may itself depend on these vectors.
+        backbone = build_backbone(text.backbone, device=device, announce=announce)
+        plain = ProjectedEncoder(config.space, backbone, IdentityProjection())
+        vector_of = dict(zip(words, encode(plain, words, batch_size=128), strict=True))
+        matrix = unit_rows(
+            np.stack([np.mean([vector_of[word] for word in labels.phrases[name]], axis=0) for name in names])
+        )
+        _save_matrix(cached, matrix)
+    return dict(zip(names, matrix, strict=True))
+
+
+def _check_width(config: EncoderConfig, width: int, dim: int) -> None:
+    if width != dim:
+        raise SpaceError(
+            f"{config.backbone} with a projection of kind '{config.projection.kind}' gives vectors of width {width}, "
+            f"the space has {dim}"
+        )
+
+
+def _load_tensors(file: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise SpaceError(f"{file} cannot be read: {error}") from error
+
+
+def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:
+    try:
+        matrix: Vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return matrix if matrix.shape == (rows, dim) and np.isfinite(matrix).all() else None
+
+
+def _save_matrix(path: Path, matrix: Vectors) -> None:
+    """Write whole or not at all; another process may do the same at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as file:
+        try:
+            np.save(file, matrix)
+            file.flush()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

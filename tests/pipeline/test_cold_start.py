@@ -11,7 +11,17 @@ import trivium
 
 pytestmark = pytest.mark.weights
 HEAVY = ("torch", "torchaudio", "torchvision", "timm", "transformers", "onnx", "PIL", "soundfile", "rich", "filelock")
-OF_WRITERS = ("ingestion", "file_loading", "writer", "indexing", "exporting", "importing", "migration", "compaction", "verification")
+OF_WRITERS = (
+    "ingestion",
+    "file_loading",
+    "writer",
+    "indexing",
+    "exporting",
+    "importing",
+    "migration",
+    "compaction",
+    "verification",
+)
 NEVER = (*HEAVY, "trivium.encoders.sandbox", *(f"trivium.pipeline.{module}" for module in OF_WRITERS))
 
 

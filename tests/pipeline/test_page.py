@@ -50,6 +50,13 @@ def test_nothing_breaks_out(tmp_path: Path) -> None:
     assert "\x1b" not in page
 
 
+def test_how_likely_a_hit_is_relevant(tmp_path: Path) -> None:
+    hits = [hit("/m/a.png", relevance=0.554), hit("/m/b.png")]
+    page = render_page("t", [("q", hits)], target=tmp_path / "o.html")
+    assert page.count(">55%</span>") == 1
+    assert page.count("<span") == 1  # nothing is said where the space cannot tell
+
+
 @pytest.mark.parametrize("name", ["a b.png", "é.png", "100%.png", "#?.png", "two\nlines.png", "javascript:x.png"])
 def test_links_lead_to_the_file_from_where_the_page_lies(tmp_path: Path, name: str) -> None:
     file = tmp_path / "media" / name

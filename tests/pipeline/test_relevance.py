@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.encoders.base import unit_rows
+from trivium.encoders.base import Modality, unit_rows
 from trivium.pipeline.relevance import LogOdds, Relevance, fit, probability, read_relevance, simulate
+from trivium.pipeline.spaces import load_space
 
 
 def space(items: int, *, seed: int, noise: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +73,24 @@ def test_larger_scores_are_likelier(offset: float, slope: float, size: float, se
     assert (np.diff(found) >= 0).all()
     assert ((found >= 0) & (found <= 1)).all()
     assert relevance.probabilities("image", "text", np.zeros(1), searched) is None
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+@pytest.mark.parametrize("searched", [1, 1_485, 1_000_000])
+def test_copies_are_relevant_however_many_items_are_searched(modality: Modality, searched: int) -> None:
+    relevance = load_space().relevance
+    assert relevance is not None
+    found = relevance.probabilities(modality, modality, np.array([0.9, 0.98, 1.0]), searched)
+    assert found is not None
+    assert found[2] > 0.99
+    assert found[0] < found[1] < found[2]
+    assert relevance.of_pair["text", modality].finds_copies is False
+
+
+@given(st.floats(-1, 1), st.integers(1, 10**7), st.booleans())
+def test_scores_come_back_from_log_odds(score: float, searched: int, finds_copies: bool) -> None:
+    log_odds = LogOdds(offset=-10.5, slope=15.0, size=-0.7, finds_copies=finds_copies)
+    assert log_odds.score(float(log_odds.of(np.array(score), searched)), searched) == pytest.approx(score, abs=1e-9)
 
 
 def test_it_is_kept_as_json(tmp_path: Path) -> None:

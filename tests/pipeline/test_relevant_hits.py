@@ -92,6 +92,22 @@ def test_fewer_vectors_searched_make_a_hit_likelier(known: Collection, media: Pa
     assert replace(hit, relevance=None).score == pytest.approx(everything[hit.path].score, abs=1e-5)
 
 
+def test_items_that_share_a_content_share_its_score_and_relevance(known: Collection, media: Path) -> None:
+    before = {hit.path: hit for hit in known.search(text="something", k=1000)}
+    names = ("red.png", "note.md", "low.wav")
+    for name in names:
+        (media / f"other-{name}").write_bytes((media / name).read_bytes())
+    (media / "other-red.txt").write_text((media / "red.txt").read_text())
+    known.add(media)
+    after = {hit.path: hit for hit in known.search(text="something", k=1000)}
+    assert len(after) == len(before) + 3
+    for name in names:
+        one, other = after[str(media / name)], after[str(media / f"other-{name}")]
+        assert (one.score, one.relevance) == (other.score, other.relevance)
+        assert one.score == pytest.approx(before[one.path].score, abs=1e-5)
+        assert one.relevance == pytest.approx(expected(one), abs=1e-4)
+
+
 def test_the_heaviest_part_says_what_is_asked_with() -> None:
     parts = [QueryPart(modality="text", item="x"), QueryPart(modality="image", item="y", weight=2)]
     assert asked_with(parts) == "image"

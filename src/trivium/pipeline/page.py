@@ -103,10 +103,13 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> str:
         media = media.replace("<video ", f'<video poster="{_link(overlay, folder)}" ', 1)
     lines = [] if explanation is None else lines_of(explanation)
     why = f'<p class="why">{"<br>".join(map(_escaped, lines))}</p>' if lines else ""
+    likely = (
+        "" if hit.relevance is None else f' <span title="how likely it is what was asked">{hit.relevance:.0%}</span>'
+    )
     matched = " by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip()
     return (
         f'<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
-        f"<b>{hit.score:.3f}</b> {hit.modality}{matched}<br>"
+        f"<b>{hit.score:.3f}</b>{likely} {hit.modality}{matched}<br>"
         f'<small><a href="{_link(hit.path, folder)}">{name}</a></small></div></li>\n'
     )
 

@@ -209,15 +209,15 @@ class Retrieval:
     ) -> None:
         ids = contents.tolist()
         matches = self._store.matches(ids)
-        for content, score in zip(ids, scores.tolist(), strict=True):  # best first: an item's first match is its best
+        # Best first: an item's first match is its best. With scales the search gives log-odds instead of scores.
+        for content, found in zip(ids, scores.tolist(), strict=True):
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
                     part = self._part(match)
-                    relevance = None
+                    score, relevance = found, None
                     if scales is not None:
-                        log_odds = score
-                        relevance = 0.5 * (1 + math.tanh(log_odds / 2))
-                        score = scales.score(query, modality_of(match.modality, part), log_odds)
+                        score = scales.score(query, modality_of(match.modality, part), found)
+                        relevance = 0.5 * (1 + math.tanh(found / 2))
                     best[match.item] = Hit(
                         path=match.path,
                         modality=match.modality,

@@ -11,6 +11,7 @@ import torch
 
 from trivium.encoders.text_model import TextModelError, load_text_model
 from trivium.encoders.vocabulary import frequent_words
+from trivium.pipeline.text_learning import token_batches
 from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,
     LabelledTexts,
@@ -49,6 +50,15 @@ def test_the_article_s_lstm_learns(labelled: Texts) -> None:
     assert told.epochs[-1].test_accuracy > 0.9
     assert told.epochs[-1].train_loss < 0.3 < told.epochs[0].train_loss
     assert told.kept_epoch == 12  # nothing was held out: the last one
+
+
+def test_rounded_lengths_change_no_logits(start: Start, labelled: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for classifier in (classifier_of(start), classifier_of(lstm(labelled(160)))):
+        ids = classifier.prepare(labelled(20).texts)
+        rounded = classifier.scores(ids, batch_texts=5)
+        with monkeypatch.context() as patch:
+            patch.setattr(token_batches, "TOKENS_ALIKE", 1)
+            np.testing.assert_allclose(classifier.scores(ids, batch_texts=5), rounded, atol=5e-3)
 
 
 def test_a_transformer_learns_and_is_saved(start: Start, labelled: Texts, tmp_path: Path, cache: Path) -> None:

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.pipeline.text_learning.token_batches import batches_at_random, batches_in_order, cut
+from trivium.pipeline.text_learning.token_batches import (
+    as_tensors,
+    batches_at_random,
+    batches_in_order,
+    cut,
+)
 
 
 def test_long_texts_lose_their_middle() -> None:
@@ -33,6 +39,14 @@ def test_batches_are_of_like_length_and_change_with_the_seed() -> None:
     assert [batch.tolist() for batch in found] == [batch.tolist() for batch in again]
     assert [batch.tolist() for batch in found] != [batch.tolist() for batch in other]
     assert spread > 0
+
+
+@pytest.mark.parametrize(("most", "width"), [(None, 5), (4, 5), (5, 5), (12, 12), (100, 16)])
+def test_lengths_are_rounded_up_to_few(most: int | None, width: int) -> None:
+    tokens, mask = as_tensors([np.arange(1, 6), np.arange(1, 3)], torch.device("cpu"), most=most)
+    assert tokens.tolist() == [[1, 2, 3, 4, 5] + [0] * (width - 5), [1, 2] + [0] * (width - 2)]
+    assert mask.sum(dim=1).tolist() == [5, 2]
+    assert mask.shape == tokens.shape
 
 
 @pytest.mark.parametrize("size", [1, 3])

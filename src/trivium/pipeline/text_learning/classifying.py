@@ -124,7 +124,7 @@ class TextClassifier:
 
     def logits(self, batch: Sequence[Ids], device: torch.device) -> Tensor:
         """Return what the linear layer says, shape (n, 1) or (n, labels)."""
-        (vectors,) = self.encoder(*as_tensors(batch, device))
+        (vectors,) = self.encoder(*as_tensors(batch, device, most=self.config.max_tokens))
         scores: Tensor = self.linear(vectors)
         return scores.float()
 

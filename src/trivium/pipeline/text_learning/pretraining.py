@@ -16,14 +16,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from trivium.encoders.text import padded
 from trivium.encoders.transformer_text import TransformerText
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trivium.pipeline.text_learning.masking import MaskingVocabulary, masked
 from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision
-from trivium.pipeline.text_learning.token_batches import Ids, as_tensors, batches_at_random, batches_in_order
+from trivium.pipeline.text_learning.token_batches import Ids, batches_at_random, batches_in_order, widened
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EVALUATION_TEXTS = 512  # windows that are held out tell enough of a loss
+ASKED_ALIKE = 64  # tokens that are asked for are rounded up to few counts, as lengths are (`token_batches`)
+IGNORED = -100  # torch's sign of a row that has no truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,7 @@ class Pretrainer:
             for chosen in batches_in_order([len(ids) for ids in self._held_out], size=self._recipe.batch_texts):
                 scores, truth = self._scores([self._held_out[place] for place in chosen], random)
                 total += float(nn.functional.cross_entropy(scores, truth, reduction="sum"))
-                count += len(truth)
+                count += int((truth != IGNORED).sum())
         self.network.train()
         return total / max(count, 1)
 
@@ -231,15 +234,23 @@ class Pretrainer:
         return nn.functional.cross_entropy(scores, truth)
 
     def _scores(self, batch: Sequence[Ids], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return scores over the vocabulary of the tokens that are asked for, (m, v), and what they are, (m,)."""
-        tokens, mask = as_tensors(batch, self._device)
-        truth = tokens.numpy(force=True)
-        seen, asked = masked(truth, self._vocabulary, random)
-        where = torch.from_numpy(asked).to(self._device)
+        """Return scores over the vocabulary of the tokens that are asked for, (m, v), and what they are, (m,).
+
+        In the end there are some rows more, whose truth is `IGNORED`.
+        """
+        tokens, mask = padded(batch)
+        seen, asked = masked(tokens, self._vocabulary, random)
+        places = np.flatnonzero(asked)
+        truth = tokens.ravel()[places]
+        more = -len(places) % ASKED_ALIKE
+        places, truth = np.pad(places, (0, more)), np.pad(truth, (0, more), constant_values=IGNORED)
+        rows, columns = np.divmod(places, tokens.shape[1])
+        most = self.network.positions.num_embeddings
+        given = [torch.from_numpy(widened(array, most=most)).to(self._device) for array in (seen, mask)]
         with half_precision(self._device):
-            hidden = self.network.hidden(torch.from_numpy(seen).to(self._device), mask)
-            scores = self._head(hidden[where], self.network.tokens.weight)
-        return scores.float(), tokens[where]
+            hidden = self.network.hidden(*given)
+            scores = self._head(hidden[torch.from_numpy(rows), torch.from_numpy(columns)], self.network.tokens.weight)
+        return scores.float(), torch.from_numpy(truth).to(self._device)
 
     def _keep(self, folder: Path, steps: OptimisedSteps, told: Pretraining, sums: list[float]) -> None:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

@@ -11,6 +11,8 @@ from torch import Tensor
 from trivium.encoders.text import padded
 
 Ids = NDArray[np.int64]  # (t,), of one text
+# Lengths are rounded up to few: torch keeps what it compiles for each shape (oneDNN), and memory would grow for hours.
+TOKENS_ALIKE = 16
 TOGETHER = 16  # batches that are sorted by length at a time: less padding, and still much chance
 
 
@@ -58,7 +60,20 @@ def batches_at_random(lengths: Sequence[int], *, size: int, seed: tuple[int, ...
     return [found[place] for place in random.permutation(len(found))]
 
 
-def as_tensors(batch: Sequence[Ids], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids (n, t) and the mask (n, t) of a batch."""
-    tokens, mask = padded(batch)
+def as_tensors(batch: Sequence[Ids], device: torch.device, *, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return ids (n, t) and the mask (n, t) of a batch.
+
+    Args:
+        batch: Of n texts.
+        device: Where they go.
+        most: t is rounded up to one of few lengths, up to this one; None: it is that of the longest text.
+    """
+    tokens, mask = (widened(array, most=most or 0) for array in padded(batch))
     return torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
+
+
+def widened(array: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
+    """Fill (n, t) up with zeros to a length that many batches share, but not beyond ``most``."""
+    length = array.shape[1]
+    more = min(-length % TOKENS_ALIKE, most - length)
+    return np.pad(array, ((0, 0), (0, max(0, more))))

@@ -67,7 +67,7 @@ def test_a_key_that_no_item_has_is_told(indexed: str, run) -> None:
 def test_expressions_that_cannot_be_understood(indexed: str, run) -> None:
     status, out, err = run("search", indexed, "x", "--where", "year >")
     assert (status, out) == (2, "")
-    assert "year >" in err
+    assert err.splitlines()[-2:] == ["year >", "      ^"]
 
 
 def test_a_table_that_is_missing(indexed: str, media: Path, run) -> None:

@@ -346,7 +346,7 @@ def test_file_that_vanishes_while_indexing(tmp_path: Path, media: Path, space, m
     monkeypatch.setattr(ingestion, "scan_media", scan_then_delete)
     collection = Collection.open(tmp_path / "c", space=space)
     summary = collection.add(media)
-    assert "vanished" in reasons(summary)["blue.jpg"]
+    assert "is gone" in reasons(summary)["blue.jpg"]
     assert len(collection) == 6
 
 

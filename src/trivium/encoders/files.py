@@ -94,7 +94,7 @@ def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise DecodeError("the file is gone (it vanished after it was listed)") from None
+        raise DecodeError("the file is gone, or was never there") from None
     except PermissionError:
         raise DecodeError("permission denied") from None
     except OSError as error:

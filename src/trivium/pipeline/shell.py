@@ -19,11 +19,10 @@ from trivium.pipeline.commands import answer, open_collection
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.filters import FilterError
 from trivium.pipeline.options import UsageError, filter_of, positive
-from trivium.pipeline.page import printable
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
 from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.terminal import announce, counted
+from trivium.pipeline.terminal import announce, counted, message_of
 
 PROMPT = "trivium> "
 HISTORY_LINES = 1000
@@ -156,11 +155,10 @@ class Shell:
 
     def _tell(self, error: Exception, line: str) -> None:
         """Tell of an error, as an object where each line is to give one."""
-        told = str(error) or type(error).__name__
         if self._settings.json and not line.startswith(":"):
-            print(json.dumps({"query": line, "error": told}), flush=True)
+            print(json.dumps({"query": line, "error": str(error) or type(error).__name__}), flush=True)
         else:
-            announce("\n".join(map(printable, told.splitlines())))
+            announce(message_of(error) or type(error).__name__)
 
     def _set_only(self, argument: str) -> None:
         self._change(only=argument or None)

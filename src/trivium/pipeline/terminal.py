@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trivium.pipeline.explanation_report import lines_of
+from trivium.pipeline.filters import FilterError
 from trivium.pipeline.page import printable
 from trivium.pipeline.place import excerpt_of, place_of
 
@@ -23,8 +24,14 @@ Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 def fail(error: object, status: int) -> int:
     """Tell why a command failed; return its exit status."""
-    print(f"trivium: {printable(str(error))}", file=sys.stderr)
+    print(f"trivium: {message_of(error)}", file=sys.stderr)
     return status
+
+
+def message_of(error: object) -> str:
+    """Return what an error says, safe to show: one line, but of a filter also those that point at the place."""
+    lines = str(error).splitlines() if isinstance(error, FilterError) else [str(error)]
+    return "\n".join(map(printable, lines))
 
 
 def announce(line: str) -> None:

@@ -27,7 +27,8 @@ from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Features, Modality, Vectors
 from trivium.encoders.batching import encode
-from trivium.pipeline.frozen_features import FeatureCache, frozen_features
+from trivium.pipeline.feature_cache import FeatureCache
+from trivium.pipeline.frozen_features import frozen_features
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
 from trivium.pipeline.tables import Row, read_pairs
 

@@ -7,7 +7,7 @@ import pytest
 
 from trivium.encoders.base import unit_rows
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.frozen_features import FeatureCache
+from trivium.pipeline.feature_cache import FeatureCache
 from trivium.pipeline.imagination import Imagination, Neighbours, features_in, nearest
 from trivium.pipeline.spaces import load_space
 

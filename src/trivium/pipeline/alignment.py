@@ -22,7 +22,8 @@ from trivium.fusion.training import PairSet, Recipe, Trainer, Training
 from trivium.pipeline.alignment_bridging import PSEUDO_SHARE, pseudo_pairs
 from trivium.pipeline.alignment_pairs import Material, Two
 from trivium.pipeline.alignment_validation import Validation
-from trivium.pipeline.frozen_features import FeatureCache, frozen_features
+from trivium.pipeline.feature_cache import FeatureCache
+from trivium.pipeline.frozen_features import frozen_features
 from trivium.pipeline.relevance import LogOdds, Relevance, fit, from_background, simulate
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import JointSpace

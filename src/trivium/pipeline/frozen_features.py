@@ -1,17 +1,9 @@
-"""What frozen backbones say of items, kept by content: training, grids and reruns encode nothing twice.
-
-Each backbone has a folder in the cache, named by its revision, with files of up to `ROWS_PER_FILE` items: safetensors
-with the contents' SHA-256, the pooled features, the classifier's scores and inner layers. A damaged file is dropped and
-made anew.
-"""
+"""What frozen backbones say of items, kept by content: training, grids and reruns encode nothing twice."""
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +15,9 @@ from trivium.encoders.batching import BATCH_ITEMS
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.files import read_file
 from trivium.encoders.sandbox import DecodeSandbox
-from trivium.encoders.weights import cache_folder
+from trivium.pipeline.feature_cache import FeatureCache
 
-ROWS_PER_FILE = 2048
-FORMAT = 2  # of the files: another one encodes all anew
-LOGITS, LAYERS = "logits.", "layers."  # before the names of these in a file
+ROWS_PER_COMMIT = 2048  # to the cache: what is lost when a run is stopped
 Progress = Callable[[int, int], None]  # items done, of how many
 
 
@@ -38,56 +28,6 @@ class FrozenFeatures:
     features: Features  # a row for each of ``places``
     places: NDArray[np.int64]  # positions among the items asked for
     failures: Mapping[int, str]  # position -> reason
-
-
-class FeatureCache:
-    """Features of one backbone by content."""
-
-    def __init__(self, revision: str, *, folder: Path | None = None) -> None:
-        """Name the backbone's revision; ``folder`` is Trivium's cache if None."""
-        self.folder = (folder or cache_folder() / f"features-{FORMAT}") / revision
-
-    def load(self, wanted: Iterable[bytes]) -> tuple[dict[bytes, int], Features | None]:
-        """Return the row of each content that is there, and the rows."""
-        lacking = set(wanted)
-        row_of: dict[bytes, int] = {}
-        parts: list[Features] = []
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if not lacking:
-                break
-            if (read := _read(path)) is None:
-                path.unlink(missing_ok=True)
-                continue
-            keys, features = read
-            rows = [row for row, key in enumerate(keys) if key in lacking]
-            if not rows:
-                continue
-            start = sum(len(part.pooled) for part in parts)
-            row_of |= {keys[row]: start + place for place, row in enumerate(rows)}
-            lacking -= {keys[row] for row in rows}
-            parts.append(_rows(features, rows))
-        return row_of, Features.joined(parts) if parts else None
-
-    def save(self, keys: Sequence[bytes], features: Features) -> None:
-        """Add contents that are not there."""
-        from safetensors.numpy import save_file
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, NDArray[Any]] = {
-            "pooled": features.pooled,
-            **{f"{LOGITS}{head}": rows for head, rows in features.logits.items()},
-            **{f"{LAYERS}{layer}": rows for layer, rows in features.layers.items()},
-        }
-        tensors["keys"] = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
-        name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
-        descriptor, draft = tempfile.mkstemp(dir=self.folder)
-        os.close(descriptor)
-        try:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft)
-            os.replace(draft, self.folder / f"{name}.safetensors")
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
 
 
 def frozen_features(
@@ -180,7 +120,7 @@ def _encoded(
                     parts.append(features)
                 if progress is not None:
                     progress(done, len(new))
-                if len(keys) >= ROWS_PER_FILE:
+                if len(keys) >= ROWS_PER_COMMIT:
                     yield keys, Features.joined(parts), failed
                     keys, parts, failed = [], [], {}
         if keys or failed:
@@ -189,25 +129,3 @@ def _encoded(
 
 def _rows(features: Features, rows: Sequence[int]) -> Features:
     return features.each(lambda array: array[rows])
-
-
-def _read(path: Path) -> tuple[list[bytes], Features] | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-        keys = tensors.pop("keys")
-        features = Features(
-            pooled=tensors.pop("pooled"), logits=_named(tensors, LOGITS), layers=_named(tensors, LAYERS)
-        )
-    except (OSError, KeyError, ValueError, SafetensorError):
-        return None
-    counts = {len(keys), len(features.pooled), *map(len, tensors.values())}
-    if len(counts) != 1 or keys.shape[1:] != (32,) or not np.isfinite(features.pooled).all():
-        return None
-    return [row.tobytes() for row in keys], features
-
-
-def _named(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[np.float32]]:
-    return {name.removeprefix(prefix): rows for name, rows in tensors.items() if name.startswith(prefix)}

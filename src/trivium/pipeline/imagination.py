@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Modality, Vectors
 from trivium.fusion.labels import softmax
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.frozen_features import FeatureCache, frozen_features
+from trivium.pipeline.feature_cache import FeatureCache
+from trivium.pipeline.frozen_features import frozen_features
 from trivium.pipeline.spaces import JointSpace
 
 Matrix = NDArray[np.float32]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.graphs import Precision
-from trivium.pipeline.frozen_features import FeatureCache, Progress, frozen_features
+from trivium.pipeline.feature_cache import FeatureCache
+from trivium.pipeline.frozen_features import Progress, frozen_features
 from trivium.pipeline.spaces import JointSpace, load_space
 
 REASONS_TOLD = 3

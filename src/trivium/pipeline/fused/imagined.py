@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from trivium.encoders.base import Modality
 from trivium.fusion.blocks import Scale
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.frozen_features import FeatureCache
+from trivium.pipeline.feature_cache import FeatureCache
 from trivium.pipeline.fused.columns import FrameTags
 from trivium.pipeline.fused.frames import encode_frame, modalities_of, vectors_of
 from trivium.pipeline.imagination import NEAREST, TEMPERATURE, Imagination

@@ -33,7 +33,7 @@ class FrozenFeatures:
 def frozen_features(
     backbone: Callable[[], Backbone],
     cache: FeatureCache,
-    items: Sequence[str],
+    items: Sequence[str | bytes],
     *,
     modality: Modality,
     progress: Progress | None = None,
@@ -43,7 +43,7 @@ def frozen_features(
     Args:
         backbone: Called when something has to be encoded.
         cache: Of the backbone's revision.
-        items: Texts; or paths of pictures or sounds.
+        items: Texts; or paths, or files' bytes, of pictures or sounds.
         modality: Of the backbone.
         progress: Called with the items done and their number.
     """
@@ -51,7 +51,7 @@ def frozen_features(
     keys: dict[int, bytes] = {}
     for place, item in enumerate(items):
         try:
-            content = item.encode("utf-8", "surrogateescape") if modality == "text" else read_file(item)
+            content = _content(item, modality)
         except DecodeError as error:
             failures[place] = error.reason
         else:
@@ -83,7 +83,7 @@ def frozen_features(
 def _encoded(
     backbone: Backbone,
     modality: Modality,
-    items: Sequence[str],
+    items: Sequence[str | bytes],
     new: Mapping[bytes, int],
     progress: Progress | None,
 ) -> Iterator[tuple[list[bytes], Features, dict[bytes, str]]]:
@@ -95,7 +95,7 @@ def _encoded(
             try:
                 item: Any = items[place]
                 if sandbox is not None:
-                    item = sandbox.decode(modality, read_file(item), side=backbone.side)
+                    item = sandbox.decode(modality, _content(item, modality), side=backbone.side)
                 return key, backbone.prepare(item)
             except DecodeError as error:
                 return key, error.reason
@@ -125,6 +125,13 @@ def _encoded(
                     keys, parts, failed = [], [], {}
         if keys or failed:
             yield keys, Features.joined(parts) if parts else Features(pooled=np.empty((0, 0), np.float32)), failed
+
+
+def _content(item: str | bytes, modality: Modality) -> bytes:
+    """Return what tells an item from others, and of a file all that it holds."""
+    if isinstance(item, bytes):
+        return item
+    return item.encode("utf-8", "surrogateescape") if modality == "text" else read_file(item)
 
 
 def _rows(features: Features, rows: Sequence[int]) -> Features:

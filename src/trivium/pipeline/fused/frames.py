@@ -1,7 +1,7 @@
 """Frames of texts and files to tables of numbers: what each frozen encoder says, NaN where a modality is missing.
 
-A frame is anything with named columns, such as a pandas DataFrame: `text` holds words, `image` and `audio` paths. Other
-columns are passed over. A cell without a value, or a file that cannot be read, is a missing modality.
+A frame is anything with named columns, such as a pandas DataFrame: `text` holds words, `image` and `audio` paths or
+files' bytes. Other columns are passed over. A cell without a value, or a file that cannot be read, is missing.
 """
 
 import math
@@ -150,30 +150,44 @@ def revisions_of(space: JointSpace, modalities: Sequence[Modality]) -> dict[str,
     return {str(m): space.config_of(m).backbone_revision for m in modalities}
 
 
-def _cells(column: Any, modality: Modality) -> list[str | None]:
-    """Return each cell as text or a path; None where there is nothing.
+def _cells(column: Any, modality: Modality) -> list[str | bytes | None]:
+    """Return each cell as text, a path or a file's bytes; None where there is nothing.
 
     Raises:
-        TypeError: If one is neither.
+        TypeError: If one is none of these.
     """
-    found: list[str | None] = []
+    found: list[str | bytes | None] = []
     for row, cell in enumerate(column):
+        item = cell if modality == "text" else file_of(cell)
         if (
-            cell is None
-            or (isinstance(cell, float) and math.isnan(cell))
-            or type(cell).__name__ in ("NAType", "NaTType")
+            item is None
+            or (isinstance(item, float) and math.isnan(item))
+            or type(item).__name__ in ("NAType", "NaTType")
         ):
             found.append(None)
-        elif isinstance(cell, str):
-            found.append(cell if cell.strip() else None)
-        elif modality != "text" and isinstance(cell, os.PathLike):
-            found.append(os.fspath(cell))
+        elif isinstance(item, str):
+            found.append(item if item.strip() else None)
+        elif isinstance(item, bytes) and modality != "text":
+            found.append(item or None)
         else:
-            wanted = "a text" if modality == "text" else "a path"
+            wanted = "a text" if modality == "text" else "a path, bytes"
             raise TypeError(
                 f"'{modality}' must hold {wanted} or nothing in each row, got {type(cell).__name__} in row {row}"
             )
     return found
+
+
+def file_of(cell: Any) -> Any:
+    """Return what a cell has of a file: its path as text, or its bytes; anything else as it is.
+
+    Parquet files of the Hugging Face's `datasets` keep a picture or a sound as a mapping with both, or one of them.
+    """
+    if isinstance(cell, Mapping) and cell.keys() <= {"bytes", "path"}:
+        content, path = cell.get("bytes"), cell.get("path")
+        cell = path if content is None else content
+    if isinstance(cell, bytearray | memoryview):
+        return bytes(cell)
+    return os.fspath(cell) if isinstance(cell, os.PathLike) else cell
 
 
 def _warn(modality: Modality, failures: Mapping[int, str], given: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trivium.pipeline.fused.frames import file_of
 from trivium.pipeline.metadata import json_rows
 from trivium.pipeline.scanning import SUFFIXES
 from trivium.pipeline.table_file import CsvRows, TableError, open_lines, table_kind
@@ -38,7 +39,7 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str]) -> 
     found: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
     folder = Path(os.path.realpath(path.absolute().parent))
     roles = _roles(path, names, columns)
-    made = {role: _column(role, found[name], folder) for role, name in roles.items()}
+    made: dict[str, list[Any]] = {role: _column(role, found[name], folder) for role, name in roles.items()}
     if not {"image", "audio"} & roles.keys() and not {"image", "audio"} & columns.keys():
         of_files = next((name for name in names if name.lower() in PATH_COLUMNS), None)
         if of_files is not None:
@@ -94,15 +95,24 @@ def _roles(path: Path, names: list[str], columns: Mapping[Role, str]) -> dict[st
     return found
 
 
-def _column(role: str, cells: list[Any], folder: Path) -> list[str | None]:
-    texts = [None if cell is None or cell != cell or not str(cell).strip() else str(cell) for cell in cells]
+def _column(role: str, cells: list[Any], folder: Path) -> list[str | bytes | None]:
     if role == "text":
-        return texts
-    return [None if cell is None else str(folder / cell.strip()) for cell in texts]
+        return [_text(cell) for cell in cells]
+    files = [file_of(cell) for cell in cells]
+    return [file if isinstance(file, bytes) else _path(file, folder) for file in files]
+
+
+def _text(cell: Any) -> str | None:
+    return None if cell is None or cell != cell or not str(cell).strip() else str(cell)
+
+
+def _path(cell: Any, folder: Path) -> str | None:
+    text = _text(cell)
+    return None if text is None else str(folder / text.strip())
 
 
 def _by_suffix(cells: list[Any], folder: Path) -> dict[str, list[str | None]]:
-    paths = _column("image", cells, folder)
+    paths = [_path(cell, folder) for cell in cells]
     kinds = [None if path is None else SUFFIXES.get(os.path.splitext(path)[1].lower()) for path in paths]
     return {
         role: [path if kind == role else None for path, kind in zip(paths, kinds, strict=True)]

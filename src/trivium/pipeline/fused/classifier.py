@@ -81,9 +81,11 @@ class FusedModel(FrameColumns):
 class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
     """Classes from a DataFrame with columns `text`, `image` and `audio`, any of them, each cell perhaps missing.
 
-    Texts are strings; pictures and sounds are paths or the bytes of files. What is None or NaN, and a file that cannot be
-    read, is missing. By default the way of fusion is chosen by validation on the training rows, modality alone included, for each set of
-    modalities that rows have. Encoders are frozen, and each content is encoded once, whatever is fitted how often.
+    Texts are strings; pictures and sounds are paths or the bytes of files. What is None or NaN, and a file that
+    cannot be read, is missing.
+
+    By default the way of fusion is chosen by validation on the training rows, modality alone included, for each set
+    of modalities that rows have. Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
 
     kind = "classifier"

@@ -22,7 +22,6 @@ from trivium.fusion.kernel_ridge import gaussian, out_of_fold, solve, solve_on_c
 Blocks: TypeAlias = Mapping[str, Numbers]  # modality -> rows on their scale, (n, d), NaN where it is missing
 PENALTIES = (0.03, 0.1, 0.3, 1.0)
 WEIGHT_STEPS = 4  # a modality weighs from 1/16 to 16 times as much as another
-ROWS_AT_ONCE = 1 << 22  # numbers of a kernel matrix that are in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +71,8 @@ class KernelExpert:
 
     def __call__(self, rows: Blocks, centres: Blocks) -> Numbers:
         """Return scores (n, c) of rows that have all of its modalities."""
-        n = len(next(iter(rows.values())))
-        at_once = max(1, ROWS_AT_ONCE // max(1, len(self.coefficients)))
-        parts = [np.empty((0, self.coefficients.shape[1]))]
-        for start in range(0, n, at_once):
-            kernels = {name: gaussian(rows[name][start : start + at_once], centres[name]) for name in self.plan.weights}
-            parts.append(self.plan.matrix(kernels) @ self.coefficients)
-        return np.concatenate(parts)
+        kernels = {name: gaussian(rows[name], centres[name]) for name in self.plan.weights}
+        return self.plan.matrix(kernels) @ self.coefficients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,13 @@ JITTER = 1e-8  # keeps a matrix of equal rows invertible
 
 def gaussian(rows: Numbers, centres: Numbers) -> Numbers:
     """Return exp(-WIDTH |x - y|^2) of rows (n, d) and centres (m, d), shape (n, m); 0 where either is NaN."""
-    squares = (rows * rows).sum(axis=1)[:, np.newaxis] + (centres * centres).sum(axis=1) - 2 * rows @ centres.T
-    kernel: Numbers = np.nan_to_num(np.exp(-WIDTH * np.maximum(squares, 0)), copy=False, nan=0.0)
-    return kernel
+    kernel: Numbers = rows @ centres.T  # and all else in its place: it is large
+    kernel *= 2 * WIDTH
+    kernel -= WIDTH * np.einsum("nd,nd->n", rows, rows)[:, np.newaxis]
+    kernel -= WIDTH * np.einsum("md,md->m", centres, centres)
+    np.minimum(kernel, 0, out=kernel)
+    np.exp(kernel, out=kernel)
+    return np.nan_to_num(kernel, copy=False, nan=0.0)
 
 
 def solve(kernel: Numbers, targets: Numbers, *, penalty: float) -> Numbers:

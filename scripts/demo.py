@@ -74,8 +74,7 @@ def main() -> int:
         note = f"{len(collection):,} items: pictures, sounds and texts in one space, {collection.space.space.name}"
         page.write_text(render_page("Trivium: one space", sections, target=page, note=note), encoding="utf-8")
 
-    rates = {m: n / summary.seconds[m] for m, n in summary.encoded.items() if n and summary.seconds.get(m, 0) > 0}
-    (options.output / "timings.json").write_text(json.dumps({"seconds": seconds, "items_per_second": rates}, indent=1))
+    (options.output / "timings.json").write_text(json.dumps({"seconds": seconds, "vectors": summary.encoded}, indent=1))
     print("\n" + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items()))
     print(f"The page: {page.resolve()}")
     print(f'More: .venv/bin/trivium search {folder} "a dog barking"')

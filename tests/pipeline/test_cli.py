@@ -40,6 +40,12 @@ def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, run) -> Non
     assert "7 indexed (7 new, 0 changed)" in out
     assert "1 skipped" in out
     assert "bad\\n.jpg: not a picture" in out
+    made = out[out.index("(vectors made: ") :].strip()
+    assert sorted(made.removeprefix("(vectors made: ").removesuffix(")").split(", ")) == [
+        "2 audio",
+        "3 image",
+        "4 text",
+    ]
     status, out, _ = run("index", str(tmp_path / "c"), str(media), "--strict")
     assert status == 3
     assert "0 indexed (0 new, 0 changed), 7 unchanged" in out

@@ -335,12 +335,8 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
         print(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:
         print(f"{summary.ignored:,} files of other kinds were passed over")
-    rates = [
-        f"{modality} {count / summary.seconds[modality]:.1f}/s"
-        for modality, count in summary.encoded.items()
-        if count and summary.seconds.get(modality)
-    ]
-    took = f"{seconds:.1f} s" + (f" (vectors made: {', '.join(rates)})" if rates else "")
+    made = [f"{count:,} {modality}" for modality, count in summary.encoded.items() if count]
+    took = f"{seconds:.1f} s" + (f" (vectors made: {', '.join(made)})" if made else "")
     print(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 

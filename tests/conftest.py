@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 from hypothesis import settings
 
 from trivium.encoders.weights import WEIGHTS, WeightsError, fetch
+
+# What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is not a bug: no time limit per example. No database: nothing is written into the checkout.
 settings.register_profile("trivium", deadline=None, database=None)

@@ -8,7 +8,7 @@ the heads is therefore a little too good: `trivium evaluate` on a table of its o
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -227,7 +227,7 @@ def calibrate(
                 if unrelated.sum() < LEAST_BACKGROUND:
                     continue
                 log_odds = from_background((asked[a] * among[b]).sum(axis=1)[unrelated])
-            found[query, gallery] = replace(log_odds, finds_copies=query == gallery)
+            found[query, gallery] = log_odds
     return Relevance(found)
 
 

@@ -27,7 +27,6 @@ POOLED, LOGITS, LAYERS = "pooled", "logits.", "layers."  # names of what a row h
 # of the file is noticed, and made anew.
 SCHEMA = """
 PRAGMA page_size = 32768;
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS layout (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
@@ -79,7 +78,7 @@ class FeatureCache:
         """Remove a file that is damaged; raise again what is no fault of the file: a full disk, an endless lock."""
         if isinstance(error, sqlite3.OperationalError):
             raise error
-        for end in ("", "-wal", "-shm"):
+        for end in ("", "-journal"):
             self.path.with_name(self.path.name + end).unlink(missing_ok=True)
 
 
@@ -101,6 +100,7 @@ def _load(db: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[dict[bytes, in
 
 def _save(db: sqlite3.Connection, keys: Sequence[bytes], arrays: Mapping[str, NDArray[np.float32]]) -> None:
     widths = {name: array.shape[1] for name, array in arrays.items()}
+    db.execute("BEGIN IMMEDIATE")  # what is read must still hold when it is written
     if _widths(db) != widths:  # nothing is known yet, or of a backbone whose revision should have changed
         db.execute("DELETE FROM item")
         db.execute("INSERT OR REPLACE INTO layout VALUES (1, ?)", (json.dumps(widths),))

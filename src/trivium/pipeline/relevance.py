@@ -10,7 +10,7 @@ copies: two items of one modality that are nearly the same are taken for them (`
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ GALLERY_SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 ROUNDS = 4  # of galleries of each size, chosen anew
 MAX_QUERIES = 2_000  # of a gallery
 # At which two items of one modality are as likely copies as not, however many are searched; at 1 the log-odds are 6. In
-# trivium-base a photo and the same saved anew (JPEG, quality 60) have 0.989 or more, three sounds of four and their
-# MP3 or Ogg 0.972 or more, and 19 of 20 pictures no other that is nearer than 0.924.
+# trivium-base 99 photos of 100 and the same saved anew (JPEG, quality 60) have 0.989 or more, three sounds of four and
+# their MP3 or Ogg 0.972 or more, and 19 of 20 pictures no other that is nearer than 0.924.
 COPY_SCORE = 0.975
 COPY_SLOPE = 240.0
 RIDGE = 1e-3  # keeps the weights finite where scores separate perfectly
@@ -39,7 +39,7 @@ class LogOdds:
     offset: float
     slope: float  # above 0
     size: float
-    finds_copies: bool = False  # query and hit are of one modality
+    finds_copies: bool = False  # query and hit are of one modality: `Relevance` sees to it
 
     def of(self, scores: NDArray[np.floating[Any]], searched: int) -> NDArray[np.float64]:
         """Return the log-odds of scores, any shape, among so many vectors."""
@@ -58,6 +58,10 @@ class Relevance:
     """What is known of a space's scores, by the modality of the query and of the vector that matched."""
 
     of_pair: Mapping[tuple[Modality, Modality], LogOdds]
+
+    def __post_init__(self) -> None:
+        of_pair = {pair: replace(odds, finds_copies=pair[0] == pair[1]) for pair, odds in self.of_pair.items()}
+        object.__setattr__(self, "of_pair", of_pair)
 
     def probabilities(
         self, query: Modality, matched: Modality, scores: NDArray[np.floating[Any]], searched: int
@@ -94,8 +98,7 @@ class Relevance:
                 raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
             if values[1] <= 0:
                 raise ValueError(f"the slope of {name} must be above 0, got {values[1]}")
-            offset, slope, size = values
-            found[query, matched] = LogOdds(offset=offset, slope=slope, size=size, finds_copies=query == matched)
+            found[query, matched] = LogOdds(offset=values[0], slope=values[1], size=values[2])
         return cls(found)
 
 

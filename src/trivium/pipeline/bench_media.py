@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trivium.pipeline.database import DATABASE, CollectionError
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.page import printable
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
 from trivium.pipeline.scanning import scan_media

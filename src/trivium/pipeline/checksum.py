@@ -7,14 +7,12 @@ state of the database it is of (SQLite's change counter), and `verify` can tell 
 import hashlib
 import json
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.pipeline.database import DATABASE
-from trivium.pipeline.durable import CHUNK_BYTES, write_durably
+from trivium.pipeline.database_file import DATABASE, kept_open
+from trivium.pipeline.durable import CHUNK_BYTES, open_regular, write_durably
 
 CHECKSUM = f"{DATABASE}.sha256"
 MAX_BYTES = 4096
@@ -34,7 +32,8 @@ def change_counter(folder: Path) -> tuple[int, int]:
     Raises:
         OSError: If the database cannot be read.
     """
-    header = os.pread(_kept_open(folder / DATABASE), 100, 0)
+    with kept_open(folder / DATABASE) as descriptor:
+        header = os.pread(descriptor, 100, 0)
     return int.from_bytes(header[24:28], "big"), int.from_bytes(header[92:96], "big")
 
 
@@ -51,7 +50,7 @@ def write_checksum(folder: Path) -> None:
     changes, _ = change_counter(folder)
     try:
         recorded = read_checksum(folder)
-    except ValueError:
+    except (OSError, ValueError):  # damaged, or no file of ours: made anew
         recorded = None
     if recorded is not None and recorded.changes == changes:
         return
@@ -68,7 +67,7 @@ def read_checksum(folder: Path) -> Checksum | None:
         OSError: If it cannot be read.
     """
     try:
-        with open(folder / CHECKSUM, "rb") as file:
+        with open_regular(folder / CHECKSUM) as file:
             line = file.read(MAX_BYTES)
     except FileNotFoundError:
         return None
@@ -89,10 +88,11 @@ def database_pieces(folder: Path) -> Iterator[bytes]:
     Raises:
         OSError: If it cannot be read.
     """
-    descriptor, offset = _kept_open(folder / DATABASE), 0
-    while data := os.pread(descriptor, CHUNK_BYTES, offset):
-        yield data
-        offset += len(data)
+    offset = 0
+    with kept_open(folder / DATABASE) as descriptor:
+        while data := os.pread(descriptor, CHUNK_BYTES, offset):
+            yield data
+            offset += len(data)
 
 
 def _database_sha256(folder: Path) -> str:
@@ -100,29 +100,6 @@ def _database_sha256(folder: Path) -> str:
     for piece in database_pieces(folder):
         digest.update(piece)
     return digest.hexdigest()
-
-
-_KEPT_MOST = 64  # collections
-_kept: OrderedDict[tuple[int, int], int] = OrderedDict()  # by device and inode
-_keeping = threading.Lock()
-
-
-def _kept_open(database: Path) -> int:
-    """Return a descriptor that stays open.
-
-    To close any descriptor of a file drops all locks that the process has on it (sqlite.org/howtocorrupt.html, 2.2), so
-    that a search in another thread would no longer be safe from the next writer.
-    """
-    status = os.stat(database)
-    file = status.st_dev, status.st_ino
-    with _keeping:
-        if file not in _kept:
-            _kept[file] = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
-            gone = [old for old, descriptor in _kept.items() if not os.fstat(descriptor).st_nlink]
-            for old in gone or list(_kept)[:-_KEPT_MOST]:
-                os.close(_kept.pop(old))
-        _kept.move_to_end(file)
-        return _kept[file]
 
 
 def _check(fields: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
 from trivium.encoders.graphs import Precision
 from trivium.indexes import Wish
-from trivium.pipeline.database import DATABASE, CollectionError, is_free, what_is_missing
+from trivium.pipeline.database import CollectionError, is_free, what_is_missing
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import read_table
 from trivium.pipeline.query import QueryError, QueryPart, asked_with, query_vectors
@@ -377,7 +378,7 @@ class Collection:
             vectors=store.vector_count(),
             generation=store.generation,
             size_bytes=size_bytes(self.folder),
-            wish=Wish(**store.wish),
+            wish=store.wish,
             indexes=store.index_files(),
         )
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.indexes import Ids
-from trivium.pipeline.database import BUSY_SECONDS, DATABASE, CollectionError
+from trivium.pipeline.database import BUSY_SECONDS, CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.durable import WrittenFile
 from trivium.pipeline.indexing import Examples, Indexer
 from trivium.pipeline.shards import Locations, Shard, check_shard

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.pipeline.records import IndexFile, Part
+from trivium.pipeline.rows import is_file_name
 from trivium.pipeline.shards import Shard
 
 HEADER_BYTES = 1 << 16  # of a `.npy` file, at most: it has 2 bytes for their number
@@ -110,7 +111,7 @@ def _read_shards(db: sqlite3.Connection, manifest: Manifest) -> None:
     }
     for id_, name, rows, size, sha256 in db.execute("SELECT id, name, rows, size, sha256 FROM shard"):
         use = uses.pop(id_, None)
-        if not (_is_name(name) and _is_count(rows) and _is_count(size) and isinstance(sha256, str)):
+        if not (is_file_name(name) and _is_count(rows) and _is_count(size) and isinstance(sha256, str)):
             manifest.contradictions.append(f"its record of shard {id_} makes no sense")
             continue
         if not name.endswith(f"-{sha256[:16]}.npy"):
@@ -144,7 +145,7 @@ def _read_index_files(db: sqlite3.Connection, manifest: Manifest) -> None:
         "WHERE v.space = f.space AND v.modality = f.modality AND v.content <= f.through) FROM index_file f"
     ).fetchall():
         texts = all(isinstance(value, str) for value in (modality, sha256, state, kind))
-        if not (texts and _is_name(name) and all(map(_is_count, (size, through, vectors)))):
+        if not (texts and is_file_name(name) and all(map(_is_count, (size, through, vectors)))):
             manifest.contradictions.append(f"its record of the index file for {modality!r} makes no sense")
             continue
         manifest.vectors_through[name] = expected
@@ -169,11 +170,6 @@ def _is_part(role: Any) -> bool:
         return isinstance(role, str) and Part.parse(role).role == role
     except ValueError:
         return False
-
-
-def _is_name(value: Any) -> bool:
-    """Whether this can be the name of a file in a folder of the collection, and of nothing outside of it."""
-    return isinstance(value, str) and value not in ("", ".", "..") and "/" not in value and "\0" not in value
 
 
 def _is_count(value: Any) -> bool:

@@ -8,31 +8,26 @@ from pathlib import Path
 
 from trivium.pipeline.checksum import CHECKSUM, Checksum, change_counter, database_pieces, read_checksum
 from trivium.pipeline.consistency import Manifest, read_manifest
-from trivium.pipeline.database import (
-    APPLICATION_ID,
-    BUSY_SECONDS,
-    DATABASE,
-    FORMAT,
-    CollectionError,
-    CollectionLockedError,
-)
+from trivium.pipeline.database import DAMAGED, FORMAT, CollectionError, CollectionLockedError, Connection, connect
+from trivium.pipeline.database_file import APPLICATION_ID, DATABASE, DatabaseFileError, check_files
 from trivium.pipeline.findings import Report, other_bytes, reason
+from trivium.pipeline.schema import foreign_objects, missing_tables
 
 
-def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
+def connect_to_check(folder: Path, *, writable: bool) -> Connection:
     """Open a database that may be damaged. Where it is writable, SQLite rolls an interrupted write back.
 
     Raises:
         sqlite3.Error: If it cannot be opened.
+        OSError: If it is not there.
+        DatabaseFileError: If SQLite must not open it.
     """
-    place = f"{(folder / DATABASE).absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
-    db = sqlite3.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    check_files(folder)
+    db = connect(folder / DATABASE, mode="rw" if writable else "ro")
     try:
         db.text_factory = lambda text: text.decode("utf-8", "replace")
         db.execute("PRAGMA query_only = ON")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error:
+    except BaseException:
         db.close()
         raise
     return db
@@ -41,7 +36,7 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
 def changes(folder: Path) -> tuple[int, int] | None:
     """Return the database's change counter and the copy of it, None if there is none to be read."""
     try:
-        return change_counter(folder) if (folder / DATABASE).is_file() else None
+        return change_counter(folder)
     except OSError:
         return None
 
@@ -54,14 +49,14 @@ def check_database(report: Report, *, writable: bool) -> Manifest | None:
         CollectionError: If there is no room for temporary files.
     """
     path = report.folder / DATABASE
-    if not path.is_file():
-        report.damage(path, "it is no regular file" if os.path.lexists(path) else "it is missing")
+    if not os.path.lexists(path):
+        report.damage(path, "it is missing")
         return None
     report.files += 1
     try:
-        with contextlib.closing(connect(report.folder, writable=writable)) as db:
+        with contextlib.closing(connect_to_check(report.folder, writable=writable)) as db:
             manifest = _read(db, report)
-    except sqlite3.Error as error:
+    except (*DAMAGED, DatabaseFileError, OSError) as error:
         tell_unreadable(report, error, writable=writable)
         return None
     counters = changes(report.folder)
@@ -70,7 +65,7 @@ def check_database(report: Report, *, writable: bool) -> Manifest | None:
     return manifest
 
 
-def tell_unreadable(report: Report, error: sqlite3.Error, *, writable: bool) -> None:
+def tell_unreadable(report: Report, error: Exception, *, writable: bool) -> None:
     """Report what SQLite could not read, if the database is to blame.
 
     Raises:
@@ -78,6 +73,9 @@ def tell_unreadable(report: Report, error: sqlite3.Error, *, writable: bool) -> 
         CollectionError: If there is no room for temporary files.
     """
     path = report.folder / DATABASE
+    if isinstance(error, DatabaseFileError):
+        report.damage(path, f"SQLite was not let at it: {error}")
+        return
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above tell details
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         raise CollectionLockedError(f"{path} is in use by another program; try again when it has finished") from error
@@ -142,8 +140,6 @@ _RENEWAL = "the next command that writes to the collection, for instance `triviu
 
 def _recorded(report: Report, path: Path) -> Checksum | None:
     try:
-        if os.path.lexists(path) and not path.is_file():
-            raise ValueError("it is no regular file")
         recorded = read_checksum(report.folder)
     except (OSError, ValueError) as error:
         report.note(path, f"it cannot be used ({error}): {DATABASE} cannot be compared with it", _RENEWAL)
@@ -173,6 +169,12 @@ def _read(db: sqlite3.Connection, report: Report) -> Manifest | None:
             "delete it and index again",
         )
     if faults or version != FORMAT:
+        return None
+    if foreign := foreign_objects(db):
+        report.damage(path, f"it has what Trivium did not make: {', '.join(foreign[:5])}; its tables were not read")
+        return None
+    if missing := missing_tables(db):
+        report.damage(path, f"it has no table {', '.join(missing)}")
         return None
     if db.execute("SELECT 1 FROM collection JOIN space ON space.id = collection.space").fetchone() is None:
         report.damage(path, "it names no space")

@@ -25,9 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivium.encoders.base import Vectors
+from trivium.pipeline import rows as column
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.durable import sync_folder
 from trivium.pipeline.filters import Filter
+from trivium.pipeline.rows import Column, maybe, read_rows
 from trivium.pipeline.shards import Locations, ShardSource, check_shard
 from trivium.pipeline.store import Store
 
@@ -72,12 +74,16 @@ class _Listed:
         checked: set[str] = set()
         for last in range(0, self.count, limit):
             with store.reading():
-                chunk = store.db.execute(
-                    "SELECT x.*, v.shard, v.row FROM temp.exported x LEFT JOIN vector v ON v.space = ? "
-                    "AND v.modality = x.kind AND v.content = x.content WHERE x.number > ? AND x.number <= ? "
-                    "ORDER BY x.number",
-                    (self.space, last, last + limit),
-                ).fetchall()
+                chunk = list(
+                    read_rows(
+                        store.db,
+                        "SELECT x.*, v.shard, v.row FROM temp.exported x LEFT JOIN vector v ON v.space = ? "
+                        "AND v.modality = x.kind AND v.content = x.content WHERE x.number > ? AND x.number <= ? "
+                        "ORDER BY x.number",
+                        (self.space, last, last + limit),
+                        columns=_EXPORTED_TYPES,
+                    )
+                )
                 rows = [_Row(*row[1:8]) for row in chunk]
                 lost = next((row for row, place in zip(rows, chunk, strict=True) if place[-2] is None), None)
                 if lost is not None:
@@ -105,6 +111,12 @@ class _Listed:
             f"{self.store.folder} is damaged: the {row.role} of {path} has no vector; restore the collection from a "
             "backup, or index again"
         )
+
+
+_EXPORTED_TYPES: tuple[Column, ...] = (
+    *(column.whole, column.whole, column.blob, column.kind, column.role, maybe(column.text), maybe(column.text)),
+    *(column.blob, column.whole, column.modality, maybe(column.whole), maybe(column.whole)),
+)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """What a verification gathers: findings, and how much of the files has been read."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,20 +73,6 @@ class Report:
         for piece in self.pieces(file):
             digest.update(piece)
         return digest.hexdigest()
-
-
-def open_regular(path: Path | str, *, extra_flags: int = 0) -> BinaryIO:
-    """Open a file for reading that may have become something else: a pipe cannot hang us.
-
-    Raises:
-        OSError: If it cannot be opened or is no regular file.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | extra_flags
-    file = open(os.open(path, flags), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(f"no regular file: {path}")
-    return file
 
 
 def other_bytes(found: str, written: str) -> str:

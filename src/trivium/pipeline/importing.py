@@ -209,10 +209,7 @@ class _Import:
             self.done.vectors += len(new)
 
     def _is_known(self, key: ContentKey) -> bool:
-        row = self._store.db.execute(
-            "SELECT 1 FROM content WHERE sha256 = ? AND modality = ?", (key.sha256, key.modality)
-        ).fetchone()
-        return row is not None
+        return self._store.has_content(key)
 
     def _count(self, drafts: Iterable[_Draft]) -> None:
         for draft in drafts:

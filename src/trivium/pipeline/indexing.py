@@ -163,7 +163,7 @@ class Indexer:
         return tasks
 
     def _wish(self) -> Wish:
-        return Wish(**self._writer.store.wish)
+        return self._writer.store.wish
 
     def _whole(self, modality: Modality, wish: Wish, *, can_wait: bool) -> Task:
         store = self._writer.store

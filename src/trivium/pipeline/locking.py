@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from trivium.pipeline.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
+from trivium.pipeline.durable import open_own, open_regular
 
+MAX_PID_BYTES = 20
 HOLDER_SECONDS = 5.0  # a holder writes its pid right after it got the lock, on a busy machine not at once
 
 
@@ -21,6 +24,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """
     import filelock  # searches import this module, and lock nothing
 
+    _require_own(folder / LOCK)
     lock = filelock.FileLock(folder / LOCK, mode=0o600)
     holder = folder / LOCK_HOLDER
     deadline = time.monotonic() + HOLDER_SECONDS
@@ -40,8 +44,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
             raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
         try:
-            with open(holder, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(str(os.getpid()))
+            _write_pid(holder)
         except OSError as error:
             raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error
         yield
@@ -51,9 +54,33 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def _write_pid(holder: Path) -> None:
+    try:
+        file = open(holder, "x", opener=open_own)
+    except FileExistsError:  # of a writer that was killed; were it a link, it is the link that goes
+        holder.unlink()
+        file = open(holder, "x", opener=open_own)
+    with file:
+        file.write(str(os.getpid()))
+
+
+def _require_own(lock: Path) -> None:
+    """Refuse a lock that is no file of ours: it would be emptied.
+
+    Raises:
+        CollectionError: If it is a link, or no regular file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(lock, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a link" if stat.S_ISLNK(mode) else "no regular file"
+            raise CollectionError(f"{lock} is {what}: it is not what Trivium made; delete it, then try again")
+
+
 def _holder_pid(holder: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
-        pid = holder.read_text()
+        with open_regular(holder) as file:
+            pid = file.read(MAX_PID_BYTES).decode("ascii")
         return pid if _is_alive(pid) else None  # else it was left by a writer that was killed
     return None
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-import sqlite3
 
-from trivium.pipeline.database import DATABASE
-from trivium.pipeline.database_check import connect, tell_unreadable
-from trivium.pipeline.findings import Report, open_regular, other_bytes, reason
+from trivium.pipeline.database import DAMAGED
+from trivium.pipeline.database_check import connect_to_check, tell_unreadable
+from trivium.pipeline.database_file import DATABASE, DatabaseFileError
+from trivium.pipeline.durable import open_regular
+from trivium.pipeline.findings import Report, other_bytes, reason
 from trivium.pipeline.scanning import fingerprint
 
 ITEMS_AT_ONCE = 1000
@@ -15,9 +16,9 @@ ITEMS_AT_ONCE = 1000
 def media_bytes(report: Report) -> int:
     """How much there is to be hashed, as far as recorded sizes tell."""
     try:
-        with contextlib.closing(connect(report.folder, writable=False)) as db:
+        with contextlib.closing(connect_to_check(report.folder, writable=False)) as db:
             (size,) = db.execute(f"SELECT coalesce(sum({_SIZE}), 0) FROM item").fetchone()
-    except sqlite3.Error:  # told when the items are read
+    except (*DAMAGED, DatabaseFileError, OSError):  # told when the items are read
         return 0
     return int(size)
 
@@ -29,7 +30,7 @@ def check_media(report: Report) -> None:
         CollectionLockedError: If another program keeps the database to itself.
     """
     try:
-        with contextlib.closing(connect(report.folder, writable=False)) as db:
+        with contextlib.closing(connect_to_check(report.folder, writable=False)) as db:
             last = -(2**63)
             # Page by page: where writers are not kept out, a statement that stays open would hold them up.
             while rows := db.execute(
@@ -47,7 +48,7 @@ def check_media(report: Report) -> None:
                         report.damage(report.folder / DATABASE, f"the path of its item {id_} makes no sense: {path!r}")
                     if report.bytes_read == read:
                         report.pass_over(size)
-    except sqlite3.Error as error:
+    except (*DAMAGED, DatabaseFileError) as error:
         tell_unreadable(report, error, writable=False)
 
 
@@ -64,7 +65,7 @@ def _check_file(report: Report, path: str, *, recorded: str, sha256: str) -> Non
         if has_fingerprint and before != recorded:
             report.note(path, "it was changed or touched since it was indexed", "index it again")
             return
-        with open_regular(path, extra_flags=getattr(os, "O_NOFOLLOW", 0)) as file:
+        with open_regular(path) as file:
             found = report.sha256(file)
         was_changed = fingerprint(os.lstat(path)) != before
     except (FileNotFoundError, NotADirectoryError):

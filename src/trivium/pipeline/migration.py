@@ -13,11 +13,13 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
+from trivium.pipeline import rows as column
 from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.indexing import Indexer, IndexProgress
 from trivium.pipeline.ingestion import Progress, batch_files, example_queries
 from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats, parts_of
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
+from trivium.pipeline.rows import read_rows
 from trivium.pipeline.scanning import Problem
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import JointSpace
@@ -85,10 +87,12 @@ def migrate(
 
 def _require_encoders(store: Store, space: JointSpace) -> None:
     """Refuse a space that lacks an encoder before hours are spent on the others."""
-    rows = store.db.execute(
+    rows = read_rows(
+        store.db,
         "SELECT c.modality, i.modality, e.role, count(*) FROM embedding e JOIN content c ON c.id = e.content "
-        "JOIN item i ON i.id = e.item GROUP BY 1, 2, 3"
-    ).fetchall()
+        "JOIN item i ON i.id = e.item GROUP BY 1, 2, 3",
+        columns=(column.modality, column.kind, column.role, column.whole),
+    )
     lacking = [
         f"{count:,} {what} {'files' if role == 'content' else 'captions'}"
         for modality, what, role, count in rows
@@ -213,10 +217,12 @@ def _encoding(
 
 def _items_missing(store: Store, space: int, kind: ItemKind) -> list[int]:
     """Ids of the items of a kind with a content that has no vector in the new space."""
-    rows = store.db.execute(
+    rows = read_rows(
+        store.db,
         "SELECT DISTINCT i.id FROM item i JOIN embedding e ON e.item = i.id JOIN content c ON c.id = e.content "
         "WHERE i.modality = ? AND NOT EXISTS (SELECT 1 FROM vector v WHERE v.space = ? AND v.modality = c.modality "
         "AND v.content = c.id) ORDER BY i.id",
         (kind, space),
+        columns=(column.whole,),
     )
     return [row[0] for row in rows]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
 from trivium.indexes import Ids, IdSet
-from trivium.pipeline.database import DATABASE, CollectionError
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.metadata import Metadata, decode
 from trivium.pipeline.query import QueryError
@@ -270,15 +271,8 @@ def _allowed(store: Store, filter: Filter) -> Allowed:
         of_videos = store.contents_of_videos()
         return Allowed(None, only, contents, IdSet(of_videos) if len(of_videos) else None)
     condition, parameters = filter.sql()
-    found = store.db.execute(
-        "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
-        f"JOIN content c ON c.id = e.content WHERE {condition}",
-        parameters,
-    ).fetchall()
-    by_modality: dict[Modality, list[int]] = {}
-    for _, content, modality in found:
-        by_modality.setdefault(modality, []).append(content)
-    contents = {modality: IdSet(np.array(ids, np.int64)) for modality, ids in by_modality.items()}
+    items, by_modality = store.chosen(condition, parameters)
+    contents = {modality: IdSet(ids) for modality, ids in by_modality.items()}
     if only is not None and not filter.paths and filter.where is None:
         return Allowed(None, only, contents)
-    return Allowed(IdSet(np.array([row[0] for row in found], np.int64)), None, contents)
+    return Allowed(IdSet(items), None, contents)

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-from trivium.pipeline.database import DATABASE
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.records import ItemKind
 
 SUFFIXES: dict[str, ItemKind] = {

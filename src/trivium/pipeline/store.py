@@ -14,6 +14,7 @@ copies and removed files that come back cost no encoding. Changing a collection 
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
@@ -21,24 +22,30 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Space
-from trivium.indexes import Ids
+from trivium.indexes import Ids, Wish
+from trivium.pipeline import rows as column
 from trivium.pipeline.database import (
-    DATABASE,
+    DAMAGED,
     CollectionError,
     create_database,
+    damage,
+    failure,
     is_free,
     open_database,
     what_is_missing,
 )
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.durable import sync_folder
 from trivium.pipeline.filters import register_functions
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
+from trivium.pipeline.rows import Column, maybe, read_row, read_rows
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.shards import Locations, Shard, ShardSource
 
@@ -60,8 +67,7 @@ class Store:
         register_functions(self.db)
         # A collection that nobody closes is closed when it is collected; nothing is ever pending.
         self._close = weakref.finalize(self, _close_quietly, self.db)
-        (shards,) = self.db.execute("SELECT count(*) FROM shard").fetchone()
-        if shards and not (folder / VECTORS).is_dir():
+        if self._number("SELECT count(*) FROM shard") and not (folder / VECTORS).is_dir():
             raise CollectionError(
                 f"{folder} is half a collection: its folder '{VECTORS}' is missing. Restore it from a backup, "
                 "or delete the collection and index again; your media are untouched"
@@ -75,13 +81,13 @@ class Store:
             CollectionError: If the folder holds something else, or cannot be made.
             CollectionLockedError: If another process is making one there.
         """
-        if not is_free(folder) and not (folder / DATABASE).exists():
+        if not is_free(folder) and not os.path.lexists(folder / DATABASE):
             raise CollectionError(what_is_missing(folder))
         try:
             # Embeddings and file names are private: the folder is for its owner alone.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with writer_lock(folder):
-                if not (folder / DATABASE).exists():  # else another process was quicker
+                if not os.path.lexists(folder / DATABASE):  # else another process was quicker
                     (folder / VECTORS).mkdir(mode=0o700, exist_ok=True)
                     (folder / INDEX).mkdir(mode=0o700, exist_ok=True)
                     create_database(folder, space, source=source)
@@ -118,16 +124,18 @@ class Store:
         a commit waits for readers.
 
         Raises:
-            CollectionError: If the disk fails, or a writer keeps the collection to itself for too long.
+            CollectionError: If the disk fails, a writer keeps the collection to itself for too long, or another
+                collection was put in its place.
         """
         if self.db.in_transaction:
             yield
             return
+        self.db.require_current()
         self.db.execute("BEGIN")
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise CollectionError(f"cannot read {self.folder} ({error}): see to the disk, then try again") from error
+        except DAMAGED as error:
+            raise failure(self.db.database, error) from error
         finally:
             if self.db.in_transaction:  # SQLite itself ends one that has failed
                 self.db.execute("ROLLBACK")
@@ -137,166 +145,184 @@ class Store:
     @property
     def generation(self) -> int:
         """Number of commits so far."""
-        (generation,) = self.db.execute("SELECT generation FROM collection").fetchone()
-        return int(generation)
+        return self._number("SELECT generation FROM collection")
 
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        return self.spaces()[self.space_id]
+        spaces, own = self.spaces(), self.space_id
+        if own not in spaces:
+            raise damage(self.db.database, "it names no space")
+        return spaces[own]
 
     @property
     def space_id(self) -> int:
         """The database's id of `space`."""
-        (space,) = self.db.execute("SELECT space FROM collection").fetchone()
-        return int(space)
+        return self._number("SELECT space FROM collection")
 
     @property
     def space_source(self) -> str:
         """What `load_space` takes for `space`."""
-        (source,) = self.db.execute("SELECT source FROM space WHERE id = (SELECT space FROM collection)").fetchone()
-        return str(source)
+        sql = "SELECT source FROM space WHERE id = (SELECT space FROM collection)"
+        found = read_row(self.db, sql, columns=(column.text,))
+        if found is None:
+            raise damage(self.db.database, "it names no space")
+        return str(found[0])
 
     def spaces(self) -> dict[int, Space]:
         """All spaces that vectors are kept of: the searched one, and one that is being migrated to."""
-        rows = self.db.execute("SELECT id, name, dim, revision FROM space").fetchall()
-        return {row[0]: Space(name=row[1], dim=row[2], revision=row[3]) for row in rows}
+        sql = "SELECT id, name, dim, revision FROM space"
+        rows = self._rows(sql, columns=(column.whole, column.text, column.width, column.text))
+        return {id_: Space(name=name, dim=dim, revision=revision) for id_, name, dim, revision in rows}
 
     @property
-    def wish(self) -> dict[str, Any]:
-        """What kind of index the owner asked for; empty if nothing special."""
-        (wish,) = self.db.execute("SELECT wish FROM collection").fetchone()
-        return cast(dict[str, Any], json.loads(wish))
+    def wish(self) -> Wish:
+        """What kind of index the owner asked for."""
+        found = read_row(self.db, "SELECT wish FROM collection", columns=(column.json_object,))
+        try:
+            return Wish(**({} if found is None else found[0]))
+        except (TypeError, ValueError) as error:
+            raise damage(self.db.database, f"what is asked of its index makes no sense: {error}") from error
 
     @property
     def windows(self) -> float | None:
         """Seconds of the stretches that sounds have vectors of; None if they have none."""
-        if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'setting'").fetchone() is None:
+        if read_row(self.db, "SELECT 1 FROM sqlite_master WHERE name = 'setting'", columns=(column.whole,)) is None:
             return None
-        row = self.db.execute("SELECT value FROM setting WHERE name = 'windows'").fetchone()
+        row = read_row(self.db, "SELECT value FROM setting WHERE name = 'windows'", columns=(column.seconds,))
         return None if row is None else float(row[0])
 
     # Items
 
     def states(self) -> dict[str, ItemState]:
         """Return what tells an unchanged item, for all items by path."""
-        rows = self.db.execute(
+        rows = self._rows(
             "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL "
-            "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'"
+            "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
+            columns=(column.path, column.whole, column.text, column.text, bool, bool),
         )
         return {
-            os.fsdecode(path): ItemState(
-                id=id_,
-                fingerprint=fingerprint,
-                beside=beside,
-                has_caption=bool(has_caption),
-                embeds_caption=bool(embeds_caption),
+            path: ItemState(
+                id=id_, fingerprint=fingerprint, beside=beside, has_caption=has_caption, embeds_caption=embeds_caption
             )
             for path, id_, fingerprint, beside, has_caption, embeds_caption in rows
         }
 
     def tabled(self) -> dict[str, str]:
         """Return what a table of metadata said of items, JSON by path."""
-        rows = self.db.execute("SELECT path, tabled FROM item WHERE tabled IS NOT NULL")
-        return {os.fsdecode(path): tabled for path, tabled in rows}
+        sql = "SELECT path, tabled FROM item WHERE tabled IS NOT NULL"
+        return dict(self._rows(sql, columns=(column.path, column.text)))
 
     def metadata_keys(self) -> frozenset[str]:
         """Return the keys of all items' metadata."""
-        rows = self.db.execute("SELECT DISTINCT j.key FROM item, json_each(item.metadata) j")
-        return frozenset(row[0] for row in rows)
+        sql = "SELECT DISTINCT j.key FROM item, json_each(item.metadata) j"
+        return frozenset(row[0] for row in self._rows(sql, columns=(column.text,)))
 
     def items(self) -> Iterator[StoredItem]:
         """All items, in the order of their ids."""
-        rows = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item ORDER BY id")
-        while batch := rows.fetchmany(SQL_VARIABLES):
+        rows = self._rows(f"SELECT {_ITEM_COLUMNS} FROM item ORDER BY id", columns=_ITEM_TYPES)
+        while batch := list(itertools.islice(rows, SQL_VARIABLES)):
             contents = self._contents_of([row[0] for row in batch])
             for row in batch:
                 yield _stored_item(row, contents.get(row[0], {}))
 
     def item(self, id_: int) -> StoredItem | None:
         """Return an item by its id."""
-        row = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item WHERE id = ?", (id_,)).fetchone()
-        return None if row is None else _stored_item(row, self._contents_of([id_]).get(id_, {}))
+        return self._item("id = ?", id_)
 
     def content_ids(self, contents: Iterable[ContentKey]) -> list[int]:
         """Ids of known contents, in their order."""
-        ids = []
-        for content in contents:
-            (id_,) = self.db.execute(
-                "SELECT id FROM content WHERE sha256 = ? AND modality = ?", (content.sha256, content.modality)
-            ).fetchone()
-            ids.append(int(id_))
-        return ids
+        sql = "SELECT id FROM content WHERE sha256 = ? AND modality = ?"
+        return [self._number(sql, (content.sha256, content.modality)) for content in contents]
+
+    def has_content(self, content: ContentKey) -> bool:
+        """Whether a content is known."""
+        sql = "SELECT 1 FROM content WHERE sha256 = ? AND modality = ?"
+        return read_row(self.db, sql, (content.sha256, content.modality), columns=(column.whole,)) is not None
 
     def item_at(self, path: str) -> StoredItem | None:
         """Return the item of a file."""
-        row = self.db.execute(f"SELECT {_ITEM_COLUMNS} FROM item WHERE path = ?", (os.fsencode(path),)).fetchone()
-        return None if row is None else _stored_item(row, self._contents_of([row[0]]).get(row[0], {}))
+        return self._item("path = ?", os.fsencode(path))
 
     def items_with(self, content: ContentKey) -> list[tuple[int, str]]:
         """Ids and paths of the items whose own content this is."""
-        rows = self.db.execute(
+        rows = self._rows(
             "SELECT i.id, i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' "
             "JOIN item i ON i.id = e.item WHERE c.sha256 = ? AND c.modality = ? ORDER BY i.path",
             (content.sha256, content.modality),
+            columns=(column.whole, column.path),
         )
-        return [(id_, os.fsdecode(path)) for id_, path in rows]
+        return [(id_, path) for id_, path in rows]
 
     def items_below(self, path: str) -> list[int]:
         """Ids of the item at a path and of all below it."""
         own, first, past = os.fsencode(path), os.fsencode(path.rstrip("/") + "/"), os.fsencode(path.rstrip("/") + "0")
-        rows = self.db.execute("SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?", (own, first, past))
-        return [row[0] for row in rows]
+        sql = "SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?"
+        return [row[0] for row in self._rows(sql, (own, first, past), columns=(column.whole,))]
 
     def counts(self) -> dict[ItemKind, int]:
         """Count the items of each kind."""
-        rows = self.db.execute("SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality")
-        return {cast(ItemKind, kind): int(count) for kind, count in rows}
+        sql = "SELECT modality, count(*) FROM item GROUP BY modality ORDER BY modality"
+        return dict(self._rows(sql, columns=(column.kind, column.whole)))
 
     def matches(self, contents: Sequence[int]) -> dict[int, list[Match]]:
         """Items that these contents belong to, by content, in the order of their paths."""
         found: dict[int, list[Match]] = {}
         for start in range(0, len(contents), SQL_VARIABLES):
             part = contents[start : start + SQL_VARIABLES]
-            rows = self.db.execute(
+            rows = self._rows(
                 "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint "
                 "FROM embedding e JOIN item i ON i.id = e.item "
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,
+                columns=_MATCH_TYPES,
             )
-            for content, item, path, *rest in rows:
-                found.setdefault(content, []).append(Match(content, item, os.fsdecode(path), *rest))
+            for row in rows:
+                found.setdefault(row[0], []).append(Match(*row))
         return found
 
     def captions_of(self, kind: ItemKind) -> Ids:
         """Contents that are captions of items of a kind."""
-        rows = self.db.execute(
+        return self._ids(
             "SELECT e.content FROM embedding e JOIN item i ON i.id = e.item "
             "WHERE i.modality = ? AND e.role <> 'content' AND e.role = 'caption'",  # the first lets an index be used
             (kind,),
         )
-        return _ids(rows)
 
     def contents_of_videos(self) -> Ids:
         """Contents that belong to videos, and to nothing else."""
-        if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'video_item'").fetchone() is None:
-            return _ids(())  # no video was ever taken in: nothing is to be looked through
-        rows = self.db.execute(
+        sql = "SELECT 1 FROM sqlite_master WHERE name = 'video_item'"
+        if read_row(self.db, sql, columns=(column.whole,)) is None:
+            return np.empty(0, np.int64)  # no video was ever taken in: nothing is to be looked through
+        return self._ids(
             "SELECT DISTINCT e.content FROM item i INDEXED BY video_item CROSS JOIN embedding e ON e.item = i.id "
             "WHERE i.modality = 'video' AND NOT EXISTS (SELECT 1 FROM embedding o JOIN item j ON j.id = o.item "
             "WHERE o.content = e.content AND j.modality <> 'video')"
         )
-        return _ids(rows)
 
     def contents_only_of(self, items: Iterable[int]) -> Ids:
         """Contents that belong to these items and to no other."""
-        rows = self.db.execute(
+        return self._ids(
             "WITH chosen AS MATERIALIZED (SELECT value AS item FROM json_each(?)) "
             "SELECT DISTINCT e.content FROM chosen JOIN embedding e ON e.item = chosen.item WHERE NOT EXISTS "
             "(SELECT 1 FROM embedding o WHERE o.content = e.content AND o.item NOT IN (SELECT item FROM chosen))",
             (json.dumps(list(items)),),
         )
-        return _ids(rows)
+
+    def chosen(self, condition: str, parameters: Sequence[Any]) -> tuple[Ids, dict[Modality, Ids]]:
+        """Return the items ``i`` that a condition of SQL chooses, and their contents, by modality."""
+        items: list[int] = []
+        contents: dict[Modality, list[int]] = {}
+        for item, content, modality in self._rows(
+            "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
+            f"JOIN content c ON c.id = e.content WHERE {condition}",
+            parameters,
+            columns=(column.whole, column.whole, column.modality),
+        ):
+            items.append(item)
+            contents.setdefault(modality, []).append(content)
+        by_modality = {modality: np.array(ids, np.int64) for modality, ids in contents.items()}
+        return np.array(items, np.int64), by_modality
 
     # Contents and their vectors
 
@@ -306,45 +332,51 @@ class Store:
 
     def vector_count(self) -> int:
         """Count the distinct vectors that belong to an item."""
-        (count,) = self.db.execute("SELECT (SELECT count(*) FROM content) - (SELECT count(*) FROM orphan)").fetchone()
-        return int(count)
+        return self._number("SELECT (SELECT count(*) FROM content) - (SELECT count(*) FROM orphan)")
 
     def vector_counts(self) -> dict[Modality, int]:
         """Count the vectors of the searched space, also those that no item has any more."""
-        rows = self.db.execute(
-            "SELECT modality, count(*) FROM vector WHERE space = (SELECT space FROM collection) GROUP BY modality"
-        )
-        return dict(rows.fetchall())
+        sql = "SELECT modality, count(*) FROM vector WHERE space = (SELECT space FROM collection) GROUP BY modality"
+        return dict(self._rows(sql, columns=(column.modality, column.whole)))
 
     def orphans(self) -> Ids:
         """Contents that no item has any more."""
-        return _ids(self.db.execute("SELECT content FROM orphan ORDER BY content"))
+        return self._ids("SELECT content FROM orphan ORDER BY content")
 
     def shards(self) -> dict[int, Shard]:
         """All shards by id."""
-        rows = self.db.execute("SELECT id, name, rows, size, sha256 FROM shard")
-        return {row[0]: Shard(*row[1:]) for row in rows}
+        rows = self._rows(
+            "SELECT id, name, rows, size, sha256 FROM shard",
+            columns=(column.whole, column.file_name, column.count, column.count, column.text),
+        )
+        return {id_: Shard(*rest) for id_, *rest in rows}
 
     def locations(self, modality: Modality, *, after: int = 0, space: int | None = None) -> Locations:
         """Where the vectors of one modality lie, whose contents' ids are above ``after``."""
-        rows = self.db.execute(
+        return self._locations(
             "SELECT content, shard, row FROM vector WHERE space = ? AND modality = ? AND content > ? ORDER BY content",
             (self.space_id if space is None else space, modality, after),
         )
-        return _locations(rows)
 
     def locations_of(self, modality: Modality, contents: Ids) -> Locations:
         """Where the vectors of these contents lie; those that are gone are left out."""
         space = self.space_id
-        rows: list[tuple[int, int, int]] = []
-        for start in range(0, len(contents), SQL_VARIABLES):
-            part = contents[start : start + SQL_VARIABLES].tolist()
-            rows += self.db.execute(
+        parts = [
+            self._locations(
                 "SELECT content, shard, row FROM vector WHERE space = ? AND modality = ? "
                 f"AND content IN ({_marks(part)}) ORDER BY content",
                 (space, modality, *part),
             )
-        return _locations(rows)
+            for part in (
+                contents[start : start + SQL_VARIABLES].tolist() for start in range(0, len(contents), SQL_VARIABLES)
+            )
+        ]
+        return Locations(
+            *(
+                np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
+                for name in ("contents", "shards", "rows")
+            )
+        )
 
     def source(self, locations: Locations, *, dim: int | None = None) -> ShardSource:
         """Return the vectors at some locations, read chunk by chunk."""
@@ -352,35 +384,62 @@ class Store:
 
     def index_files(self) -> dict[Modality, IndexFile]:
         """Index files of the searched space by modality."""
-        rows = self.db.execute(
-            "SELECT modality, name, size, sha256, state, kind, effort, through, vectors, report FROM index_file "
-            "WHERE space = (SELECT space FROM collection)"
+        names = ("modality", "name", "size", "sha256", "state", "kind", "effort", "through", "vectors", "report")
+        rows = self._rows(
+            f"SELECT {', '.join(names)} FROM index_file WHERE space = (SELECT space FROM collection)",
+            columns=_INDEX_FILE_TYPES,
         )
-        return {
-            row[0]: IndexFile(
-                modality=row[0],
-                name=row[1],
-                size=row[2],
-                sha256=row[3],
-                state=row[4],
-                kind=row[5],
-                effort=row[6],
-                through=row[7],
-                vectors=row[8],
-                report=_report(row[9], self.folder),
-            )
-            for row in rows
-        }
+        return {row[0]: IndexFile(**dict(zip(names, row, strict=True))) for row in rows}
 
     def _contents_of(self, items: Sequence[int]) -> dict[int, dict[str, ContentKey]]:
         contents: dict[int, dict[str, ContentKey]] = {}
-        for item, role, modality, sha256 in self.db.execute(
+        for item, role, modality, sha256 in self._rows(
             "SELECT e.item, e.role, c.modality, c.sha256 FROM embedding e JOIN content c ON c.id = e.content "
             f"WHERE e.item IN ({_marks(items)})",
             items,
+            columns=(column.whole, column.role, column.modality, column.blob),
         ):
             contents.setdefault(item, {})[role] = ContentKey(modality, sha256)
         return contents
+
+    def _item(self, condition: str, parameter: Any) -> StoredItem | None:
+        row = read_row(
+            self.db, f"SELECT {_ITEM_COLUMNS} FROM item WHERE {condition}", (parameter,), columns=_ITEM_TYPES
+        )
+        return None if row is None else _stored_item(row, self._contents_of([row[0]]).get(row[0], {}))
+
+    def _rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, columns: Sequence[Column]
+    ) -> Iterator[tuple[Any, ...]]:
+        return read_rows(self.db, sql, parameters, columns=columns)
+
+    def _number(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Return the one whole number that a query gives."""
+        row = read_row(self.db, sql, parameters, columns=(column.whole,))
+        if row is None:
+            raise damage(self.db.database, "a row of its tables is missing")
+        return int(row[0])
+
+    def _ids(self, sql: str, parameters: Sequence[Any] = ()) -> Ids:
+        return self._numbers(sql, parameters, width=1).reshape(-1)
+
+    def _locations(self, sql: str, parameters: Sequence[Any]) -> Locations:
+        table = self._numbers(sql, parameters, width=3)
+        contents, shards, places = (np.ascontiguousarray(table[:, place], np.int64) for place in range(3))
+        if len(contents) and not (contents[0] >= 0 and (np.diff(contents) > 0).all()):
+            raise damage(self.db.database, "the numbers of its contents do not rise")
+        return Locations(contents, shards, places)
+
+    def _numbers(self, sql: str, parameters: Sequence[Any], *, width: int) -> NDArray[np.int64]:
+        """Return whole numbers (n, width); there may be millions."""
+        try:
+            table: Any = np.fromiter(self.db.execute(sql, parameters), np.dtype((np.int64, width)))
+        except DAMAGED as error:
+            raise failure(self.db.database, error) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise damage(self.db.database, f"where numbers should be is something else: {error}") from error
+        numbers: NDArray[np.int64] = table.reshape(-1, width)
+        return numbers
 
 
 class ContentLookup:
@@ -400,8 +459,7 @@ class ContentLookup:
         if not isinstance(content, ContentKey):
             return False
         with self._lock:
-            row = self._db.execute(self._sql, (content.sha256, content.modality)).fetchone()
-        return row is not None
+            return read_row(self._db, self._sql, content[::-1], columns=(column.whole,)) is not None
 
     def close(self) -> None:
         """Release the database file."""
@@ -410,22 +468,40 @@ class ContentLookup:
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes of all files of a collection, also while a writer adds and removes some."""
+    """Bytes of all files of a collection, also while a writer adds and removes some; links are not followed."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    folders = [os.fspath(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
 _ITEM_COLUMNS = "id, path, modality, fingerprint, beside, caption, metadata, tabled"
+_ITEM_TYPES: tuple[Column, ...] = (
+    *(column.whole, column.path, column.kind, column.text, column.text),
+    *(maybe(column.text), maybe(column.text), maybe(column.text)),
+)
+_MATCH_TYPES: tuple[Column, ...] = (
+    *(column.whole, column.whole, column.path, column.kind),
+    *(maybe(column.text), maybe(column.text), column.role, column.text),
+)
+_INDEX_FILE_TYPES: tuple[Column, ...] = (
+    *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
+    *(maybe(column.count), column.count, column.count, column.json_object),
+)
 
 
 def _stored_item(row: Sequence[Any], contents: dict[str, ContentKey]) -> StoredItem:
     id_, path, modality, fingerprint, beside, caption, metadata, tabled = row
     return StoredItem(
         id=id_,
-        path=os.fsdecode(path),
+        path=path,
         modality=modality,
         fingerprint=fingerprint,
         beside=beside,
@@ -436,28 +512,8 @@ def _stored_item(row: Sequence[Any], contents: dict[str, ContentKey]) -> StoredI
     )
 
 
-def _report(text: Any, folder: Path) -> dict[str, Any]:
-    try:
-        return cast(dict[str, Any], json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise CollectionError(
-            f"{folder / DATABASE} is damaged: what it says of an index file is no JSON ({error}). `trivium verify "
-            "--read-data` tells more"
-        ) from error
-
-
 def _marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
-
-
-def _ids(rows: Iterable[Sequence[int]]) -> Ids:
-    return np.fromiter((row[0] for row in rows), np.int64)
-
-
-def _locations(rows: Iterable[tuple[int, int, int]]) -> Locations:
-    table = np.fromiter(rows, np.dtype((np.int64, 3))).reshape(-1, 3)
-    contents, shards, places = (np.ascontiguousarray(table[:, column], np.int64) for column in range(3))
-    return Locations(contents, shards, places)
 
 
 def _close_quietly(db: sqlite3.Connection) -> None:

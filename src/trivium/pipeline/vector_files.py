@@ -180,7 +180,7 @@ class _NpyVectors:
     def verify(self) -> None:
         for name, path in (("npy", self._source), ("jsonl", self._lines)):
             try:
-                is_sound = self.space is None or file_sha256(path) == self._hashes.get(name)
+                is_sound = self.space is None or file_sha256(path.resolve()) == self._hashes.get(name)
             except OSError as error:
                 raise _unreadable(path, error) from error
             if not is_sound:

@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from trivium.pipeline.consistency import Manifest
-from trivium.pipeline.database import DATABASE, CollectionError, CollectionLockedError, what_is_missing
+from trivium.pipeline.database import CollectionError, CollectionLockedError, what_is_missing
 from trivium.pipeline.database_check import changes, check_checksum, check_database
-from trivium.pipeline.durable import CHUNK_BYTES, file_state
-from trivium.pipeline.findings import BytesProgress, Finding, Report, open_regular, other_bytes, reason
+from trivium.pipeline.database_file import DATABASE
+from trivium.pipeline.durable import CHUNK_BYTES, file_state, open_regular
+from trivium.pipeline.findings import BytesProgress, Finding, Report, other_bytes, reason
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.media_check import check_media, media_bytes
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.shards import Shard
 from trivium.pipeline.store import INDEX
+from trivium.pipeline.writer import is_own_file
 
 LENGTH_TOLERANCE = 1e-2  # of a unit vector; half precision moves a length by less than 1e-3
 
@@ -211,6 +213,9 @@ def _distrust(path: Path) -> str:
 
 
 def _note_strays(report: Report, folder: Path, named: set[str]) -> None:
+    if folder.is_symlink():
+        report.note(folder, "it is a link: nothing can be written to the collection", "put the folder itself here")
+        return
     try:
         with os.scandir(folder) as entries:
             strays = sorted((entry for entry in entries if entry.name not in named), key=lambda entry: entry.name)
@@ -220,8 +225,10 @@ def _note_strays(report: Report, folder: Path, named: set[str]) -> None:
         report.note(folder, f"it cannot be listed ({reason(error)})", "see that it is a folder, and yours")
         return
     for entry in strays:
-        if entry.is_dir(follow_symlinks=False):
-            report.note(entry.path, "a folder that is none of the collection's", "move it away: it blocks writers")
+        if not is_own_file(folder.name, entry.name) or entry.is_dir(follow_symlinks=False):
+            report.note(
+                entry.path, "it is none of the collection's", "Trivium leaves it alone; move it where it belongs"
+            )
         else:
             report.note(
                 entry.path,

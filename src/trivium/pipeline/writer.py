@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,15 +13,28 @@ import numpy as np
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.checksum import write_checksum
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.durable import WrittenFile, sync_folder
+from trivium.pipeline.database import DAMAGED, CollectionError, failure
+from trivium.pipeline.durable import WrittenFile, open_folder, sync_folder
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
+from trivium.pipeline.schema import SETTING, VIDEO_ITEM
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.shards import StoredVectors, write_shard
 from trivium.pipeline.store import INDEX, Store
 
+# Names of our own: of shards and index files, and of their drafts.
+_OWN_FILES = {
+    VECTORS: re.compile(r"[0-9]{8,}-[0-9a-f]{16}\.npy|\.[0-9]{8,}-[0-9a-f]{16}\.npy\.new"),
+    INDEX: re.compile(
+        r"(text|image|audio)-[a-z0-9-]+-[0-9a-f]{8}\.faiss|\.(text|image|audio)-[a-z0-9-]+-[0-9a-f]{8}\.faiss\.new"
+    ),
+}
 CACHE_KIB = 256 * 1024  # at most: the pages of a big collection's look-up trees, which every insert touches
+
+
+def is_own_file(part: str, name: str) -> bool:
+    """Whether a file in a folder of a collection has a name that only Trivium gives."""
+    return _OWN_FILES[part].fullmatch(name) is not None
 
 
 @contextlib.contextmanager
@@ -32,6 +46,7 @@ def writing(store: Store) -> Iterator["Writer"]:
         CollectionError: If the disk is full or fails; what was committed before is kept.
     """
     with writer_lock(store.folder):
+        store.db.require_current()  # under the lock: else the files of another collection would be deleted
         try:
             # Read under the lock: the files that the last writer named are all that may stay.
             writer = Writer(store)
@@ -41,8 +56,11 @@ def writing(store: Store) -> Iterator["Writer"]:
                 f"cannot write to {store.folder} ({error}): what was committed before is kept; see to the disk and run "
                 "again to go on"
             ) from error
+        except DAMAGED as error:
+            raise failure(store.db.database, error) from error
         finally:
-            with contextlib.suppress(OSError, sqlite3.Error):
+            with contextlib.suppress(OSError, sqlite3.Error, CollectionError):
+                store.db.require_current()
                 write_checksum(store.folder)
 
 
@@ -111,7 +129,7 @@ class Writer:
         """Record what stretches sounds have vectors of (`Store.windows`)."""
         with self.transaction():
             # Made when it is first needed: collections of this format were made before there was such a thing.
-            self._db.execute("CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value NOT NULL)")
+            self._db.execute(SETTING)
             self._db.execute("DELETE FROM setting WHERE name = 'windows'")
             if seconds is not None:
                 self._db.execute("INSERT INTO setting VALUES ('windows', ?)", (seconds,))
@@ -209,7 +227,12 @@ class Writer:
 
     @contextlib.contextmanager
     def transaction(self, *, new_generation: bool = True) -> Iterator[None]:
-        """All or nothing; readers see it from the next generation on."""
+        """All or nothing; readers see it from the next generation on.
+
+        Raises:
+            CollectionError: If another collection was put in the place of this one.
+        """
+        self._db.require_current()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -239,18 +262,48 @@ class Writer:
         return cursor.lastrowid
 
     def remove_unnamed_files(self) -> None:
-        """Delete what a crash left between writing a file and naming it, and files of the past."""
+        """Delete what a crash left between writing a file and naming it, and files of the past.
+
+        Only files with names of our own, and only in the folders beside the database that is open: what others keep
+        there (a NAS its previews, a file system what it found) stays.
+
+        Raises:
+            CollectionError: If another collection was put in the place of this one.
+        """
         named = {row[0] for row in self._db.execute("SELECT name FROM shard UNION ALL SELECT name FROM index_file")}
         for part in (VECTORS, INDEX):
-            folder = self.store.folder / part
-            folder.mkdir(mode=0o700, exist_ok=True)  # the index folder may be deleted by anyone
-            with os.scandir(folder) as entries:
-                unnamed = [entry.path for entry in entries if entry.name not in named]
-            if unnamed:
-                # A commit whose last sync failed may be undone by a power cut; then these are named again.
-                sync_folder(self.store.folder)
-            for path in unnamed:
-                os.unlink(path)
+            with self._opened(part) as folder:
+                with os.scandir(folder) as entries:
+                    unnamed = [e.name for e in entries if e.name not in named and is_own_file(part, e.name)]
+                if unnamed:
+                    # A commit whose last sync failed may be undone by a power cut; then these are named again.
+                    sync_folder(self.store.folder)
+                    self._db.require_current()
+                for name in unnamed:
+                    with contextlib.suppress(IsADirectoryError):
+                        os.unlink(name, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def _opened(self, part: str) -> Iterator[int]:
+        """Open a folder of the collection that is open, whatever is put in its place meanwhile; make it if it is gone.
+
+        Raises:
+            CollectionError: If it is a link: what it leads to is not ours to write to or delete.
+        """
+        folder = self.store.folder / part
+        folder.mkdir(mode=0o700, exist_ok=True)  # the index folder may be deleted by anyone
+        try:
+            descriptor = open_folder(folder)
+        except OSError as error:
+            raise CollectionError(
+                f"cannot write to {folder}: {error.strerror}. A collection's folders are its own: to keep one on "
+                "another disk, keep the whole collection there"
+            ) from error
+        try:
+            self._db.require_current()
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _write_shards(
         self, modalities: Sequence[Modality], vectors: Vectors | StoredVectors
@@ -286,7 +339,7 @@ class Writer:
         if item.modality == "video":
             # A search for pictures or sounds leaves the videos' out (`Store.contents_of_videos`). Made when it is first
             # needed: collections of this format were made before there were videos.
-            self._db.execute("CREATE INDEX IF NOT EXISTS video_item ON item (id) WHERE modality = 'video'")
+            self._db.execute(VIDEO_ITEM)
         # What lay at this path before, and the item that was renamed to it.
         self._db.execute("DELETE FROM item WHERE path = ?", (path,))
         if item.renamed_from is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -313,3 +314,20 @@ def test_looking_at_the_file_keeps_the_locks_of_a_search(folder: Path) -> None:
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 db.execute("COMMIT")
             db.rollback()
+
+
+# Bytes that are no text
+
+
+def test_any_byte_of_the_schema_may_be_wrong(folder: Path) -> None:
+    database = folder / "collection.db"
+    sound = database.read_bytes()
+    places = [place for found in re.finditer(rb"CREATE [ -~\n]+", sound) for place in range(*found.span(), 9)]
+    assert len(places) > 300
+    for place in places:
+        database.write_bytes(sound[:place] + bytes([sound[place] ^ 0x80]) + sound[place + 1 :])
+        with contextlib.suppress(CollectionError):
+            Store(folder).close()
+        verify(folder)
+    database.write_bytes(sound)
+    assert verify(folder, read_data=True).is_sound

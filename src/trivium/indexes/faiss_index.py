@@ -153,6 +153,11 @@ class FaissIndex:
         # By candidates. Searches without a filter share them, and none of them changes one.
         self._parameters: dict[float, Any] = {}
 
+    @property
+    def newest(self) -> int:
+        """Return the largest id, 0 if there is none."""
+        return int(self._ids[-1]) if len(self._ids) else 0
+
     def __len__(self) -> int:
         return len(self._ids)
 

@@ -44,12 +44,12 @@ def check_files(folder: Path) -> None:
                 f"{folder / (DATABASE + end)} is there, which Trivium never makes: another program has opened the "
                 "database in a mode of its own. Close that program, or restore the collection from a backup"
             )
-    is_hot = _check_journal(journal)
     with kept_open(database) as descriptor:
-        header, links = os.pread(descriptor, 100, 0), os.fstat(descriptor).st_nlink
+        header, status = os.pread(descriptor, 100, 0), os.fstat(descriptor)
+    is_hot = _check_journal(journal, database_bytes=status.st_size)
     if not header.startswith(_HEADER_MAGIC) or len(header) < 100:
         # Half-written when the power failed: the journal has what was there. A hard link may be another's database.
-        if not is_hot or links > 1:
+        if not is_hot or status.st_nlink > 1:
             raise DatabaseFileError(f"{database} is damaged: it does not begin as a database does")
         return
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
@@ -132,7 +132,7 @@ def _require_regular(path: Path) -> None:
         raise DatabaseFileError(f"{path} is {kind}: it is not what Trivium made")
 
 
-def _check_journal(journal: Path) -> bool:
+def _check_journal(journal: Path, *, database_bytes: int) -> bool:
     """Refuse a journal that is not ours; return whether there is one that SQLite would roll back."""
     try:
         _require_regular(journal)
@@ -143,7 +143,7 @@ def _check_journal(journal: Path) -> bool:
         size = os.fstat(descriptor).st_size
         # A super-journal's name stands at the end, before its length, its sum and the magic number.
         is_named = size >= 16 and os.pread(descriptor, 8, size - 8) == JOURNAL_MAGIC
-        begins = os.pread(descriptor, 8, 0)
+        header = os.pread(descriptor, 28, 0)
     finally:
         os.close(descriptor)
     if is_named:
@@ -152,4 +152,13 @@ def _check_journal(journal: Path) -> bool:
             "not from Trivium, or was tampered with; delete this journal only if you made the collection yourself, "
             "then run `trivium verify --read-data`"
         )
-    return begins == JOURNAL_MAGIC
+    if not header.startswith(JOURNAL_MAGIC) or len(header) < 28:
+        return False
+    # What a transaction has cut off the database is in its journal: more than both together was never there.
+    pages, page_bytes = int.from_bytes(header[16:20], "big"), int.from_bytes(header[24:28], "big")
+    if pages * page_bytes > database_bytes + size + page_bytes:
+        raise DatabaseFileError(
+            f"{journal} is of a database of {pages * page_bytes:,} bytes, this one has {database_bytes:,}: it is "
+            "damaged, or was put there. Restore the collection from a backup"
+        )
+    return True

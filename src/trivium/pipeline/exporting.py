@@ -26,7 +26,7 @@ import numpy as np
 
 from trivium.encoders.base import Vectors
 from trivium.pipeline import rows as column
-from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database import DAMAGED, CollectionError, failure
 from trivium.pipeline.durable import sync_folder
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.rows import Column, maybe, read_rows
@@ -85,7 +85,7 @@ class _Listed:
                     )
                 )
                 rows = [_Row(*row[1:8]) for row in chunk]
-                lost = next((row for row, place in zip(rows, chunk, strict=True) if place[-2] is None), None)
+                lost = next((row for row, place in zip(rows, chunk, strict=True) if None in place[-2:]), None)
                 if lost is not None:
                     raise CollectionError(self._why_lost(lost))
                 places = np.array([(row[8], *row[-2:]) for row in chunk], np.int64)  # (n, 3): content, shard, row
@@ -141,9 +141,11 @@ def _listed(store: Store, filter: Filter | None) -> Iterator[_Listed]:
             ).rowcount
             rows = _Listed(store, store.space_id, generation, about, space.dim, count)
             store.db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if store.db.in_transaction:  # SQLite itself rolls back on a full disk
                 store.db.execute("ROLLBACK")
+            if isinstance(error, DAMAGED):
+                raise failure(store.db.database, error) from error
             raise
         yield rows
     finally:

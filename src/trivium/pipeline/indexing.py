@@ -18,6 +18,7 @@ from trivium.indexes import FaissIndex, Ids
 from trivium.indexes.building import build_index
 from trivium.indexes.choice import AUTO, Wish, needs_rebuild
 from trivium.indexes.tuning import Measurement, ground_truth, tune
+from trivium.pipeline.database import CollectionError
 from trivium.pipeline.durable import write_durably
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.searching import usable_index
@@ -54,7 +55,20 @@ class Task:
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def run(self) -> None:
-        """Make the index in memory."""
+        """Make the index in memory.
+
+        Raises:
+            CollectionError: If a shard is missing or damaged, or a stored vector is not finite.
+        """
+        try:
+            self._run()
+        except ValueError as error:
+            raise CollectionError(
+                f"no index of {self.modality} can be made of the stored vectors ({error}): `trivium verify "
+                "--read-data` tells which are damaged"
+            ) from error
+
+    def _run(self) -> None:
         if self.base is not None and self.tail is not None:
             done = 0
             for ids, vectors in self.tail.chunks():
@@ -99,8 +113,7 @@ class Indexer:
         """Name what was made in the background, and make what cannot wait.
 
         Raises:
-            CollectionError: If a shard is missing or damaged.
-            ValueError: If a stored vector is not finite.
+            CollectionError: If a shard is missing or damaged, or a stored vector is not finite.
             OSError: If the disk is full or fails.
         """
         if self._thread is not None:

@@ -38,7 +38,10 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
         if file_state(path) != file.state and (path.stat().st_size != file.size or file_sha256(path) != file.sha256):
             log.warning("%s is damaged and not used: searching without it until it is rebuilt", path)
             return None
-        return FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
+        index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
+        if len(index) == file.vectors and index.newest <= file.through:
+            return index
+        log.warning("%s is not the one that is recorded: searching without it until it is rebuilt", path)
     except FileNotFoundError:
         log.warning("%s is missing: searching without it until it is rebuilt", path)
     except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,21 @@ class Shard:
     rows: int
     size: int
     sha256: str
+
+
+class Shards(dict[int, Shard]):
+    """The shards of a collection by id."""
+
+    def __init__(self, folder: Path, shards: Iterable[tuple[int, Shard]]) -> None:
+        super().__init__(shards)
+        self._folder = folder
+
+    def __missing__(self, number: int) -> Shard:
+        """Raise a CollectionError."""
+        raise CollectionError(
+            f"{self._folder} is damaged: vectors lie in shard {number}, which is not recorded. Restore the collection "
+            "from a backup, or index again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +168,6 @@ class ShardSource:
             if number not in opened:
                 if len(opened) >= OPEN_SHARDS:
                     opened.clear()
-                if number not in self._shards:
-                    raise CollectionError(
-                        f"{self._folder} is damaged: vectors lie in shard {number}, which is not recorded. Restore the "
-                        "collection from a backup, or index again"
-                    )
                 opened[number] = open_shard(self._folder, self._shards[number], dim=self.dim)
             rows = part.rows[start:stop]
             shard = opened[number]

@@ -47,7 +47,7 @@ from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
 from trivium.pipeline.rows import Column, maybe, read_row, read_rows
 from trivium.pipeline.shards import FOLDER as VECTORS
-from trivium.pipeline.shards import Locations, Shard, ShardSource
+from trivium.pipeline.shards import Locations, Shard, Shards, ShardSource
 
 INDEX = "index"
 SQL_VARIABLES = 10_000  # in one statement; SQLite allows 32,766
@@ -317,7 +317,7 @@ class Store:
             "SELECT i.id, e.content, c.modality FROM item i JOIN embedding e ON e.item = i.id "
             f"JOIN content c ON c.id = e.content WHERE {condition}",
             parameters,
-            columns=(column.whole, column.whole, column.modality),
+            columns=(column.count, column.count, column.modality),
         ):
             items.append(item)
             contents.setdefault(modality, []).append(content)
@@ -343,13 +343,13 @@ class Store:
         """Contents that no item has any more."""
         return self._ids("SELECT content FROM orphan ORDER BY content")
 
-    def shards(self) -> dict[int, Shard]:
+    def shards(self) -> Shards:
         """All shards by id."""
         rows = self._rows(
             "SELECT id, name, rows, size, sha256 FROM shard",
             columns=(column.whole, column.file_name, column.count, column.count, column.text),
         )
-        return {id_: Shard(*rest) for id_, *rest in rows}
+        return Shards(self.folder, ((id_, Shard(*rest)) for id_, *rest in rows))
 
     def locations(self, modality: Modality, *, after: int = 0, space: int | None = None) -> Locations:
         """Where the vectors of one modality lie, whose contents' ids are above ``after``."""
@@ -421,7 +421,10 @@ class Store:
         return int(row[0])
 
     def _ids(self, sql: str, parameters: Sequence[Any] = ()) -> Ids:
-        return self._numbers(sql, parameters, width=1).reshape(-1)
+        ids = self._numbers(sql, parameters, width=1).reshape(-1)
+        if len(ids) and ids.min() < 0:
+            raise damage(self.db.database, f"{ids.min()} is no number of a content")
+        return ids
 
     def _locations(self, sql: str, parameters: Sequence[Any]) -> Locations:
         table = self._numbers(sql, parameters, width=3)

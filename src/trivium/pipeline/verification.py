@@ -140,7 +140,8 @@ def _read_shard(report: Report, path: Path, shard: Shard, dim: int | None) -> No
             digest.update(piece)
             if number and dim is not None:
                 rows = np.frombuffer(piece[: len(piece) // row_bytes * row_bytes], np.float16).reshape(-1, dim)
-                lengths = np.linalg.norm(rows.astype(np.float32), axis=1)
+                with np.errstate(all="ignore"):  # of numbers that are none
+                    lengths = np.linalg.norm(rows.astype(np.float32), axis=1)
                 wrong = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))  # NaN is wrong too
                 if len(wrong) and not bad:
                     first_bad = row + int(wrong[0])

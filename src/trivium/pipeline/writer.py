@@ -12,11 +12,13 @@ import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.indexes import Ids, checked_vectors
+from trivium.pipeline import rows as column
 from trivium.pipeline.checksum import write_checksum
 from trivium.pipeline.database import DAMAGED, CollectionError, failure
 from trivium.pipeline.durable import WrittenFile, open_folder, sync_folder
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
+from trivium.pipeline.rows import read_row
 from trivium.pipeline.schema import SETTING, VIDEO_ITEM
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.shards import StoredVectors, write_shard
@@ -250,7 +252,8 @@ class Writer:
 
     def next_shard(self) -> int:
         """Return the id that the next shard gets."""
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'shard'").fetchone()
+        sql = "SELECT seq FROM sqlite_sequence WHERE name = 'shard'"
+        row = read_row(self._db, sql, columns=(column.count,))
         return 1 if row is None else int(row[0]) + 1
 
     def insert_shard(self, name: str, rows: int, file: WrittenFile) -> int:

@@ -165,10 +165,8 @@ def test_a_failure_in_the_background_is_told(
     monkeypatch.setattr(indexing, "build_index", fail)
     add(store, range(FEWEST, FEWEST + 5))  # the old file serves, and the next run tries again
     assert file_of(store) == before
-    assert (
-        "no better index of image was made (no index of image can be made of the stored vectors (no such luck): `trivium verify --read-data` tells which are damaged): the old one serves"
-        in caplog.text
-    )
+    assert "no better index of image was made (no index of image can be made" in caplog.text
+    assert "stored vectors (no such luck): `trivium verify --read-data` tells" in caplog.text
     check_search(store, range(FEWEST + 5))
 
 

@@ -32,6 +32,14 @@ def usual_scheduling() -> Iterator[None]:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what Trivium keeps among the user's data (the key that seals index files) out of the tester's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights() -> dict[str, Path]:
     """Folders of the real weights by name. Without them tests are skipped, or fail under TRIVIUM_REQUIRE_WEIGHTS."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
+from trivium.indexes import FaissIndex
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import CollectionError
@@ -76,7 +77,9 @@ def test_it_opens_and_answers_as_recorded(folder: Path) -> None:
     assert store.counts() == {"audio": 2, "image": 5, "text": 2}
     assert len(store.orphans()) == 1
     file = store.index_files()["image"]
-    assert usable_index(store, file) is not None
+    assert usable_index(store, file) is None  # it was not made on this machine
+    path = folder / "index" / file.name
+    assert len(FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=SPACE.dim)) == file.vectors
     assert store.locations("image", after=file.through).contents.size == 2  # searched beside the index file
     check_items(store)
     check_searches(store)

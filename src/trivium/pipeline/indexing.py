@@ -20,6 +20,7 @@ from trivium.indexes.choice import AUTO, Wish, needs_rebuild
 from trivium.indexes.tuning import Measurement, ground_truth, tune
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.durable import write_durably
+from trivium.pipeline.index_seal import sealed_state
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.searching import usable_index
 from trivium.pipeline.shards import ShardSource
@@ -272,7 +273,7 @@ def _write(
         name=name,
         size=written.size,
         sha256=written.sha256,
-        state=written.state,
+        state=sealed_state(written),
         kind=index.kind,
         effort=index.effort,
         through=through,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
 from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
-from trivium.pipeline.durable import file_sha256, file_state
+from trivium.pipeline.index_seal import reason_against
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
 
@@ -28,15 +28,14 @@ TAIL_FLOAT32_BYTES = 256 << 20  # beyond it, what no index file holds is kept in
 
 
 def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
-    """Open an index file if it is the one that was written, else None.
+    """Open an index file if it is the one that was written, on this machine, else None.
 
-    FAISS trusts its files and does not notice a flipped bit. The hash was taken as the file was written; inode and
-    times tell that nobody has touched it since, so that opening costs the same at any size. Else it is hashed first.
+    FAISS trusts its files, and neither notices a flipped bit nor withstands a hostile one (`index_seal`).
     """
     path = store.folder / INDEX / file.name
     try:
-        if file_state(path) != file.state and (path.stat().st_size != file.size or file_sha256(path) != file.sha256):
-            log.warning("%s is damaged and not used: searching without it until it is rebuilt", path)
+        if against := reason_against(path, file):
+            log.warning("%s %s and is not used: searching without it until it is rebuilt", path, against)
             return None
         index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
         if len(index) == file.vectors and index.newest <= file.through:

@@ -17,8 +17,9 @@ from trivium.pipeline.consistency import Manifest
 from trivium.pipeline.database import CollectionError, CollectionLockedError, what_is_missing
 from trivium.pipeline.database_check import changes, check_checksum, check_database
 from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.durable import CHUNK_BYTES, file_state, open_regular
+from trivium.pipeline.durable import CHUNK_BYTES, open_regular
 from trivium.pipeline.findings import BytesProgress, Finding, Report, other_bytes, reason
+from trivium.pipeline.index_seal import is_sealed, is_untouched
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.media_check import check_media, media_bytes
 from trivium.pipeline.records import IndexFile
@@ -180,7 +181,7 @@ def _check_index_files(report: Report, manifest: Manifest, *, read_data: bool) -
 def _index_problem(report: Report, path: Path, file: IndexFile, *, read_data: bool) -> str | None:
     unused = "searches do without it and compare all vectors"
     try:
-        size, is_touched = path.stat().st_size, file_state(path) != file.state
+        size, is_touched = path.stat().st_size, not is_untouched(path, file)
         report.files += 1
         if size != file.size:
             return f"it has {size:,} bytes, {file.size:,} were written; {unused}"
@@ -193,6 +194,8 @@ def _index_problem(report: Report, path: Path, file: IndexFile, *, read_data: bo
                 return None
             problem = f"its bytes are not those that were written: {other_bytes(found, file.sha256)}"
             return f"{problem}; {unused if is_touched else _distrust(path)}"
+        if is_touched and not is_sealed(file):
+            return f"it was not made on this machine, and FAISS trusts what it reads: {unused}"
         if is_touched:
             return "it was copied, touched or changed since it was written, so that each opening hashes it first"
     except FileNotFoundError:

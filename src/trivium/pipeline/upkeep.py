@@ -1,4 +1,4 @@
-"""What the commands do that look after a collection: verify, rebuild, compact, export, import, migrate."""
+"""What the commands do that look after a collection: verify, backup, restore, rebuild, compact, and so on."""
 
 import argparse
 import json
@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trivium.pipeline.backup import backup as backup_folder
+from trivium.pipeline.backup import restore as restore_folder
 from trivium.pipeline.cli import EXIT_FAILED
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import open_collection
-from trivium.pipeline.options import filter_of, wish_of
+from trivium.pipeline.options import UsageError, filter_of, wish_of
 from trivium.pipeline.page import printable
 from trivium.pipeline.records import ItemKind
 from trivium.pipeline.terminal import announce, index_bars, print_problems, progress_bars
@@ -19,27 +21,76 @@ from trivium.pipeline.verification import verify as verify_folder
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
+    from trivium.pipeline.snapshot import Snapshot
 
 
 def verify(options: argparse.Namespace) -> int:
     """Look for damage."""
+    if options.part is not None and not (options.read_data or options.media):
+        raise UsageError("--part says how much of --read-data or --media is read: give one of them too")
     with progress_bars() as show:
         found = verify_folder(
             Path(options.collection),
             read_data=options.read_data,
             media=options.media,
+            part=options.part,
             progress=lambda done, total: show("MB", done // 10**6, total // 10**6),
         )
     if options.json:
-        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read}
+        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read, "part": options.part}
         print(json.dumps({**told, "findings": [asdict(finding) for finding in found.findings]}))
     else:
         for finding in found.findings:
             kind = "damage" if finding.is_damage else "note"
             print(f"{kind}: {printable(finding.path)}: {printable(finding.what)}\n    {printable(finding.remedy)}")
         looked = f"{found.files:,} files looked at, {found.bytes_read / 1e6:,.1f} MB read"
+        if options.part is not None:
+            looked += ", part {} of {}".format(*options.part)
         print(f"{printable(options.collection)} is {'sound' if found.is_sound else 'damaged'} ({looked})")
     return 0 if found.is_sound else EXIT_FAILED
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Copy a collection."""
+    with progress_bars() as show:
+        done = backup_folder(
+            Path(options.collection),
+            Path(options.target),
+            replace=options.replace,
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    if options.json:
+        print(json.dumps(asdict(done)))
+        return 0
+    _tell_copied(done)
+    print(f"{printable(options.target)} is a backup of {printable(options.collection)}, generation {done.generation:,}")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Make a collection of a backup."""
+    with progress_bars() as show:
+        done = restore_folder(
+            Path(options.backup),
+            Path(options.collection),
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    moved = None if done.moved_to is None else str(done.moved_to)
+    if options.json:
+        print(json.dumps({**asdict(done.snapshot), "moved_to": moved}))
+        return 0
+    _tell_copied(done.snapshot)
+    print(f"{printable(options.collection)} is generation {done.snapshot.generation:,} of {printable(options.backup)}")
+    if moved is not None:
+        print(f"what was there is now {printable(moved)}: delete it when you no longer need it")
+    return 0
+
+
+def _tell_copied(done: "Snapshot") -> None:
+    for note in done.notes:
+        print(f"note: {printable(note)}")
+    kept = f", {done.bytes_kept / 1e6:,.1f} MB kept of the backup before" if done.bytes_kept else ""
+    print(f"{done.files:,} files checked, {done.bytes_copied / 1e6:,.1f} MB copied{kept}")
 
 
 def rebuild(options: argparse.Namespace) -> int:
@@ -131,6 +182,8 @@ def migrate(options: argparse.Namespace) -> int:
 
 UPKEEP: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": verify,
+    "backup": backup,
+    "restore": restore,
     "rebuild": rebuild,
     "compact": compact,
     "export": export,

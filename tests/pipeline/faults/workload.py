@@ -29,6 +29,7 @@ import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
 from trivium.pipeline import file_loading, indexing, ingestion
+from trivium.pipeline.backup import backup, restore
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import DATABASE, CollectionError
 from trivium.pipeline.ingestion import ingest
@@ -119,6 +120,17 @@ def run_migrate(job: Job, voice: Voice) -> None:
     assert migrate(Store(Path(job["folder"])), telling_space(voice, revision="2")).is_done
 
 
+def run_backup(job: Job, voice: Voice) -> None:
+    """Back a collection up, in place of an earlier backup if there is one."""
+    target = Path(job["target"])
+    backup(Path(job["folder"]), target, replace=target.exists())
+
+
+def run_restore(job: Job, voice: Voice) -> None:
+    """Make a collection of a backup."""
+    restore(Path(job["target"]), Path(job["folder"]))
+
+
 def live(job: Job, voice: Voice) -> None:
     """Create, index, remove, compact: every way in which a collection's files change."""
     index(job, voice)
@@ -152,9 +164,12 @@ JOBS: dict[str, Callable[[Job, Voice], None]] = {
     "compact": run_compact,
     "migrate": run_migrate,
     "live": live,
+    "backup": run_backup,
+    "restore": run_restore,
     "watch": watch,
     "hold": GROUPS.hold,
     "add": GROUPS.add,
+    "back up": GROUPS.back_up,
     "change": GROUPS.change,
     "read": GROUPS.read,
 }

@@ -19,6 +19,7 @@ from trivium.indexes.building import build_index
 from trivium.indexes.choice import AUTO, Wish, needs_rebuild
 from trivium.indexes.tuning import Measurement, ground_truth, tune
 from trivium.pipeline.durable import write_durably
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.searching import usable_index
 from trivium.pipeline.shards import ShardSource
@@ -109,7 +110,11 @@ class Indexer:
                 if task.error is None:
                     self._name(task)
                 else:  # due again in the next run; a damaged shard is what `verify` tells in full
-                    log.warning("no better index of %s was made (%s): the old one serves", task.modality, task.error)
+                    log.warning(
+                        "no better index of %s was made (%s): the old one serves",
+                        printable(task.modality),
+                        printable(task.error),
+                    )
         for task in self.due():
             if not task.can_wait:
                 self._make(task)

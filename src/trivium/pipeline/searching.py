@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import MODALITIES, Modality, Vectors
 from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
 from trivium.pipeline.durable import file_sha256, file_state
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
 
@@ -36,13 +37,15 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
     path = store.folder / INDEX / file.name
     try:
         if file_state(path) != file.state and (path.stat().st_size != file.size or file_sha256(path) != file.sha256):
-            log.warning("%s is damaged and not used: searching without it until it is rebuilt", path)
+            log.warning("%s is damaged and not used: searching without it until it is rebuilt", printable(path))
             return None
         return FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
     except FileNotFoundError:
-        log.warning("%s is missing: searching without it until it is rebuilt", path)
+        log.warning("%s is missing: searching without it until it is rebuilt", printable(path))
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be used (%s): searching without it until it is rebuilt", path, error)
+        log.warning(
+            "%s cannot be used (%s): searching without it until it is rebuilt", printable(path), printable(error)
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from debian import FetchError, download, unpack
 from trivium.encoders.base import Modality
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import index_with_progress
+from trivium.pipeline.escaping import markup
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.page import query_html, render_page
 from trivium.pipeline.query import QueryPart
@@ -68,7 +69,11 @@ def main() -> int:
             told = " + ".join(f"{'' if w == 1 else f'{w:g}:'}{Path(item).name}" for w, _, item in query)
             print(f"\n{told}{f'  (only {only})' if only else ''}")
             print_hits(hits[:3])
-            heading = query_html(query, target=page) + (f" <small>only {only}</small>" if only else "")
+            heading = markup(
+                "{query}{only}",
+                query=query_html(query, target=page),
+                only=markup(" <small>only {only}</small>", only=only) if only else "",
+            )
             sections.append((heading, hits))
         seconds["query"] = time.perf_counter() - started
         note = f"{len(collection):,} items: pictures, sounds and texts in one space, {collection.space.space.name}"

@@ -130,6 +130,22 @@ def test_verify(indexed: str, run) -> None:
     assert [finding["path"] for finding in told["findings"] if finding["is_damage"]] == [str(shard)]
 
 
+def test_verify_in_parts(indexed: str, run, capsys) -> None:
+    for number in (1, 2, 3):
+        status, out, _ = run("verify", indexed, "--read-data", "--media", "--part", f"{number}/3")
+        assert status == 0
+        assert f"read, part {number} of 3)" in out
+    assert json.loads(run("verify", indexed, "--media", "--part", "2/5", "--json")[1])["part"] == [2, 5]
+    status, out, err = run("verify", indexed, "--part", "1/7")
+    assert (status, out) == (2, "")
+    assert "--part says how much of --read-data or --media is read" in err
+    for text in ("0/7", "8/7", "1/0", "one", "1/7/2", "-1/7"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["verify", indexed, "--read-data", f"--part={text}"])
+        assert stopped.value.code == 2
+        assert f"'{text}' is no part: write 1/7" in capsys.readouterr().err
+
+
 def test_rebuild(indexed: str, run) -> None:
     _, out, _ = run("rebuild", indexed)
     assert "needs no index files" in out

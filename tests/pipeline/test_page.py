@@ -11,8 +11,9 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from PIL import Image
 
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.explanation import Explanation, Mark
-from trivium.pipeline.page import printable, query_html, render_page
+from trivium.pipeline.page import query_html, render_page
 from trivium.pipeline.retrieval import Hit
 from trivium.pipeline.scanning import fingerprint
 

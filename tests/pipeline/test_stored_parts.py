@@ -11,7 +11,8 @@ import pytest
 
 from trivium.encoders.base import Space, unit_rows
 from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import DATABASE, CollectionError
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.exporting import export
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.importing import import_vectors

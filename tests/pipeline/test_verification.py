@@ -20,7 +20,8 @@ from trivium.pipeline import file_loading, verification
 from trivium.pipeline.checksum import CHECKSUM, change_counter, read_checksum, write_checksum
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import DATABASE, CollectionError, CollectionLockedError
+from trivium.pipeline.database import CollectionError, CollectionLockedError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.durable import file_sha256, file_state
 from trivium.pipeline.findings import Finding
 from trivium.pipeline.indexing import Indexer, build_index_file
@@ -111,7 +112,8 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     """A copy, to be damaged, whose index files are known by their times."""
     copy = shutil.copytree(prepared, tmp_path / "c")
     states = [(path.name, file_state(path)) for path in (copy / "index").iterdir()]
-    edit(copy, *(f"UPDATE index_file SET state = '{state}' WHERE name = '{name}'" for name, state in states))
+    own = "substr(state, instr(state, ' '))"  # the seal
+    edit(copy, *(f"UPDATE index_file SET state = '{state}' || {own} WHERE name = '{name}'" for name, state in states))
     return copy
 
 
@@ -192,6 +194,58 @@ def test_sound_collection_is_sound(folder: Path, change: Callable[[Store], objec
     assert found.bytes_read == sum(
         path.stat().st_size for path in folder.rglob("*") if path.suffix in (".db", ".npy", ".faiss")
     )
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_parts_together_read_every_byte_once(folder: Path, parts: int) -> None:
+    (folder / CHECKSUM).unlink()  # so that the database, which each part reads, does not count
+    whole = verify(folder, read_data=True)
+    found = [verify(folder, read_data=True, part=(number + 1, parts)) for number in range(parts)]
+    assert all(one.is_sound and one.files == whole.files for one in found)
+    assert sum(one.bytes_read for one in found) == whole.bytes_read
+    assert sum(one.bytes_read > 0 for one in found) > parts // 2
+
+
+def test_damage_is_found_by_one_part(folder: Path) -> None:
+    for path in [*(folder / "vectors").iterdir(), *(folder / "index").iterdir()]:
+        flip(path, path.stat().st_size - 1)
+        told = [verify(folder, read_data=True, part=(number, 7)).findings for number in range(1, 8)]
+        flip(path, path.stat().st_size - 1)
+        found = [finding for findings in told for finding in findings if finding.path == str(path)]
+        # Of an index file that was touched, the other parts say so.
+        assert sum("its bytes are not those that were written" in finding.what for finding in found) == 1
+
+
+def test_a_flipped_bit_in_the_database_is_found_by_each_part(folder: Path) -> None:
+    data = (folder / DATABASE).read_bytes()
+    flip(folder / DATABASE, data.index(b"caption 7 of") + 1)
+    for number in range(1, 8):
+        assert only(verify(folder, read_data=True, part=(number, 7))).path == str(folder / DATABASE)
+
+
+def test_parts_of_the_media(collection: Collection) -> None:
+    whole, sizes = verify(collection.folder, media=True), []
+    for number in range(1, 4):
+        calls: list[tuple[int, int]] = []
+        found = verify(
+            collection.folder, media=True, part=(number, 3), progress=lambda *call, calls=calls: calls.append(call)
+        )
+        assert (found.findings, found.files) == ([], whole.files)
+        assert not calls or calls[-1] == (found.bytes_read, found.bytes_read)
+        sizes.append(found.bytes_read)
+    assert sum(sizes) == whole.bytes_read
+    assert 0 < max(sizes) < whole.bytes_read
+    for item in collection._existing().items():
+        flip(Path(item.path), os.stat(item.path).st_size - 1)
+    told = [verify(collection.folder, media=True, part=(number, 3)).findings for number in range(1, 4)]
+    changed = sorted(finding.path for findings in told for finding in findings if "SHA-256" in finding.what)
+    assert changed == sorted(item.path for item in collection._existing().items())
+
+
+@pytest.mark.parametrize("part", [(0, 7), (8, 7), (1, 0)])
+def test_part_that_there_is_not(folder: Path, part: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"part must be \(1, n\) to \(n, n\), got \({part[0]}, {part[1]}\)"):
+        verify(folder, read_data=True, part=part)
 
 
 def test_indexed_media_are_sound(collection: Collection) -> None:

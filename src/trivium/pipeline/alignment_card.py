@@ -8,6 +8,7 @@ from typing import Any
 import trivium
 from trivium.pipeline.alignment import Aligned, Plan
 from trivium.pipeline.alignment_pairs import Source
+from trivium.pipeline.escaping import markdown_table, plain
 
 CURVE = "curve.png"
 
@@ -46,27 +47,28 @@ def training_record(
 
 def model_card(name: str, record: Mapping[str, Any], *, has_curve: bool) -> str:
     """Write the record for people, as Markdown."""
-    lines = [f"# {name}", "", "A space of frozen encoders and projection heads, aligned with Trivium.", ""]
-    lines += ["| modality | backbone | head |", "|---|---|---|"]
-    lines += [
-        f"| {modality} | {backbone} | {'as it was' if modality in record['kept'] else record['method']} |"
+    lines = [f"# {plain(name)}", "", "A space of frozen encoders and projection heads, aligned with Trivium.", ""]
+    heads = [
+        (modality, backbone, "as it was" if modality in record["kept"] else record["method"])
         for modality, backbone in record["backbones"].items()
     ]
-    lines += ["", "## Trained on", "", "| table | rows | left out | weight |", "|---|---|---|---|"]
-    lines += [f"| {t['name']} | {t['rows']:,} | {t['refused']:,} | {t['weight']:g} |" for t in record["tables"]]
-    lines += ["", "| pairs | trained on | held out |", "|---|---|---|"]
-    lines += [f"| {two} | {n['trained']:,} | {n['held_out']:,} |" for two, n in record["pairs"].items()]
+    lines += markdown_table(("modality", "backbone", "head"), heads)
+    tables = [(t["name"], f"{t['rows']:,}", f"{t['refused']:,}", f"{t['weight']:g}") for t in record["tables"]]
+    lines += ["", "## Trained on", "", *markdown_table(("table", "rows", "left out", "weight"), tables)]
+    pairs = [(two, f"{n['trained']:,}", f"{n['held_out']:,}") for two, n in record["pairs"].items()]
+    lines += ["", *markdown_table(("pairs", "trained on", "held out"), pairs)]
     lines += ["", "## Held-out pairs", ""]
     lines += [
         "These chose the epoch and the calibration: for an honest figure run `trivium evaluate` on other data.",
         "",
     ]
-    lines += ["| direction | R@1 | R@5 | R@10 | closed form: R@1 | R@10 |", "|---|---|---|---|---|---|"]
+    recalls = []
     for direction, recall in record["recall"].items():
         first = record["closed_form_recall"].get(direction, {})
         cells = [f"{recall[k]:.1%}" for k in ("R@1", "R@5", "R@10")]
         cells += [f"{first[k]:.1%}" if k in first else "" for k in ("R@1", "R@10")]
-        lines.append(f"| {direction} | {' | '.join(cells)} |")
+        recalls.append((direction, *cells))
+    lines += markdown_table(("direction", "R@1", "R@5", "R@10", "closed form: R@1", "R@10"), recalls)
     if record["best_epoch"] is not None:
         told = ", ".join(f"{what} {seconds:g} s" for what, seconds in record["seconds"].items())
         lines += ["", f"Best epoch {record['best_epoch']} of {len(record['losses'])}; {told}."]

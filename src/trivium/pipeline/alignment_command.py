@@ -19,7 +19,7 @@ from trivium.pipeline.space_config import OPEN_CLIP, EncoderConfig, ProjectionCo
 from trivium.pipeline.space_folder import check_target, write_space
 from trivium.pipeline.spaces import JointSpace, load_space, space_of
 from trivium.pipeline.tables import read_pairs
-from trivium.pipeline.terminal import announce, progress_bars
+from trivium.pipeline.terminal import announce, progress_bars, say
 
 CLOSED_FORM_DIM = 384
 
@@ -73,7 +73,7 @@ def run_align(options: argparse.Namespace) -> int:
     elif found.training is not None:
         announce(pictures.MISSING)
     if options.json:
-        print(json.dumps({**record, "out": str(target)}))
+        say(json.dumps({**record, "out": str(target)}))
     else:
         _print_summary(record, target)
     return 0
@@ -150,16 +150,16 @@ def _tell_failures(items: Mapping[Modality, Any], failures: Mapping[Modality, Ma
 
 
 def _print_summary(record: Mapping[str, Any], target: Path) -> None:
-    print(f"{'held-out pairs':18}{'R@1':>8}{'R@5':>8}{'R@10':>8}    closed form: R@1 and R@10")
+    say(f"{'held-out pairs':18}{'R@1':>8}{'R@5':>8}{'R@10':>8}    closed form: R@1 and R@10")
     for direction, recall in record["recall"].items():
         first = record["closed_form_recall"].get(direction, {})
-        print(
+        say(
             f"{direction:18}"
             + "".join(f"{recall[k]:8.1%}" for k in ("R@1", "R@5", "R@10"))
             + "    "
             + " ".join(f"{first[k]:8.1%}" for k in ("R@1", "R@10") if k in first)
         )
     if not record["recall"]:
-        print("no pairs were held out: `trivium evaluate` tells how good the space is")
-    print(f"The space is in {target}; card.md tells how it was made.")
-    print(f"Try: trivium index COLLECTION MEDIA --space {target}")
+        say("no pairs were held out: `trivium evaluate` tells how good the space is")
+    say(f"The space is in {target}; card.md tells how it was made.")
+    say(f"Try: trivium index COLLECTION MEDIA --space {target}")

@@ -26,7 +26,7 @@ from trivium.pipeline.options import device_of
 from trivium.pipeline.records import ItemKind, Part, modality_of
 from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
 from trivium.pipeline.store import Store
-from trivium.pipeline.terminal import announce
+from trivium.pipeline.terminal import announce, say
 
 GEMM_SIDE = {"cpu": 1024, "gpu": 8192}
 GEMM_RUNS = 15
@@ -43,7 +43,7 @@ def bench(options: argparse.Namespace) -> int:
         except DecodeError as error:
             raise CollectionError(f"a file changed while it was measured: {error.reason}") from error
     if options.json:
-        print(json.dumps(as_json(report)))
+        say(json.dumps(as_json(report)))
     else:
         print_report(report)
     return 0

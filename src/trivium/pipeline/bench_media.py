@@ -10,7 +10,7 @@ import numpy as np
 
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.page import printable
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
 from trivium.pipeline.scanning import scan_media
 from trivium.pipeline.spaces import LABELS_SPACE, JointSpace, load_space

@@ -12,11 +12,12 @@ from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import StageStats
 from trivium.encoders.graphs import Precision
 from trivium.pipeline.bench_stages import Accuracy, Measured
-from trivium.pipeline.page import printable
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import ItemKind
+from trivium.pipeline.terminal import ShownTable, say, say_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 STAGES = ("read", "decode", "prepare", "encode")
 SIZES: Mapping[ItemKind, str] = {
@@ -66,11 +67,8 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def print_report(report: Report) -> None:
     """Print a report for people."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    print(f"{machine()}, {usable_cores()} cores, {report.gemm_gflops:,.0f} GFLOP/s in a matrix product")
-    print(f"space {printable(report.space)} on {', '.join(report.devices)}, {report.precision}")
+    say(f"{machine()}, {usable_cores()} cores, {report.gemm_gflops:,.0f} GFLOP/s in a matrix product")
+    say(f"space {printable(report.space)} on {', '.join(report.devices)}, {report.precision}")
     tables = {
         "All stages together, and the network alone on inputs that are ready": _speeds(report),
         "How busy each stage was, its share of all cores, and what it could do at 100 %": _stages(report),
@@ -78,11 +76,9 @@ def print_report(report: Report) -> None:
     if any(report.accuracy.values()):
         tables[f"What {report.precision} costs and brings, beside float32"] = _accuracies(report)
     for title, table in tables.items():
-        console.print(f"\n{title}", style="bold")
-        console.print(table)
-    print()
-    for line in _notes(report):
-        print(line)
+        say_table(table, title=title)
+    say()
+    say(*_notes(report))
 
 
 def machine() -> str:
@@ -96,7 +92,7 @@ def machine() -> str:
     return f"{model}, {platform.system()}, Python {platform.python_version()}"
 
 
-def _speeds(report: Report) -> "Table":
+def _speeds(report: Report) -> ShownTable:
     table = _table("", "files/s", "alone", "share", "limited by", "one by one", "best batch")
     for kind, measured in report.measured.items():
         by_batch = measured.floor_by_batch
@@ -113,7 +109,7 @@ def _speeds(report: Report) -> "Table":
     return table
 
 
-def _stages(report: Report) -> "Table":
+def _stages(report: Report) -> ShownTable:
     table = _table("", "stage", "workers", "busy", "cpu", "could do")
     for kind, measured in report.measured.items():
         for row in _stages_json(measured):
@@ -124,7 +120,7 @@ def _stages(report: Report) -> "Table":
     return table
 
 
-def _accuracies(report: Report) -> "Table":
+def _accuracies(report: Report) -> ShownTable:
     table = _table("", "mean cosine", "least", "10 nearest kept", "speed")
     for kind, accuracy in report.accuracy.items():
         if accuracy is not None:
@@ -134,13 +130,9 @@ def _accuracies(report: Report) -> "Table":
     return table
 
 
-def _table(*names: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, justify="left" if name in ("", "stage", "limited by") else "right", no_wrap=True)
-    return table
+def _table(*names: str) -> ShownTable:
+    left = ("", "stage", "limited by")
+    return ShownTable({name: {"justify": "left" if name in left else "right", "no_wrap": True} for name in names})
 
 
 def _notes(report: Report) -> list[str]:

@@ -17,6 +17,7 @@ from trivium.pipeline.options import (
     add_filter,
     add_min_relevance,
     add_wish,
+    part,
     positive,
     seconds,
 )
@@ -203,7 +204,34 @@ def _add_upkeep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verify.add_argument("collection", metavar="COLLECTION")
     verify.add_argument("--read-data", action="store_true", help="read every byte and compare its hash")
     verify.add_argument("--media", action="store_true", help="compare the media with what was indexed too")
+    verify.add_argument(
+        "--part",
+        type=part,
+        metavar="N/M",
+        help="of --read-data and --media, read the Nth of M parts: M runs, 1/M to M/M, read everything",
+    )
     verify.add_argument("--json", action="store_true", help="print one JSON object")
+
+    backup = commands.add_parser(
+        "backup",
+        help="copy a collection, checked, to another folder, also while it is written to",
+        description="The copy is a collection too: `verify`, `search` and `info` take it.",
+    )
+    backup.add_argument("collection", metavar="COLLECTION")
+    backup.add_argument("target", metavar="TARGET", help="a folder that does not exist yet")
+    backup.add_argument(
+        "--replace",
+        action="store_true",
+        help="TARGET is an earlier backup of this collection: replace it, and copy only what is new",
+    )
+    backup.add_argument("--json", action="store_true", help="print one JSON object")
+
+    restore = commands.add_parser(
+        "restore", help="make a collection of a backup; one that is there is moved aside, not deleted"
+    )
+    restore.add_argument("backup", metavar="BACKUP")
+    restore.add_argument("collection", metavar="COLLECTION")
+    restore.add_argument("--json", action="store_true", help="print one JSON object")
 
     rebuild = commands.add_parser("rebuild", help="make the index anew from the stored vectors")
     rebuild.add_argument("collection", metavar="COLLECTION")

@@ -28,10 +28,12 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.pipeline.compaction import Compaction
     from trivium.pipeline.explanation import Explanation
     from trivium.pipeline.exporting import RowProgress
+    from trivium.pipeline.findings import BytesProgress
     from trivium.pipeline.importing import Imported
     from trivium.pipeline.indexing import IndexProgress
     from trivium.pipeline.ingestion import Progress, Summary
     from trivium.pipeline.migration import Migration
+    from trivium.pipeline.snapshot import Snapshot
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
 Items: TypeAlias = Any
@@ -444,6 +446,14 @@ class Collection:
         from trivium.pipeline.exporting import export
 
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
+
+    def backup(
+        self, target: str | os.PathLike[str], *, replace: bool = False, progress: "BytesProgress | None" = None
+    ) -> "Snapshot":
+        """Copy the collection, checked, to a folder of its own, also while it is written to; see `backup.backup`."""
+        from trivium.pipeline.backup import backup
+
+        return backup(self.folder, Path(target), replace=replace, progress=progress)
 
     def migrate(
         self,

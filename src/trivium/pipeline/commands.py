@@ -17,11 +17,12 @@ from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.explanation_report import explanation_json
 from trivium.pipeline.filters import Filter, FilterError
 from trivium.pipeline.metadata import MetadataError
 from trivium.pipeline.options import UsageError, device_of, filter_of, wish_of
-from trivium.pipeline.page import printable, query_html, render_page
+from trivium.pipeline.page import query_html, render_page
 from trivium.pipeline.query import QueryError, QueryPart, parse_part
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.space_config import SpaceError, read_space_config
@@ -36,6 +37,7 @@ from trivium.pipeline.terminal import (
     print_problems,
     print_stats,
     progress_bars,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def index(options: argparse.Namespace) -> int:
         )
     seconds = time.perf_counter() - started
     if options.json:
-        print(json.dumps(_summary_json(summary, seconds)))
+        say(json.dumps(_summary_json(summary, seconds)))
     else:
         _print_summary(summary, seconds, collection)
         if options.stats:
@@ -125,7 +127,7 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
             for told in found:
                 why = explained.get(told["path"])
                 told["explanation"] = None if why is None else explanation_json(why)
-        print(json.dumps({"query": query, "space": space, "hits": found}))
+        say(json.dumps({"query": query, "space": space, "hits": found}))
     else:
         print_hits(hits, explained, min_relevance=options.min_relevance)
 
@@ -136,16 +138,17 @@ def info(options: argparse.Namespace) -> int:
         found = collection.info()
         told, indexes = asdict(found), list(found.indexes.values())
     if options.json:
-        print(json.dumps(told))
+        say(json.dumps(told))
         return 0
     space = told["space"]
-    print(f"collection  {printable(told['folder'])}")
-    print(f"space       {space['name']} ({space['dim']} dimensions, revision {space['revision']})")
-    print(f"items       {counted(told['items'])}")
-    print(f"vectors     {told['vectors']:,}")
+    say(f"collection  {printable(told['folder'])}")
+    say(f"space       {space['name']} ({space['dim']} dimensions, revision {space['revision']})")
+    say(f"items       {counted(told['items'])}")
+    say(f"vectors     {told['vectors']:,}")
     for file in indexes:
-        print(f"index       {_described(file)}")
-    print(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
+        first, *rest = _described(file)
+        say(f"index       {first}", *(f"            {line}" for line in rest))
+    say(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
     return 0
 
 
@@ -153,7 +156,7 @@ def remove(options: argparse.Namespace) -> int:
     """Forget items."""
     with Collection.open(options.collection) as collection:
         count = collection.remove(options.paths)
-    print(f"forgot {count:,} {'item' if count == 1 else 'items'}; the files were not touched")
+    say(f"forgot {count:,} {'item' if count == 1 else 'items'}; the files were not touched")
     return 0
 
 
@@ -164,7 +167,7 @@ def spaces(options: argparse.Namespace) -> int:
         try:
             config = read_space_config(folder)
         except SpaceError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            announce(f"warning: {error}")
             continue
         listed.append(
             {
@@ -177,13 +180,13 @@ def spaces(options: argparse.Namespace) -> int:
             }
         )
     if options.json:
-        print(json.dumps({"spaces": listed}))
+        say(json.dumps({"spaces": listed}))
         return 0
     for space in listed:
         encoders: Any = space["encoders"]
-        print(f"{space['name']}{'  (default)' if space['default'] else ''}")
-        print(f"    {space['dim']} dimensions, " + ", ".join(f"{m}: {b}" for m, b in encoders.items()))
-        print(f"    {space['description']}")
+        say(f"{space['name']}{'  (default)' if space['default'] else ''}")
+        say(f"    {space['dim']} dimensions, " + ", ".join(f"{m}: {b}" for m, b in encoders.items()))
+        say(f"    {space['description']}")
     return 0
 
 
@@ -199,7 +202,7 @@ def pull(options: argparse.Namespace) -> int:
             shutil.rmtree(folder)
     space.pull()
     for weights in space.weights():
-        print(f"{weights.name:20} {weights.licence:42} {weights_folder(weights)}")
+        say(f"{weights.name:20} {weights.licence:42} {weights_folder(weights)}")
     return 0
 
 
@@ -279,7 +282,7 @@ def _warn_of_keys(collection: Collection, filter: Filter) -> None:
         announce(f"no item has metadata '{key}'")
 
 
-def _described(file: IndexFile) -> str:
+def _described(file: IndexFile) -> list[str]:
     report = file.report
     effort = "" if file.effort is None else f", effort {file.effort}"
     lines = [f"{file.modality}: {file.kind}{effort}, {file.vectors:,} vectors, {file.size / 1e6:,.1f} MB"]
@@ -287,8 +290,7 @@ def _described(file: IndexFile) -> str:
         queries = report["queries"]
         found = ", ".join(f"{share:.3f} ({queries[modality]} of {modality})" for modality, share in recall.items())
         lines.append(f"recall@10 {found}; {report['milliseconds']:.2g} ms a query")
-    lines += [line for line in (report.get("reason"), *report.get("notes", ())) if line]
-    return "\n            ".join(lines)
+    return lines + [str(line) for line in (report.get("reason"), *report.get("notes", ())) if line]
 
 
 def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def _stage_json(stage: "StageStats", stats: "Stats") -> dict[str, Any]:
 def _print_summary(summary: "Summary", seconds: float, collection: Collection) -> None:
     done = f"{summary.indexed:,} indexed ({summary.added:,} new, {summary.changed:,} changed)"
     rest = {"unchanged": summary.unchanged, "renamed": summary.renamed, "removed": summary.removed}
-    print(
+    say(
         ", ".join(
             [
                 done,
@@ -332,12 +334,12 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
     )
     print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
     for file in summary.indexes:
-        print(f"index of {file.modality}: {file.report['reason']}")
+        say(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:
-        print(f"{summary.ignored:,} files of other kinds were passed over")
+        say(f"{summary.ignored:,} files of other kinds were passed over")
     made = [f"{count:,} {modality}" for modality, count in summary.encoded.items() if count]
     took = f"{seconds:.1f} s" + (f" (vectors made: {', '.join(made)})" if made else "")
-    print(f"{printable(str(collection.folder))} was brought up to date in {took}")
+    say(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
 def _explained(

@@ -236,8 +236,8 @@ def _require_form(db: Connection, folder: Path) -> None:
         )
     if foreign := foreign_objects(db):
         raise CollectionError(
-            f"{db.database} has what Trivium did not make: {', '.join(foreign[:5])}. Nothing of it was run; restore "
-            "the collection from a backup, or make one of your own"
+            f"{db.database} is damaged or a stranger's: it has what Trivium did not make: {', '.join(foreign[:5])}. "
+            "Nothing of it was run; restore the collection from a backup, or make one of your own"
         )
     if missing := missing_tables(db):
         raise damage(db.database, f"it has no table {', '.join(missing)}")

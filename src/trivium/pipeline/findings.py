@@ -34,6 +34,18 @@ class Report:
     bytes_read: int = 0
     bytes_done: int = 0  # read, or passed over
     bytes_to_do: int = 0
+    part: tuple[int, int] | None = None  # of how many is read; None for everything
+
+    def is_due(self, name: str | bytes) -> bool:
+        """Whether a file is in the part that is read.
+
+        By its name alone: a file stays in its part while others come and go between the runs.
+        """
+        if self.part is None:
+            return True
+        number, parts = self.part
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name).digest()
+        return int.from_bytes(digest[:8], "big") % parts == number - 1
 
     def damage(self, path: Path | str, what: str, remedy: str | None = None) -> None:
         """Note what cannot be made anew from the rest of the collection."""

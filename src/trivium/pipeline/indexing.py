@@ -20,6 +20,7 @@ from trivium.indexes.choice import AUTO, Wish, needs_rebuild
 from trivium.indexes.tuning import Measurement, ground_truth, tune
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.durable import write_durably
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.index_seal import sealed_state
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.searching import usable_index
@@ -123,7 +124,11 @@ class Indexer:
                 if task.error is None:
                     self._name(task)
                 else:  # due again in the next run; a damaged shard is what `verify` tells in full
-                    log.warning("no better index of %s was made (%s): the old one serves", task.modality, task.error)
+                    log.warning(
+                        "no better index of %s was made (%s): the old one serves",
+                        printable(task.modality),
+                        printable(task.error),
+                    )
         for task in self.due():
             if not task.can_wait:
                 self._make(task)

@@ -17,7 +17,9 @@ def media_bytes(report: Report) -> int:
     """How much there is to be hashed, as far as recorded sizes tell."""
     try:
         with contextlib.closing(connect_to_check(report.folder, writable=False)) as db:
-            (size,) = db.execute(f"SELECT coalesce(sum({_SIZE}), 0) FROM item").fetchone()
+            db.create_function("trivium_is_due", 1, lambda path: isinstance(path, bytes) and report.is_due(path))
+            rows = "FROM item" if report.part is None else "FROM item WHERE trivium_is_due(path)"
+            (size,) = db.execute(f"SELECT coalesce(sum({_SIZE}), 0) {rows}").fetchone()
     except (*DAMAGED, DatabaseFileError, OSError):  # told when the items are read
         return 0
     return int(size)
@@ -41,12 +43,12 @@ def check_media(report: Report) -> None:
             ).fetchall():
                 last = rows[-1][0]
                 for id_, path, recorded, sha256, size in rows:
-                    read = report.bytes_read
+                    read, is_due = report.bytes_read, not isinstance(path, bytes) or report.is_due(path)
                     if isinstance(path, bytes) and b"\0" not in path:
-                        _check_file(report, os.fsdecode(path), recorded=str(recorded), sha256=sha256)
+                        _check_file(report, os.fsdecode(path), recorded=str(recorded), sha256=sha256, reads=is_due)
                     else:
                         report.damage(report.folder / DATABASE, f"the path of its item {id_} makes no sense: {path!r}")
-                    if report.bytes_read == read:
+                    if is_due and report.bytes_read == read:
                         report.pass_over(size)
     except (*DAMAGED, DatabaseFileError) as error:
         tell_unreadable(report, error, writable=False)
@@ -56,7 +58,7 @@ def check_media(report: Report) -> None:
 _SIZE = "max(0, CAST(fingerprint AS INTEGER))"
 
 
-def _check_file(report: Report, path: str, *, recorded: str, sha256: str) -> None:
+def _check_file(report: Report, path: str, *, recorded: str, sha256: str, reads: bool) -> None:
     # A file that changed shortly before it was read, or was read elsewhere, has no fingerprint but a word.
     has_fingerprint = recorded[:1].isdigit()
     try:
@@ -64,6 +66,8 @@ def _check_file(report: Report, path: str, *, recorded: str, sha256: str) -> Non
         report.files += 1
         if has_fingerprint and before != recorded:
             report.note(path, "it was changed or touched since it was indexed", "index it again")
+            return
+        if not reads:
             return
         with open_regular(path) as file:
             found = report.sha256(file)

@@ -156,6 +156,15 @@ def where_of(options: argparse.Namespace) -> dict[str, str]:
     return _assignments("--where", "COLUMN=VALUE", options.where)
 
 
+def part(text: str) -> tuple[int, int]:
+    """Read which part of how many is meant: ``1/7``."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    number, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= parts:
+        raise argparse.ArgumentTypeError(f"'{text}' is no part: write 1/7, 2/7, ... 7/7")
+    return number, parts
+
+
 def positive(written: str) -> int:
     """Read a whole number of at least 1.
 

@@ -1,12 +1,12 @@
 """Hits as a web page: pictures shown, sounds and videos played from where they match; links relative to the page."""
 
-import html
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from trivium.pipeline.escaping import Html, joined, markup
 from trivium.pipeline.explanation_report import lines_of
 from trivium.pipeline.place import excerpt_of, place_of
 from trivium.pipeline.retrieval import Hit
@@ -35,6 +35,7 @@ li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; disp
 .why { margin: .3rem 0; color: var(--quiet); }
 .about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
 """
+LIKELY = ' <span title="how likely it is what was asked">{relevance:.0%}</span>'
 
 
 def render_page(
@@ -44,27 +45,31 @@ def render_page(
     target: Path,
     note: str = "",
     explained: "Mapping[str, Explanation] | None" = None,
-) -> str:
+) -> Html:
     """Return an HTML page.
 
     Args:
         title: Plain text.
-        sections: Pairs of a query, as HTML made by `query_html`, and its hits.
+        sections: Pairs of a query, as HTML made by `query_html` or as plain text, and its hits.
         target: The file that the page will be written to; media are linked relative to it.
         note: Plain text below the title.
         explained: Why, by the paths of some of the hits; a picture's overlay gives way to it under the pointer.
     """
     folder = target.absolute().parent
-    parts = [_section(heading, hits, folder, explained or {}) for heading, hits in sections]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<style>{STYLE}</style></head><body>\n'
-        f'<h1>{_escaped(title)}</h1>\n<p class="note">{_escaped(note)}</p>\n{"".join(parts)}</body></html>\n'
+    return markup(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style></head><body>\n'
+        '<h1>{title}</h1>\n<p class="note">{note}</p>\n{sections}</body></html>\n',
+        title=title,
+        policy=Html(POLICY),
+        style=Html(STYLE),
+        note=note,
+        sections=joined(_section(heading, hits, folder, explained or {}) for heading, hits in sections),
     )
 
 
-def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
+def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> Html:
     """Return a query as HTML: texts quoted, pictures and sounds embedded.
 
     Args:
@@ -72,68 +77,75 @@ def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> str:
         target: The file that the page will be written to.
     """
     folder = target.absolute().parent
-    shown = ""
+    shown: list[Html] = []
     for weight, modality, item in parts:
-        sign = " − " if weight < 0 else " + " if shown else ""
-        times = "" if abs(weight) == 1 else f"{abs(weight):g} × "
-        what = f"“{_escaped(item)}”" if modality == "text" else _player(modality, os.path.abspath(item), folder)
-        shown += sign + times + what
-    return shown
+        shown.append(
+            markup(
+                "{sign}{times}{what}",
+                sign=" − " if weight < 0 else " + " if shown else "",
+                times="" if abs(weight) == 1 else f"{abs(weight):g} × ",
+                what=f"“{item}”" if modality == "text" else _player(modality, os.path.abspath(item), folder),
+            )
+        )
+    return joined(shown)
 
 
-def _section(heading: str, hits: Sequence[Hit], folder: Path, explained: "Mapping[str, Explanation]") -> str:
-    cards = "".join(_card(hit, folder, explained.get(hit.path)) for hit in hits)
-    return f"<h2>{heading}</h2>\n<ol>\n{cards}</ol>\n" if hits else f"<h2>{heading}</h2>\n<p>No hits.</p>\n"
+def _section(heading: str, hits: Sequence[Hit], folder: Path, explained: "Mapping[str, Explanation]") -> Html:
+    cards = joined(_card(hit, folder, explained.get(hit.path)) for hit in hits)
+    shown = markup("<ol>\n{cards}</ol>\n", cards=cards) if hits else Html("<p>No hits.</p>\n")
+    return markup("<h2>{heading}</h2>\n{hits}", heading=heading, hits=shown)
 
 
-def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> str:
-    name = _escaped(os.path.basename(hit.path))
-    caption, excerpt = _escaped(hit.caption or ""), excerpt_of(hit)
+def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
+    caption, excerpt = hit.caption or "", excerpt_of(hit)
+    overlay = None if explanation is None or explanation.overlay is None else os.path.abspath(explanation.overlay)
+    kind = "media heat" if overlay is not None and hit.modality == "image" else "media"
     if hit.modality == "text":
-        media = f"<blockquote>{caption if excerpt is None else _escaped(excerpt)}</blockquote>"
+        media = markup("<blockquote>{words}</blockquote>", words=caption if excerpt is None else excerpt)
         caption = "" if excerpt is None else caption
     else:
-        media = _player(hit.modality, hit.path, folder, seconds=hit.start)
-    overlay = None if explanation is None or explanation.overlay is None else os.path.abspath(explanation.overlay)
-    kind = "media"
-    if overlay is not None and hit.modality == "image":
-        kind, media = "media heat", media.replace("<img ", '<img class="own" ', 1)
-        media = f'<img class="over" src="{_link(overlay, folder)}" alt="what held up the score" loading="lazy">{media}'
-    elif overlay is not None:
-        media = media.replace("<video ", f'<video poster="{_link(overlay, folder)}" ', 1)
-    lines = [] if explanation is None else lines_of(explanation)
-    why = f'<p class="why">{"<br>".join(map(_escaped, lines))}</p>' if lines else ""
-    likely = (
-        "" if hit.relevance is None else f' <span title="how likely it is what was asked">{hit.relevance:.0%}</span>'
-    )
-    matched = " by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip()
-    return (
-        f'<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
-        f"<b>{hit.score:.3f}</b>{likely} {hit.modality}{matched}<br>"
-        f'<small><a href="{_link(hit.path, folder)}">{name}</a></small></div></li>\n'
+        media = _player(hit.modality, hit.path, folder, seconds=hit.start, overlay=overlay)
+    lines = [] if explanation is None else [markup("{line}", line=line) for line in lines_of(explanation)]
+    likely = Html("") if hit.relevance is None else markup(LIKELY, relevance=hit.relevance)
+    return markup(
+        '<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
+        "<b>{score:.3f}</b>{likely} {modality}{matched}<br>"
+        '<small><a href="{link}">{name}</a></small></div></li>\n',
+        kind=kind,
+        media=media,
+        caption=caption,
+        why=markup('<p class="why">{lines}</p>', lines=joined(lines, Html("<br>"))) if lines else Html(""),
+        score=hit.score,
+        likely=likely,
+        modality=hit.modality,
+        matched=" by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip(),
+        link=_link(hit.path, folder),
+        name=os.path.basename(hit.path),
     )
 
 
-def _player(modality: str, path: str, folder: Path, *, seconds: float | None = None) -> str:
-    link, name = _link(path, folder), _escaped(os.path.basename(path))
+def _player(
+    modality: str, path: str, folder: Path, *, seconds: float | None = None, overlay: str | None = None
+) -> Html:
+    link, name = _link(path, folder), os.path.basename(path)
+    over = None if overlay is None else _link(overlay, folder)
     if modality == "image":
-        return f'<img src="{link}" alt="{name}" loading="lazy">'
+        picture = '<img {own}src="{link}" alt="{name}" loading="lazy">'
+        if over is None:
+            return markup(picture, own="", link=link, name=name)
+        own = markup(picture, own=Html('class="own" '), link=link, name=name)
+        return markup(
+            '<img class="over" src="{over}" alt="what held up the score" loading="lazy">{own}', over=over, own=own
+        )
     if seconds is not None:
         link += f"#t={seconds:.3f}"  # where it begins (W3C Media Fragments)
     if modality == "video":  # its metadata, so that it shows the picture at that time
-        return f'<video controls preload="metadata" src="{link}" title="{name}"></video>'
-    return f'<audio controls preload="none" src="{link}" title="{name}"></audio>'
+        poster = Html("") if over is None else markup('poster="{over}" ', over=over)
+        video = '<video {poster}controls preload="metadata" src="{link}" title="{name}"></video>'
+        return markup(video, poster=poster, link=link, name=name)
+    return markup('<audio controls preload="none" src="{link}" title="{name}"></audio>', link=link, name=name)
 
 
 def _link(path: str, folder: Path) -> str:
     """Percent-encode the path's bytes; no byte of it can end the attribute or be taken for a scheme."""
     return "./" + quote(os.fsencode(os.path.relpath(path, folder)))
-
-
-def _escaped(text: str) -> str:
-    return html.escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """Make any file name or caption safe to show: one line, control characters and broken bytes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

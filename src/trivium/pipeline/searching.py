@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
 from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.index_seal import reason_against
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store import INDEX, Store
@@ -35,16 +36,20 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
     path = store.folder / INDEX / file.name
     try:
         if against := reason_against(path, file):
-            log.warning("%s %s and is not used: searching without it until it is rebuilt", path, against)
+            log.warning(
+                "%s %s and is not used: searching without it until it is rebuilt", printable(path), printable(against)
+            )
             return None
         index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
         if len(index) == file.vectors and index.newest <= file.through:
             return index
-        log.warning("%s is not the one that is recorded: searching without it until it is rebuilt", path)
+        log.warning("%s is not the one that is recorded: searching without it until it is rebuilt", printable(path))
     except FileNotFoundError:
-        log.warning("%s is missing: searching without it until it is rebuilt", path)
+        log.warning("%s is missing: searching without it until it is rebuilt", printable(path))
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be used (%s): searching without it until it is rebuilt", path, error)
+        log.warning(
+            "%s cannot be used (%s): searching without it until it is rebuilt", printable(path), printable(error)
+        )
     return None
 
 

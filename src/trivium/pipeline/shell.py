@@ -22,7 +22,7 @@ from trivium.pipeline.options import UsageError, filter_of, positive
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
 from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.terminal import announce, counted, message_of
+from trivium.pipeline.terminal import announce, counted, message_of, say
 
 PROMPT = "trivium> "
 HISTORY_LINES = 1000
@@ -100,7 +100,7 @@ class Shell:
 
     def greet(self) -> None:
         """Tell what there is, and load what texts need: the first answer is as quick as the others."""
-        print(f"{self._told} items, space {self._space.space.name}. :help tells what to type, Ctrl-D ends.")
+        say(f"{self._told} items, space {self._space.space.name}. :help tells what to type, Ctrl-D ends.")
         # Not in another thread while the user types: native libraries abort if the program ends meanwhile.
         if "text" in self._space.modalities:
             with contextlib.suppress(*EXPECTED):  # told to who needs it
@@ -124,7 +124,7 @@ class Shell:
             except KeyboardInterrupt:
                 if ends_on_interrupt:
                     raise
-                print()
+                say()
 
     def answer(self, line: str) -> None:
         """Do what a line asks for.
@@ -151,12 +151,12 @@ class Shell:
             options.min_relevance = settings.min_relevance
         answer(self._collection, options)
         if not options.json and not sys.stdout.isatty():
-            print()  # where an answer ends
+            say()  # where an answer ends
 
     def _tell(self, error: Exception, line: str) -> None:
         """Tell of an error, as an object where each line is to give one."""
         if self._settings.json and not line.startswith(":"):
-            print(json.dumps({"query": line, "error": str(error) or type(error).__name__}), flush=True)
+            say(json.dumps({"query": line, "error": str(error) or type(error).__name__}), flush=True)
         else:
             announce(message_of(error) or type(error).__name__)
 
@@ -186,13 +186,12 @@ class Shell:
 
     def _info(self, _: str) -> None:
         found = self._collection.info()
-        print(f"{counted(found.items)} items, {found.vectors:,} vectors, generation {found.generation}")
+        say(f"{counted(found.items)} items, {found.vectors:,} vectors, generation {found.generation}")
 
     def _help(self, _: str) -> None:
         settings = self._settings
-        print(HELP)
-        print(f"\nnow: :only {settings.only or ''} :path {' '.join(settings.path)}", end=" ")
-        print(f":where {settings.where or ''} :k {settings.k}")
+        now = f"now: :only {settings.only or ''} :path {' '.join(settings.path)}"
+        say(*HELP.split("\n"), "", f"{now} :where {settings.where or ''} :k {settings.k}")
 
 
 def _typed() -> Iterator[str]:
@@ -210,7 +209,7 @@ class _Prompt:
         try:
             return input(PROMPT)
         except EOFError:
-            print()
+            say()
             raise StopIteration from None
 
 

@@ -1,15 +1,19 @@
-"""What the commands show: results on standard output, progress and messages on standard error."""
+"""What the commands show: results on standard output, progress and messages on standard error.
+
+All that is printed is printed here, and made safe to show here, whatever it holds and wherever it came from.
+"""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.explanation_report import lines_of
 from trivium.pipeline.filters import FilterError
-from trivium.pipeline.page import printable
 from trivium.pipeline.place import excerpt_of, place_of
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 def fail(error: object, status: int) -> int:
     """Tell why a command failed; return its exit status."""
-    print(f"trivium: {message_of(error)}", file=sys.stderr)
+    _print(f"trivium: {message_of(error)}".split("\n"), file=sys.stderr)
     return status
 
 
@@ -36,7 +40,51 @@ def message_of(error: object) -> str:
 
 def announce(line: str) -> None:
     """Tell what goes on."""
-    print(f"trivium: {line}", file=sys.stderr)
+    _print([f"trivium: {line}"], file=sys.stderr)
+
+
+def say(*lines: object, flush: bool = False) -> None:
+    """Print results, each on a line of its own, with control characters escaped; without any, an empty line."""
+    _print(lines, file=sys.stdout, flush=flush)
+
+
+def say_cells(rows: Iterable[Iterable[object]]) -> None:
+    """Print a line for each row, with tabs between its cells."""
+    for row in rows:
+        print("\t".join(map(printable, row)))
+
+
+@dataclass(slots=True)
+class ShownTable:
+    """A table for the terminal: columns by their names, with rich's options, and rows."""
+
+    columns: Mapping[str, Mapping[str, Any]]
+    rows: list[Sequence[object]] = field(default_factory=list)
+
+    def add_row(self, *cells: object) -> None:
+        """Add one cell for each column."""
+        self.rows.append(cells)
+
+
+def say_table(shown: ShownTable, *, title: str = "") -> None:
+    """Print a table, below a title if there is one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name, options in shown.columns.items():
+        table.add_column(name, **options)
+    for row in shown.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: [brackets] are no markup then
+    console = Console(highlight=False)
+    if title:
+        console.print(Text(f"\n{printable(title)}", style="bold"))
+    console.print(table)
+
+
+def _print(lines: Iterable[object], *, file: TextIO, flush: bool = False) -> None:
+    print("\n".join(map(printable, lines)), file=file, flush=flush)
 
 
 @contextmanager
@@ -53,7 +101,7 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
     from rich.text import Text
 
     columns = (
-        TextColumn("{task.description:>6}"),
+        TextColumn("{task.description:>6}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:>6.1f}/s"),
@@ -65,6 +113,7 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
     with Live(bars, console=console, refresh_per_second=10) as live:
 
         def show(what: str, done: int, total: int) -> None:
+            what = printable(what)
             if what not in tasks:
                 tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
             task, started = tasks[what]
@@ -111,60 +160,52 @@ def print_hits(
     """
     if not hits:
         nothing = f"nothing relevant: no item is so with a probability of {min_relevance:.0%}" if min_relevance else ""
-        print(nothing or "no hits: the collection has no such items")
+        say(nothing or "no hits: the collection has no such items")
         return
-    rows = []
+    rows: list[list[str]] = []
     for hit in hits:
         excerpt = excerpt_of(hit)
         place = "" if excerpt else place_of(hit)
-        shown = " ".join(filter(None, (printable(_short(hit.path)), place)))
+        shown = " ".join(filter(None, (_short(hit.path), place)))
         score = f"{hit.score:.3f}" if hit.relevance is None else f"{hit.score:.3f} {hit.relevance:4.0%}"
-        row = [score, hit.modality, printable(excerpt or hit.caption or ""), shown]
+        row = [score, hit.modality, excerpt or hit.caption or "", shown]
         if explained is not None:
-            row.append("; ".join(map(printable, _why(explained.get(hit.path)))))
+            row.append("; ".join(_why(explained.get(hit.path))))
         rows.append(row)
     if not sys.stdout.isatty():
-        print("\n".join("\t".join(row) for row in rows))
+        say_cells(rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("score", justify="right")
-    table.add_column("")
-    table.add_column("caption", ratio=3, overflow="fold")
-    table.add_column("file", ratio=4, overflow="fold")
+    folds = {"overflow": "fold"}
+    columns: dict[str, Mapping[str, Any]] = {"score": {"justify": "right"}, "": {}}
+    columns |= {"caption": {"ratio": 3, **folds}, "file": {"ratio": 4, **folds}}
     if explained is not None:
-        table.add_column("because of", ratio=4, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text, not str: a caption's [brackets] are no markup
-    Console().print(table)
+        columns["because of"] = {"ratio": 4, **folds}
+    say_table(ShownTable(columns, list(rows)))
 
 
 def print_stats(stats: "Mapping[Any, Stats]") -> None:
     """Print what each stage did for each kind of file, and what limited it: ``cpu`` is a share of all cores' time."""
-    print(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}{'cpu':>6}")
+    say(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}{'cpu':>6}")
     for kind, of in stats.items():
         seconds, limiting, shares, use = of.seconds, of.limiting(), of.processor_shares(), _processor_use(of)
         for stage in of.stages:
             cpu = f"{shares[stage.name]:6.0%}" if shares else ""
             mark = "  <- limits" if stage is limiting and not use else ""
-            print(
+            say(
                 f"{kind:8}{stage.name:10}{stage.items:9,}{stage.items / max(seconds, 1e-9):10,.1f}{stage.workers:9}"
                 f"{stage.busy_share(seconds):7.0%}{cpu}{mark}"
             )
         if use:
-            print(f"{kind:8}{use}")
+            say(f"{kind:8}{use}")
 
 
 def print_problems(lines: Sequence[str], *, count: int | None = None) -> None:
     """Print the first of some problems, and how many more there are: of ``count``, if there are more than lines."""
     listed, count = len(lines), len(lines) if count is None else count
     for line in lines[:PROBLEMS_SHOWN]:
-        print(f"  {line}")
+        say(f"  {line}")
     if count > PROBLEMS_SHOWN:
-        print(f"  and {count - PROBLEMS_SHOWN:,} more (--json lists {'all' if listed == count else f'{listed:,}'})")
+        say(f"  and {count - PROBLEMS_SHOWN:,} more (--json lists {'all' if listed == count else f'{listed:,}'})")
 
 
 def counted(items: Mapping[Any, int]) -> str:

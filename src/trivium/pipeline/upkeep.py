@@ -1,45 +1,95 @@
-"""What the commands do that look after a collection: verify, rebuild, compact, export, import, migrate."""
+"""What the commands do that look after a collection: verify, backup, restore, rebuild, compact, and so on."""
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trivium.pipeline.backup import backup as backup_folder
+from trivium.pipeline.backup import restore as restore_folder
 from trivium.pipeline.cli import EXIT_FAILED
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import open_collection
-from trivium.pipeline.options import filter_of, wish_of
-from trivium.pipeline.page import printable
+from trivium.pipeline.escaping import printable
+from trivium.pipeline.options import UsageError, filter_of, wish_of
 from trivium.pipeline.records import ItemKind
-from trivium.pipeline.terminal import announce, index_bars, print_problems, progress_bars
+from trivium.pipeline.terminal import announce, index_bars, print_problems, progress_bars, say
 from trivium.pipeline.verification import verify as verify_folder
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
+    from trivium.pipeline.snapshot import Snapshot
 
 
 def verify(options: argparse.Namespace) -> int:
     """Look for damage."""
+    if options.part is not None and not (options.read_data or options.media):
+        raise UsageError("--part says how much of --read-data or --media is read: give one of them too")
     with progress_bars() as show:
         found = verify_folder(
             Path(options.collection),
             read_data=options.read_data,
             media=options.media,
+            part=options.part,
             progress=lambda done, total: show("MB", done // 10**6, total // 10**6),
         )
     if options.json:
-        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read}
-        print(json.dumps({**told, "findings": [asdict(finding) for finding in found.findings]}))
+        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read, "part": options.part}
+        say(json.dumps({**told, "findings": [asdict(finding) for finding in found.findings]}))
     else:
         for finding in found.findings:
             kind = "damage" if finding.is_damage else "note"
-            print(f"{kind}: {printable(finding.path)}: {printable(finding.what)}\n    {printable(finding.remedy)}")
+            say(f"{kind}: {finding.path}: {finding.what}", f"    {finding.remedy}")
         looked = f"{found.files:,} files looked at, {found.bytes_read / 1e6:,.1f} MB read"
-        print(f"{printable(options.collection)} is {'sound' if found.is_sound else 'damaged'} ({looked})")
+        if options.part is not None:
+            looked += ", part {} of {}".format(*options.part)
+        say(f"{printable(options.collection)} is {'sound' if found.is_sound else 'damaged'} ({looked})")
     return 0 if found.is_sound else EXIT_FAILED
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Copy a collection."""
+    with progress_bars() as show:
+        done = backup_folder(
+            Path(options.collection),
+            Path(options.target),
+            replace=options.replace,
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    if options.json:
+        say(json.dumps(asdict(done)))
+        return 0
+    _tell_copied(done)
+    say(f"{printable(options.target)} is a backup of {printable(options.collection)}, generation {done.generation:,}")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Make a collection of a backup."""
+    with progress_bars() as show:
+        done = restore_folder(
+            Path(options.backup),
+            Path(options.collection),
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    moved = None if done.moved_to is None else str(done.moved_to)
+    if options.json:
+        say(json.dumps({**asdict(done.snapshot), "moved_to": moved}))
+        return 0
+    _tell_copied(done.snapshot)
+    say(f"{printable(options.collection)} is generation {done.snapshot.generation:,} of {printable(options.backup)}")
+    if moved is not None:
+        say(f"what was there is now {printable(moved)}: delete it when you no longer need it")
+    return 0
+
+
+def _tell_copied(done: "Snapshot") -> None:
+    for note in done.notes:
+        say(f"note: {printable(note)}")
+    kept = f", {done.bytes_kept / 1e6:,.1f} MB kept of the backup before" if done.bytes_kept else ""
+    say(f"{done.files:,} files checked, {done.bytes_copied / 1e6:,.1f} MB copied{kept}")
 
 
 def rebuild(options: argparse.Namespace) -> int:
@@ -48,9 +98,9 @@ def rebuild(options: argparse.Namespace) -> int:
         collection.rebuild(index=wish_of(options), progress=index_bars(show))
         files = collection.info().indexes
     for file in files.values():
-        print(f"{file.modality}: {file.vectors:,} vectors; {file.report['reason']}")
+        say(f"{file.modality}: {file.vectors:,} vectors; {file.report['reason']}")
     if not files:
-        print("the collection is so small that all vectors are compared; it needs no index files")
+        say("the collection is so small that all vectors are compared; it needs no index files")
     return 0
 
 
@@ -58,7 +108,7 @@ def compact(options: argparse.Namespace) -> int:
     """Really delete what was removed."""
     with Collection.open(options.collection) as collection, progress_bars() as show:
         done = collection.compact(progress=lambda moved, total: show("vectors", moved, total))
-    print(
+    say(
         f"{done.vectors_removed:,} vectors deleted; {done.shards_before:,} files of vectors are now "
         f"{done.shards_after:,}; {done.bytes_before / 1e6:,.1f} MB are now {done.bytes_after / 1e6:,.1f}"
     )
@@ -74,7 +124,7 @@ def export(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             progress=lambda done, total: show("vectors", done, total),
         )
-    print(f"{count:,} vectors written to {printable(options.file)}")
+    say(f"{count:,} vectors written to {printable(options.file)}")
     return 0
 
 
@@ -91,9 +141,9 @@ def import_(options: argparse.Namespace) -> int:
             progress=lambda rows, total: show("vectors", rows, total),
         )
     if options.json:
-        print(json.dumps(asdict(done)))
+        say(json.dumps(asdict(done)))
         return 0
-    print(
+    say(
         f"{done.rows:,} rows read: {done.added:,} items new, {done.updated:,} updated; {done.vectors:,} new vectors, "
         f"{done.problem_count:,} rows left out"
     )
@@ -115,15 +165,14 @@ def migrate(options: argparse.Namespace) -> int:
         )
     told: dict[str, Any] = asdict(done)
     if options.json:
-        print(json.dumps(told))
+        say(json.dumps(told))
     else:
         print_problems([f"{printable(problem.path)}: {printable(problem.reason)}" for problem in done.problems])
-        print(f"{done.encoded:,} vectors made in the new space, {done.dropped:,} items dropped")
+        say(f"{done.encoded:,} vectors made in the new space, {done.dropped:,} items dropped")
     if not done.is_done:
-        print(
-            "trivium: the old space is still the one that is searched: put the files back and run again to go on, or "
-            "give up these items with --drop-missing",
-            file=sys.stderr,
+        announce(
+            "the old space is still the one that is searched: put the files back and run again to go on, or give up "
+            "these items with --drop-missing"
         )
         return EXIT_FAILED
     return 0
@@ -131,6 +180,8 @@ def migrate(options: argparse.Namespace) -> int:
 
 UPKEEP: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": verify,
+    "backup": backup,
+    "restore": restore,
     "rebuild": rebuild,
     "compact": compact,
     "export": export,

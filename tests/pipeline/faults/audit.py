@@ -11,7 +11,8 @@ import numpy as np
 
 from trivium.encoders.base import unit_rows
 from trivium.pipeline.checksum import change_counter, read_checksum
-from trivium.pipeline.database import DATABASE, is_free
+from trivium.pipeline.database import is_free
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.durable import file_sha256
 from trivium.pipeline.retrieval import Retrieval
 from trivium.pipeline.searching import usable_index

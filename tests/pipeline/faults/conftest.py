@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+DISK_BYTES = 4 << 20
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 WHY_NO_SHIM = (
     "the shim that makes system calls fail is for Linux"
@@ -96,3 +97,18 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return [str(path) for path in paths]
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not sys.platform.startswith("linux") or shutil.which("mount") is None:
+        pytest.skip("a small file system to fill is mounted on Linux only")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small file system: {mounted.stderr.strip()}")
+    yield folder
+    # Lazily: the process keeps the databases open that it has looked at (see `checksum._kept_open`).
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

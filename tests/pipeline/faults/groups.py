@@ -8,6 +8,7 @@ of a hit each say of which version it is.
 import hashlib
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Space, Vectors, unit_rows
+from trivium.pipeline.backup import backup
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import CollectionLockedError
 from trivium.pipeline.indexing import Indexer
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.retrieval import Hit, Retrieval
 from trivium.pipeline.store import Store
+from trivium.pipeline.verification import verify
 from trivium.pipeline.writer import Writer, writing
 
 DIM = 64  # so many that two centres are hardly alike: cosines of at most 0.6 among a hundred
@@ -137,6 +140,31 @@ def read(job: dict[str, Any], voice: Any) -> None:
             voice.say("ENOUGH")
     p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
     voice.say(f"ANSWERED {len(seconds)} {p50:.2f} {p99:.2f} {store.generation}")
+
+
+def back_up(job: dict[str, Any], voice: Any) -> None:
+    """Make backups, each anew or in place of the last, and look at them, until there were enough."""
+    folder, target, made, notes = Path(job["folder"]), Path(job["target"]), 0, 0
+    while made < job["backups"] or not voice.is_released():
+        if made % 3 == 0:
+            shutil.rmtree(target, ignore_errors=True)
+        done = backup(folder, target, replace=made % 3 > 0)
+        made, notes = made + 1, notes + len(done.notes)
+        found = verify(target, read_data=True)
+        for finding in found.findings:
+            voice.say(f"TORN {finding.path}: {finding.what}")
+        store = Store(target)
+        retrieval = Retrieval(store)
+        for group in range(GROUPS):
+            (hits,) = retrieval.search(centre(group), k=MEMBERS + 1)
+            if (fault := fault_in(hits, group)) is not None:
+                voice.say(f"TORN {fault}")
+        if store.generation != done.generation:
+            voice.say(f"TORN generation {store.generation}, not {done.generation}")
+        store.close()
+        if made == job["backups"]:
+            voice.say("ENOUGH")
+    voice.say(f"BACKED {made} {done.generation}")
 
 
 def hold(job: dict[str, Any], voice: Any) -> None:

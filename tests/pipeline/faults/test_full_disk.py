@@ -1,9 +1,6 @@
 """A full disk, made by a small file system and a filler, and a limit on the size of files."""
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +9,6 @@ import pytest
 FILES = 200
 REMOVED = 50
 PAGE = 4096
-DISK_BYTES = 4 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not sys.platform.startswith("linux") or shutil.which("mount") is None:
-        pytest.skip("a small file system to fill is mounted on Linux only")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a small file system: {mounted.stderr.strip()}")
-    yield folder
-    # Lazily: the process keeps the databases open that it has looked at (see `checksum._kept_open`).
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path, *, leaving: int) -> Path:

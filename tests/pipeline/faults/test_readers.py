@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.database import DATABASE
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.store import Store
 from trivium.pipeline.writer import writing
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trivium.pipeline import database
-from trivium.pipeline.database import DATABASE, CollectionError
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.store import Store
 
 

@@ -28,9 +28,12 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
+from trivium.indexes import Wish
 from trivium.pipeline import file_loading, indexing, ingestion
+from trivium.pipeline.backup import backup, restore
 from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import DATABASE, CollectionError
+from trivium.pipeline.database import CollectionError
+from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.ingestion import ingest
 from trivium.pipeline.migration import migrate
 from trivium.pipeline.retrieval import Retrieval
@@ -89,7 +92,7 @@ def index(job: Job, voice: Voice) -> None:
     folder, space, wish = Path(job["folder"]), telling_space(voice), {"kind": job["kind"]}
     is_made = (folder / DATABASE).exists()
     store = Store(folder) if is_made else Store.create(folder, space.space, source="stub")
-    if store.wish != wish:
+    if store.wish != Wish(**wish):
         with writing(store) as writer:
             writer.set_wish(wish)
     for media in job["runs"]:
@@ -117,6 +120,17 @@ def run_compact(job: Job, voice: Voice) -> None:
 def run_migrate(job: Job, voice: Voice) -> None:
     """Move to the second revision of the space."""
     assert migrate(Store(Path(job["folder"])), telling_space(voice, revision="2")).is_done
+
+
+def run_backup(job: Job, voice: Voice) -> None:
+    """Back a collection up, in place of an earlier backup if there is one."""
+    target = Path(job["target"])
+    backup(Path(job["folder"]), target, replace=target.exists())
+
+
+def run_restore(job: Job, voice: Voice) -> None:
+    """Make a collection of a backup."""
+    restore(Path(job["target"]), Path(job["folder"]))
 
 
 def live(job: Job, voice: Voice) -> None:
@@ -152,9 +166,12 @@ JOBS: dict[str, Callable[[Job, Voice], None]] = {
     "compact": run_compact,
     "migrate": run_migrate,
     "live": live,
+    "backup": run_backup,
+    "restore": run_restore,
     "watch": watch,
     "hold": GROUPS.hold,
     "add": GROUPS.add,
+    "back up": GROUPS.back_up,
     "change": GROUPS.change,
     "read": GROUPS.read,
 }

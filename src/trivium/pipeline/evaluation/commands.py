@@ -5,14 +5,14 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.evaluation import pictures, report
 from trivium.pipeline.evaluation.recall import Evaluation, evaluate
 from trivium.pipeline.evaluation.zero_shot import TemplateError, name_classes, read_templates
 from trivium.pipeline.options import UsageError, columns_of, device_of, where_of
-from trivium.pipeline.page import printable
 from trivium.pipeline.spaces import JointSpace, load_space
 from trivium.pipeline.tables import Role, read_pairs
-from trivium.pipeline.terminal import announce, progress_bars
+from trivium.pipeline.terminal import announce, progress_bars, say
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         report.write_report(folder, "evaluation", told, report.evaluation_markdown(found, picture=drawn))
         _draw_reliabilities(found, folder)
         announce(f"wrote {printable(str(folder / 'evaluation.md'))}")
-    print(json.dumps(told) if options.json else report.evaluation_text(found))
+    say(*([json.dumps(told)] if options.json else report.evaluation_text(found).split("\n")))
     return 0
 
 
@@ -59,7 +59,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
         drawn = _draw(folder, "confusion.png", lambda target: pictures.draw_confusion(found, target))
         report.write_report(folder, "zero-shot", told, report.zero_shot_markdown(found, picture=drawn))
         announce(f"wrote {printable(str(folder / 'zero-shot.md'))}")
-    print(json.dumps(told) if options.json else report.zero_shot_text(found))
+    say(*([json.dumps(told)] if options.json else report.zero_shot_text(found).split("\n")))
     return 0
 
 

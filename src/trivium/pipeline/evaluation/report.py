@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import Space
+from trivium.pipeline.escaping import code, markdown_table, plain, printable
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import Evaluation, Pair
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
-from trivium.pipeline.page import printable
 from trivium.pipeline.tables import RefusedRow
 
 REFUSED_SHOWN = 20  # JSON has all
@@ -67,7 +67,7 @@ def zero_shot_json(found: ZeroShot) -> dict[str, Any]:
 
 def evaluation_markdown(found: Evaluation, *, picture: str | None = None) -> str:
     """Return an evaluation as a page of Markdown; ``picture`` is a file beside it."""
-    lines = [f"# {_plain(found.space.name)} on {_plain(found.table.name)}", ""]
+    lines = [f"# {plain(found.space.name)} on {plain(found.table.name)}", ""]
     if picture is not None:
         lines += [f"![recall]({picture})", ""]
     lines += [*markdown_table(*_recall_rows(found)), ""]
@@ -82,12 +82,12 @@ def evaluation_markdown(found: Evaluation, *, picture: str | None = None) -> str
 
 def zero_shot_markdown(found: ZeroShot, *, picture: str | None = None) -> str:
     """Return what was named as a page of Markdown; ``picture`` is a file beside it."""
-    lines = [f"# {_plain(found.space.name)} names {found.modality} of {_plain(found.table.name)}", ""]
+    lines = [f"# {plain(found.space.name)} names {found.modality} of {plain(found.table.name)}", ""]
     lines += [f"**{_accuracy(found)}**", ""]
     if picture is not None:
         lines += [f"![confusion]({picture})", ""]
     lines += [*markdown_table(*_class_rows(found)), "", *_bullets(found)]
-    lines += [f"- prompts: {', '.join(f'`{_plain(template)}`' for template in found.templates)}"]
+    lines += [f"- prompts: {', '.join(map(code, found.templates))}"]
     lines += _refused_lines(found.refused)
     return "\n".join(lines) + "\n"
 
@@ -120,12 +120,6 @@ def write_report(folder: Path, name: str, told: Mapping[str, Any], markdown: str
     text = text if _is_plain(text) else json.dumps(told, indent=1)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(markdown, encoding="utf-8", errors="backslashreplace")
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a table: the first column to the left, numbers to the right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return [f"| {' | '.join(map(_plain, row))} |" for row in (header, rule, *rows)]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -231,8 +225,8 @@ def _bullets(found: Evaluation | ZeroShot) -> list[str]:
     read = ", ".join(f"{role}={column}" for role, column in found.columns.items())
     about = f"- space: {found.space.name}, {found.space.dim} dimensions, revision {found.space.revision}"
     return [
-        _plain(about),
-        _plain(f"- table: {found.table.name}, columns {read}"),
+        plain(about),
+        plain(f"- table: {found.table.name}, columns {read}"),
         f"- protocol: {'; '.join(found.protocol)}",
     ]
 
@@ -251,7 +245,7 @@ def _refused_lines(refused: Sequence[RefusedRow]) -> list[str]:
     if not refused:
         return ["- no row was refused"]
     lines = [f"- refused: {_rows(len(refused))}"]
-    lines += [f"  - line {row.line:,}: {_plain(row.reason)}" for row in refused[:REFUSED_SHOWN]]
+    lines += [f"  - line {row.line:,}: {plain(row.reason)}" for row in refused[:REFUSED_SHOWN]]
     return lines + ([f"  - and {len(refused) - REFUSED_SHOWN:,} more"] if len(refused) > REFUSED_SHOWN else [])
 
 
@@ -269,12 +263,6 @@ def _share(value: float, interval: tuple[float, float]) -> str:
 
 def _number(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
-
-
-def _plain(text: str) -> str:
-    """Write a text so that it cannot be Markdown of its own."""
-    shown = printable(text)
-    return "".join(f"\\{letter}" if letter in "|<[`*" else letter for letter in shown)
 
 
 def _is_plain(text: str) -> bool:

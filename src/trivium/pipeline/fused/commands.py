@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import MODALITIES
+from trivium.pipeline.escaping import code_block, plain, printable
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.options import UsageError, columns_of, device_of
-from trivium.pipeline.page import printable
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import DEFAULT_SPACE
 from trivium.pipeline.table_file import TableError
-from trivium.pipeline.terminal import announce
+from trivium.pipeline.terminal import announce, say
 
 
 def run_features(options: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def run_features(options: argparse.Namespace) -> int:
             found = found.join(recalled)
     _write(found, target)
     told = {"rows": len(found), "width": found.shape[1], "fusion": options.fusion, "out": str(target)}
-    print(json.dumps(told) if options.json else f"{len(found):,} rows of {found.shape[1]:,} numbers in {target}")
+    say(json.dumps(told) if options.json else f"{len(found):,} rows of {found.shape[1]:,} numbers in {target}")
     return 0
 
 
@@ -82,13 +82,13 @@ def _train(options: argparse.Namespace) -> int:
         "out": str(options.out),
     }
     if options.json:
-        print(json.dumps(told))
+        say(json.dumps(told))
         return 0
-    print(f"trained on {told['rows']:,} rows")
+    say(f"trained on {told['rows']:,} rows")
     for names, of in models.items():
         tried = ", ".join(f"{way} {100 * score:.1f}" for way, score in of.tried.items())
-        print(f"  {'+'.join(names):16} {of.way:12} {100 * of.score:.1f} on validation ({tried})")
-    print(f"written to {options.out}")
+        say(f"  {'+'.join(names):16} {of.way:12} {100 * of.score:.1f} on validation ({tried})")
+    say(f"written to {options.out}")
     return 0
 
 
@@ -128,7 +128,7 @@ def _predict(options: argparse.Namespace) -> int:
             found = pandas.DataFrame({"prediction": model.predict(frame)})
     _write(found, target)
     told = {"rows": len(found), "out": str(target)}
-    print(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
+    say(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
     return 0
 
 
@@ -155,7 +155,7 @@ def _report(options: argparse.Namespace) -> int:
         found = report_on(model.model_, table, list(labels[has].astype(str)), seed=options.seed)
     if options.out is not None:
         _write_report(options, found)
-    print(json.dumps(found.to_json()) if options.json else "\n".join(found.lines()))
+    say(*([json.dumps(found.to_json())] if options.json else found.lines()))
     return 0
 
 
@@ -165,7 +165,12 @@ def _write_report(options: argparse.Namespace, found: Any) -> None:
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-    page = [f"# {Path(options.model).name} on {Path(options.table).name}", "", "```", *found.lines(), "```", ""]
+    page = [
+        f"# {plain(Path(options.model).name)} on {plain(Path(options.table).name)}",
+        "",
+        *code_block(found.lines()),
+        "",
+    ]
     if pictures.can_draw():
         drawn = [found.draw(folder)]
         for name, curves, across in (

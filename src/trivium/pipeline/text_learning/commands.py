@@ -20,12 +20,12 @@ from trivium.encoders.word_vectors import (
     whole_words_of_minilm,
     write_word_vectors,
 )
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.options import UsageError, columns_of, device_of, where_of
-from trivium.pipeline.page import printable
 from trivium.pipeline.space_config import EncoderConfig, ProjectionConfig, SpaceError
 from trivium.pipeline.space_folder import check_target, write_space
 from trivium.pipeline.spaces import JointSpace, load_space
-from trivium.pipeline.terminal import announce, progress_bars
+from trivium.pipeline.terminal import announce, progress_bars, say
 from trivium.pipeline.text_learning.corpus import Corpus, read_corpus, read_labelled
 from trivium.pipeline.text_learning.starting import (
     Start,
@@ -57,7 +57,7 @@ def run_word_vectors(options: argparse.Namespace) -> int:
     is_known = np.abs(vectors).sum(axis=1) > 0
     kept = [word for word, known in zip(words, is_known, strict=True) if known]
     write_word_vectors(target, kept, vectors[is_known])
-    print(f"{len(kept):,} words with {vectors.shape[1]} numbers each are in {printable(str(target))}")
+    say(f"{len(kept):,} words with {vectors.shape[1]} numbers each are in {printable(str(target))}")
     return 0
 
 
@@ -100,11 +100,11 @@ def run_train_text(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not options.json:
-        print(_heading(has_validation=validation is not None, has_test=test is not None))
+        say(_heading(has_validation=validation is not None, has_test=test is not None))
 
     def tell(report: EpochReport) -> None:
         if not options.json:
-            print(_epoch_line(report), flush=True)
+            say(_epoch_line(report), flush=True)
 
     with progress_bars() as show:
         found = train_classifier(
@@ -121,9 +121,9 @@ def run_train_text(options: argparse.Namespace) -> int:
     record |= record_of(recipe, found)
     classifier.save(target, more={TRAINING_FILE: json.dumps(record, indent=1) + "\n"})
     if options.json:
-        print(json.dumps({**record, "out": str(target)}))
+        say(json.dumps({**record, "out": str(target)}))
     else:
-        print(f"The classifier of epoch {found.kept_epoch} is in {printable(str(target))}.")
+        say(f"The classifier of epoch {found.kept_epoch} is in {printable(str(target))}.")
     return 0
 
 
@@ -171,14 +171,12 @@ def run_pretrain_text(options: argparse.Namespace) -> int:
     )
     drop_checkpoint(checkpoints)
     if options.json:
-        print(json.dumps({**record, "out": str(target)}))
+        say(json.dumps({**record, "out": str(target)}))
         return 0
     first, last = told.held_out_losses[0], told.held_out_losses[-1]
-    print(f"{told.windows:,} windows of {len(corpus.texts):,} texts, {told.steps:,} steps, {told.seconds:,.0f} s")
-    print(f"loss of a hidden token, held out: {first:.2f} before, {last:.2f} after")
-    print(
-        f"The encoder is in {printable(str(target))}. Try: trivium train-text TABLE --model {target} --out CLASSIFIER"
-    )
+    say(f"{told.windows:,} windows of {len(corpus.texts):,} texts, {told.steps:,} steps, {told.seconds:,.0f} s")
+    say(f"loss of a hidden token, held out: {first:.2f} before, {last:.2f} after")
+    say(f"The encoder is in {printable(str(target))}. Try: trivium train-text TABLE --model {target} --out CLASSIFIER")
     return 0
 
 
@@ -220,13 +218,13 @@ def run_distill(options: argparse.Namespace) -> int:
     record |= distillation_record(recipe, told)
     _write_student_space(target, space, start, record, name=options.name or target.name)
     if options.json:
-        print(json.dumps({**record, "out": str(target)}))
+        say(json.dumps({**record, "out": str(target)}))
         return 0
-    print(
+    say(
         f"{told.texts:,} texts, {told.seconds:,.0f} s; cosine with the teacher, held out: "
         f"{told.held_out_cosines[told.kept_epoch - 1]:.3f} (epoch {told.kept_epoch})"
     )
-    print(f"The space is in {printable(str(target))}. Try: trivium evaluate {target} TABLE")
+    say(f"The space is in {printable(str(target))}. Try: trivium evaluate {target} TABLE")
     return 0
 
 

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import trivium
@@ -105,6 +105,7 @@ def test_html_is_made_by_templates_only() -> None:
 TEXTS = st.text(st.characters(codec=None) | st.sampled_from("\\`*_[]<>|&~$#!\"'\n\r\x1b"), max_size=40)
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_printable_is_one_line_without_controls(text: str) -> None:
     shown = printable(text)
@@ -113,6 +114,7 @@ def test_printable_is_one_line_without_controls(text: str) -> None:
     assert not text.isprintable() or shown == text
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_a_field_of_html_is_text_and_nothing_else(text: str) -> None:
     page = markup('<p class="{field}">{field}</p>', field=text)
@@ -127,7 +129,11 @@ def test_markup_of_numbers() -> None:
         joined([Html("<b>"), "<b>"])  # type: ignore[list-item]
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
+@example("__a__")
+@example("\\[x](http://y)")
+@example("$a$ &lt; ~~b~~ `c` **d** <e> f|g")
 def test_a_field_of_markdown_is_text_and_nothing_else(text: str) -> None:
     from markdown_it import MarkdownIt
 
@@ -144,6 +150,7 @@ def test_a_field_of_markdown_is_text_and_nothing_else(text: str) -> None:
     assert [child.type for child in inline.children or ()] == ["text", "code_inline", "text"]
 
 
+@settings(deadline=None)
 @given(lines=st.lists(TEXTS))
 def test_no_line_ends_a_block_of_code(lines: list[str]) -> None:
     from markdown_it import MarkdownIt

@@ -401,7 +401,7 @@ def test_missing_database_and_folders(folder: Path) -> None:
     assert only(verify(folder)).what == "it is missing"
     (folder / DATABASE).mkdir()
     assert only(verify(folder)).what == "it is no regular file"
-    assert only(verify(folder)).remedy.startswith("restore the whole collection from a backup, or delete")
+    assert only(verify(folder)).remedy.startswith(f"restore a backup (`trivium restore BACKUP {folder}`), or delete")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

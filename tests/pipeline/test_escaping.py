@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import trivium
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import terminal
+from trivium.pipeline.alignment_card import model_card
 from trivium.pipeline.checksum import write_checksum
 from trivium.pipeline.database import DATABASE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
@@ -148,6 +149,27 @@ def test_a_field_of_markdown_is_text_and_nothing_else(text: str) -> None:
     assert cells[-1].content == "7"
     (inline,) = [token for token in reader.parse(f"a {code(text or 'x')} z") if token.children]
     assert [child.type for child in inline.children or ()] == ["text", "code_inline", "text"]
+
+
+def test_card_of_a_space() -> None:
+    from markdown_it import MarkdownIt
+
+    record = {
+        "backbones": {"text": PAYLOAD, "image": "[x](http://y)"},
+        "kept": [],
+        "method": PAYLOAD,
+        "tables": [{"name": "`a`|b|<i>c</i>", "rows": 1, "refused": 0, "weight": 1.0}],
+        "pairs": {PAYLOAD: {"trained": 1, "held_out": 0}},
+        "recall": {PAYLOAD: {"R@1": 0.5, "R@5": 0.5, "R@10": 0.5}},
+        "closed_form_recall": {},
+        "best_epoch": None,
+    }
+    card = model_card(f"# {PAYLOAD}", record, has_curve=False)
+    require_harmless(card)
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(card)
+    kinds = {child.type for token in tokens for child in token.children or ()}
+    assert kinds == {"text", "code_inline"}  # the code is ours
+    assert [token.type for token in tokens].count("th_open") == 3 + 4 + 3 + 6
 
 
 @settings(deadline=None)

@@ -14,12 +14,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import trivium
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import terminal
+from trivium.pipeline.alignment_card import model_card
 from trivium.pipeline.checksum import write_checksum
 from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
@@ -105,6 +106,7 @@ def test_html_is_made_by_templates_only() -> None:
 TEXTS = st.text(st.characters(codec=None) | st.sampled_from("\\`*_[]<>|&~$#!\"'\n\r\x1b"), max_size=40)
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_printable_is_one_line_without_controls(text: str) -> None:
     shown = printable(text)
@@ -113,6 +115,7 @@ def test_printable_is_one_line_without_controls(text: str) -> None:
     assert not text.isprintable() or shown == text
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_a_field_of_html_is_text_and_nothing_else(text: str) -> None:
     page = markup('<p class="{field}">{field}</p>', field=text)
@@ -127,7 +130,11 @@ def test_markup_of_numbers() -> None:
         joined([Html("<b>"), "<b>"])  # type: ignore[list-item]
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
+@example("__a__")
+@example("\\[x](http://y)")
+@example("$a$ &lt; ~~b~~ `c` **d** <e> f|g")
 def test_a_field_of_markdown_is_text_and_nothing_else(text: str) -> None:
     from markdown_it import MarkdownIt
 
@@ -144,6 +151,28 @@ def test_a_field_of_markdown_is_text_and_nothing_else(text: str) -> None:
     assert [child.type for child in inline.children or ()] == ["text", "code_inline", "text"]
 
 
+def test_card_of_a_space() -> None:
+    from markdown_it import MarkdownIt
+
+    record = {
+        "backbones": {"text": PAYLOAD, "image": "[x](http://y)"},
+        "kept": [],
+        "method": PAYLOAD,
+        "tables": [{"name": "`a`|b|<i>c</i>", "rows": 1, "refused": 0, "weight": 1.0}],
+        "pairs": {PAYLOAD: {"trained": 1, "held_out": 0}},
+        "recall": {PAYLOAD: {"R@1": 0.5, "R@5": 0.5, "R@10": 0.5}},
+        "closed_form_recall": {},
+        "best_epoch": None,
+    }
+    card = model_card(f"# {PAYLOAD}", record, has_curve=False)
+    require_harmless(card)
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(card)
+    kinds = {child.type for token in tokens for child in token.children or ()}
+    assert kinds == {"text", "code_inline"}  # the code is ours
+    assert [token.type for token in tokens].count("th_open") == 3 + 4 + 3 + 6
+
+
+@settings(deadline=None)
 @given(lines=st.lists(TEXTS))
 def test_no_line_ends_a_block_of_code(lines: list[str]) -> None:
     from markdown_it import MarkdownIt

@@ -403,7 +403,7 @@ def test_missing_database_and_folders(folder: Path) -> None:
     assert only(verify(folder)).what == "it is missing"
     (folder / DATABASE).mkdir()
     assert "collection.db is no regular file" in only(verify(folder)).what
-    assert only(verify(folder)).remedy.startswith("restore the whole collection from a backup, or delete")
+    assert only(verify(folder)).remedy.startswith(f"restore a backup (`trivium restore BACKUP {folder}`), or delete")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

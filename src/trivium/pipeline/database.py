@@ -191,8 +191,8 @@ def failure(database: Path, error: Exception) -> CollectionError:
 def damage(database: Path, what: str) -> CollectionError:
     """Say what is wrong in a database, and what to do."""
     return CollectionError(
-        f"{database} is damaged ({what}): restore it from a backup, or delete {database.parent} and index again; your "
-        "media are untouched. `trivium verify --read-data` tells more"
+        f"{database} is damaged ({what}): restore a backup (`trivium restore BACKUP {database.parent}`), or delete "
+        f"the folder and index again; your media are untouched. `trivium verify --read-data` tells more"
     )
 
 
@@ -237,7 +237,7 @@ def _require_form(db: Connection, folder: Path) -> None:
     if foreign := foreign_objects(db):
         raise CollectionError(
             f"{db.database} is damaged or a stranger's: it has what Trivium did not make: {', '.join(foreign[:5])}. "
-            "Nothing of it was run; restore the collection from a backup, or make one of your own"
+            "Nothing of it was run; restore a backup with `trivium restore`, or make a collection of your own"
         )
     if missing := missing_tables(db):
         raise damage(db.database, f"it has no table {', '.join(missing)}")

@@ -42,7 +42,7 @@ def check_files(folder: Path) -> None:
         if os.path.lexists(folder / f"{DATABASE}{end}"):
             raise DatabaseFileError(
                 f"{folder / (DATABASE + end)} is there, which Trivium never makes: another program has opened the "
-                "database in a mode of its own. Close that program, or restore the collection from a backup"
+                "database in a mode of its own. Close that program, or restore a backup with `trivium restore`"
             )
     with kept_open(database) as descriptor:
         header, status = os.pread(descriptor, 100, 0), os.fstat(descriptor)
@@ -57,7 +57,7 @@ def check_files(folder: Path) -> None:
     if header[18:20] != _ROLLBACK:
         raise DatabaseFileError(
             f"{database} was switched to a write-ahead log by another program: switch it back with `sqlite3 "
-            f"{database} 'PRAGMA journal_mode = DELETE'`, or restore the collection from a backup"
+            f"{database} 'PRAGMA journal_mode = DELETE'`, or restore a backup with `trivium restore`"
         )
 
 
@@ -159,6 +159,6 @@ def _check_journal(journal: Path, *, database_bytes: int) -> bool:
     if pages * page_bytes > database_bytes + size + page_bytes:
         raise DatabaseFileError(
             f"{journal} is of a database of {pages * page_bytes:,} bytes, this one has {database_bytes:,}: it is "
-            "damaged, or was put there. Restore the collection from a backup"
+            "damaged, or was put there. Restore a backup with `trivium restore`"
         )
     return True

@@ -10,8 +10,8 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 
-# What begins something in Markdown, in the middle of a line; "_" does so only at the end of a word.
-_MARKDOWN = re.compile(r"[\\`*\[\]<|&~$]|(?<!\w)_|_(?!\w)")
+# What begins something in Markdown, in the middle of a line; "_" does so only at the ends of a word.
+_MARKDOWN = re.compile(r"[\\`*\[\]<|&~$]|(?<![^\W_])_|_(?![^\W_])")
 _FENCE = "```"
 
 
@@ -81,7 +81,7 @@ def code_block(lines: Iterable[str]) -> list[str]:
 
 
 def code(text: object) -> str:
-    """Return a text as code within a line of Markdown, which it cannot end."""
-    shown = printable(text).replace("|", "¦")  # in a table a bar ends the cell, also in code
+    """Return a text as code within a line of Markdown, which it cannot end; not for tables, where a bar would do so."""
+    shown = printable(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"

@@ -50,8 +50,8 @@ class Report:
     def damage(self, path: Path | str, what: str, remedy: str | None = None) -> None:
         """Note what cannot be made anew from the rest of the collection."""
         remedy = remedy or (
-            f"restore the whole collection from a backup, or delete {self.folder} and index again; your media are "
-            "untouched"
+            f"restore a backup (`trivium restore BACKUP {self.folder}`), or delete {self.folder} and index again; your "
+            "media are untouched"
         )
         self.findings.append(Finding(is_damage=True, path=str(path), what=what, remedy=remedy))
 

@@ -21,7 +21,7 @@ CHUNK_ROWS = 65_536
 OPEN_SHARDS = 64
 # A unit vector's cosines move by less than 3e-4 in half precision, and most by a tenth of that.
 StoredVectors: TypeAlias = NDArray[np.float16]
-_REMEDY = "restore it from a backup, or delete the collection and index again; your media are untouched"
+_REMEDY = "restore a backup with `trivium restore`, or delete the collection and index again; your media are untouched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +92,13 @@ def open_shard(folder: Path, shard: Shard, *, dim: int) -> StoredVectors:
         offset = shard.size - shard.rows * dim * 2
         if size != shard.size or offset < 0:
             raise CollectionError(
-                f"{path} is damaged: it has {size:,} bytes, {shard.size:,} were written. Restore it from a backup, or "
-                "delete the collection and index again; your media are untouched"
+                f"{path} is damaged: it has {size:,} bytes, {shard.size:,} were written. {_REMEDY.capitalize()}"
             )
         if not shard.rows:
             return np.empty((0, dim), np.float16)
         return np.memmap(path, np.float16, mode="r", offset=offset, shape=(shard.rows, dim))
     except (OSError, ValueError) as error:
-        raise CollectionError(
-            f"{path} is missing or cannot be read ({error}): restore it from a backup, or delete the collection and "
-            "index again; your media are untouched"
-        ) from error
+        raise CollectionError(f"{path} is missing or cannot be read ({error}): {_REMEDY}") from error
 
 
 def check_shard(folder: Path, shard: Shard) -> None:

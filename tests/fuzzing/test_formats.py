@@ -1,0 +1,56 @@
+"""Hostile inputs of every format that we read, by the thousand: a documented error or an answer, and nothing else.
+
+Nothing else is: another error, a crash, a hang, a file outside that is touched, a raw control character in the output.
+Case N of a seed is always the same: `python tests/fuzzing/listener.py MODULE TARGET SEED 1 N` runs it by itself.
+"""
+
+import os
+from typing import Any
+
+import pytest
+
+SEED = os.environ.get("TRIVIUM_SEED", "0")
+TIMES = float(os.environ.get("TRIVIUM_FUZZ", "1"))  # as many cases as the slow run makes
+MEMORY_MIB = 2048  # at most, of everything that a run of cases loads and makes
+
+# (module, target, cases in each run, cases in the slow one)
+FORMATS = [
+    ("hostile_databases", "databases", 60, 10_000),
+]
+# By target, what cases are known to do; each with the reason why it is left so.
+KNOWN: dict[str, dict[str, str]] = {}
+
+
+def check(heard: Any, target: str) -> None:
+    known = KNOWN.get(target, {})
+    leaks = [str(leak) for signature, leak in sorted(heard.leaks.items()) if signature not in known]
+    assert not leaks, "\n".join(leaks)
+    assert heard.memory_mib < MEMORY_MIB
+    print(f"\n{target}: {heard}")
+
+
+@pytest.mark.parametrize(("module", "target", "count"), [entry[:3] for entry in FORMATS])
+def test_some_hostile_inputs(module: str, target: str, count: int, listener: Any) -> None:
+    check(listener.listen(module, target, seed=SEED, count=count), target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "target", "count"), [(*entry[:2], entry[3]) for entry in FORMATS])
+def test_hostile_inputs(module: str, target: str, count: int, listener: Any) -> None:
+    check(listener.listen(module, target, seed=SEED, count=int(count * TIMES)), target)
+
+
+def test_what_no_case_may_do_is_noticed(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_LIMIT", "1")
+    heard = listener.listen("hostile_nothings", "nothings", seed=SEED, count=9)
+    assert sorted(heard.leaks) == [
+        "PanicException at outside of trivium",
+        "ValueError at outside of trivium",
+        "end: killed by SIGSEGV",
+        "hang: hung",
+        "touched outside: mine",
+    ]
+    assert heard.leaks["touched outside: mine"].times == 2
+    assert heard.leaks["end: killed by SIGSEGV"].number == 4
+    assert heard.cases == 9
+    assert heard.by_error == {"LookupError": 1}

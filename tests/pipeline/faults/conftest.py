@@ -51,6 +51,11 @@ def audit() -> Any:
 
 
 @pytest.fixture(scope="session")
+def power_cut() -> Any:
+    return _load("power_cut")
+
+
+@pytest.fixture(scope="session")
 def groups() -> Any:
     return _load("groups")
 

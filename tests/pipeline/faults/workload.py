@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,8 +50,11 @@ class Voice:
 
     pipe: int
     release: int
+    shim: ctypes.CDLL | None = None  # that records
 
     def say(self, line: str) -> None:
+        if self.shim is not None:
+            self.shim.fault_mark(line.encode())
         os.write(self.pipe, line.replace("\n", " ").encode() + b"\n")
 
     def is_released(self, *, timeout: float | None = 0.0) -> bool:
@@ -126,6 +129,24 @@ def live(job: Job, voice: Voice) -> None:
     run_compact(job, voice)
 
 
+def live_long(job: Job, voice: Voice) -> None:
+    """Live, then move to another space and index more, and say what is begun and what is done."""
+    more = {**job, "runs": [[*job["runs"][-1], *job["more"]]]}
+    tasks: list[tuple[str, Callable[[Job, Voice], None], Job]] = [
+        ("create and index", index, job),
+        ("remove", remove, job),
+        ("compact", run_compact, job),
+        ("index again", index, more),
+        ("migrate", run_migrate, job),
+        ("remove again", remove, {**job, "paths": job["more"]}),
+        ("compact again", run_compact, job),
+    ]
+    for name, task, its_job in tasks:
+        voice.say(f"BEGUN {name}")
+        task(its_job, voice)
+        voice.say(f"DONE {name}")
+
+
 def watch(job: Job, voice: Voice) -> None:
     """Search, and see whole generations only, until the others have ended."""
     voice.say("ENOUGH")
@@ -152,6 +173,7 @@ JOBS: dict[str, Callable[[Job, Voice], None]] = {
     "compact": run_compact,
     "migrate": run_migrate,
     "live": live,
+    "live_long": live_long,
     "watch": watch,
     "hold": GROUPS.hold,
     "add": GROUPS.add,
@@ -184,6 +206,10 @@ def run_child(job: Job, voice: Voice, gate: int, shim: ctypes.CDLL | None) -> in
                 os.fsencode(fault["root"]), fault["mode"], fault["nth"], fault["calls"], fault["error"], voice.pipe,
                 int(fault["trace"]),
             )  # fmt: skip
+        if job.get("record"):
+            assert shim is not None, "no shim was given"
+            assert shim.fault_record(os.fsencode(job["record"])) >= 0
+            voice = replace(voice, shim=shim)
         JOBS[job["do"]](job, voice)
     except CollectionError as error:
         voice.say(f"{type(error).__name__} {error}")

@@ -33,6 +33,10 @@ class LeakError(AssertionError):
     """What a case must not do, other than raising."""
 
 
+class RefusedError(Exception):
+    """What a target raises for an error of a general class, where it is the one that is documented."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """What is done to one hostile input."""

@@ -16,6 +16,14 @@ MEMORY_MIB = 2048  # at most, of everything that a run of cases loads and makes
 # (module, target, cases in each run, cases in the slow one)
 FORMATS = [
     ("hostile_databases", "databases", 60, 10_000),
+    ("hostile_spaces", "spaces", 60, 10_000),
+    ("hostile_spaces", "checkpoints", 60, 3_000),
+    ("hostile_tables", "tables", 60, 10_000),
+    ("hostile_tables", "vectors", 60, 10_000),
+    ("hostile_tables", "sidecars", 200, 30_000),
+    ("hostile_media", "headers", 200, 30_000),
+    ("hostile_writing", "filters", 200, 100_000),
+    ("hostile_writing", "lines", 200, 30_000),
 ]
 # By target, what cases are known to do; each with the reason why it is left so.
 KNOWN: dict[str, dict[str, str]] = {}

@@ -83,7 +83,7 @@ class HostileHeaders:
             ("boxes", lambda: container_kind(box)),
             ("matroska", lambda: container_kind(matroska)),
             ("text", lambda: first_line(decode_text(text))),
-            *((shape.__name__, lambda shape=shape: shape(answer)) for shape in shapes),  # type: ignore[misc]
+            *((shape.__name__, lambda shape=shape: shape(answer)) for shape in shapes),
         ]  # fmt: skip
         return CASES.Case(
             [repr(answer)[:99], jpeg[:99].hex(), box[:99].hex(), matroska.hex(), text[:99].hex()], operations

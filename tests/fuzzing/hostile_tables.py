@@ -45,7 +45,8 @@ COLUMNS = [
 ]
 CELLS = [
     "a.png", "b.wav", "../x", "/etc/passwd", "", " ", "x\ny", 'a "quoted" word', "1", "007", "1e5", "nan", "-",
-    "9" * 400, "caf\u00e9", "\ud800", "\0", "=1+1", "x" * 20_000, "true", "null", "{}", "[1]", "\x1b[31m", "\u2028", "1,5", "0.5",
+    "9" * 400,
+    "caf\u00e9", "\ud800", "\0", "=1+1", "x" * 20_000, "true", "null", "{}", "[1]", "\x1b[31m", "\u2028", "1,5", "0.5",
 ]  # fmt: skip
 ODD_CELLS: list[Any] = [*CELLS, *MUTATIONS.ODD]
 ENDINGS = [b"\n", b"\r\n", b"\r", b"\n\n", b"\0\n"]
@@ -87,17 +88,17 @@ def parquet_of(rng: random.Random) -> bytes:
     values: list[Any] = []
     for place in range(len(columns)):
         column = [row[place].encode("utf-8", "replace").decode() for row in rows]
-        kinds: list[Callable[[], Any]] = [
-            lambda column=column: pa.array(column),
-            lambda column=column: pa.array([len(cell) for cell in column]),
-            lambda column=column: pa.array([cell.encode() for cell in column]),
-            lambda column=column: pa.array([[cell] for cell in column]),
-            lambda column=column: pa.array([None for _ in column]),
-            lambda column=column: pa.array([{"a": cell} for cell in column]),
-            lambda column=column: pa.array([float("nan") for _ in column], pa.float32()),
-            lambda column=column: pa.array(column).dictionary_encode(),
-        ]  # fmt: skip
-        values.append(rng.choice((kinds[0], rng.choice(kinds)))())
+        kinds: list[Any] = [
+            pa.array(column),
+            pa.array([len(cell) for cell in column]),
+            pa.array([cell.encode() for cell in column]),
+            pa.array([[cell] for cell in column]),
+            pa.array([None for _ in column]),
+            pa.array([{"a": cell} for cell in column]),
+            pa.array([float("nan") for _ in column], pa.float32()),
+            pa.array(column).dictionary_encode(),
+        ]
+        values.append(rng.choice((kinds[0], rng.choice(kinds))))
     made = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(values, names=columns), made)
     return made.getvalue()

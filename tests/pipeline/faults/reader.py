@@ -10,7 +10,6 @@ import hashlib
 import json
 import select
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from trivium.pipeline.database import CollectionError
 from trivium.pipeline.retrieval import Retrieval
 from trivium.pipeline.store import Store
 
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.05
 ASKED = 3  # queries of each look
 
 
@@ -94,7 +93,6 @@ def main() -> None:
             reader.seen, reader.wrong = Counter(), []
         else:
             reader.look()
-            time.sleep(0)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Ordeal:
 
     def look(self, folder: Path, *, wanted: int | None = None) -> None:
         """Check what is there; ``wanted`` files of an undisturbed run."""
-        found = self.audit.examine(folder, whole=wanted is not None)
+        found = self.audit.examine(folder, whole=wanted is not None, may_lack_index=wanted is None)
         paths: frozenset[str] = frozenset() if found is None else found.paths
         count = len(paths)
         assert paths == set(self.files[:count]), "items that never were together"
@@ -92,8 +92,6 @@ class Ordeal:
 
     def restore(self, kill_after: float) -> None:
         """Put back a copy, with its times or without, after the present one or in one step."""
-        if not self._copies:
-            return self.keep_a_copy(kill_after)
         copy, acknowledged = self.rng.choice(self._copies)
         how = self.rng.choice((shutil.copy2, shutil.copy, shutil.copyfile))
         if self.rng.random() < 0.5:
@@ -105,16 +103,12 @@ class Ordeal:
             self._elsewhere.rename(self.folder)
             shutil.rmtree(self.folder.with_name("old"))
         self.acknowledged = acknowledged
-        return None
 
     def restore_in_place(self, kill_after: float) -> None:
         """Copy a copy over what is there, as a careless hand does; what is not in the copy stays."""
-        if not self._copies:
-            return self.keep_a_copy(kill_after)
         copy, acknowledged = self.rng.choice(self._copies)
         shutil.copytree(copy, self.folder, copy_function=_replace, dirs_exist_ok=True)
         self.acknowledged = acknowledged
-        return None
 
     def lose_the_index(self, kill_after: float) -> None:
         shutil.rmtree(self.folder / "index", ignore_errors=True)
@@ -123,10 +117,9 @@ class Ordeal:
         """Let one of these happen, and check that it has changed nothing else."""
         if not (self.folder / "collection.db").exists():
             return
-        happenings: list[Callable[[float], None]] = [
-            self.nothing, self.move_and_return, self.index_elsewhere, self.keep_a_copy, self.restore, self.restore,
-            self.restore_in_place, self.lose_the_index,
-        ]  # fmt: skip
+        happenings = [self.nothing, self.move_and_return, self.index_elsewhere, self.keep_a_copy, self.lose_the_index]
+        if self._copies:
+            happenings += [self.restore, self.restore, self.restore_in_place]
         happening = self.rng.choice(happenings)
         with closing(Store(self.folder)) as stale:
             happening(kill_after)

@@ -211,7 +211,7 @@ def short_of_memory(shortage: Job | None, shim: ctypes.CDLL | None, voice: Voice
     if shortage is None:
         yield
         return
-    import _testcapi
+    import _testcapi  # type: ignore[import-not-found]
 
     nth, calls = shortage["nth"], shortage["calls"]
     counted = -1

@@ -63,7 +63,7 @@ class Target(Protocol):
 def load_beside(name: str) -> ModuleType:
     """Load a module by its path from this folder, without the ending; each once."""
     path = Path(__file__).parent / f"{name}.py"
-    known = f"trivium_fuzzing_{path.stem}"
+    known = f"trivium_fuzzing_{name.replace('/', '_').replace('.', '_')}"
     if known in sys.modules:
         return sys.modules[known]
     spec = importlib.util.spec_from_file_location(known, path)

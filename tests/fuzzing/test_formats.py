@@ -18,6 +18,7 @@ FORMATS = [
     ("hostile_databases", "databases", 60, 10_000),
     ("hostile_spaces", "spaces", 60, 10_000),
     ("hostile_spaces", "checkpoints", 60, 3_000),
+    ("hostile_models", "models", 40, 10_000),
     ("hostile_tables", "tables", 60, 10_000),
     ("hostile_tables", "vectors", 60, 10_000),
     ("hostile_tables", "sidecars", 200, 30_000),

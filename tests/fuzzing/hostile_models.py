@@ -40,7 +40,7 @@ class HostileModels:
         self._outside.mkdir()
         self._templates.mkdir()
         os.environ["HOME"] = os.environ["TRIVIUM_CACHE"] = str(scratch / "cache")
-        columns.space_named = lambda *_: FUSED.MadeUpSpace()
+        vars(columns)["space_named"] = lambda *_: FUSED.MadeUpSpace()  # whatever a model names
         rng = np.random.default_rng(0)
         things = rng.choice(list(FUSED.WORDS), ROWS)
         self._frame = pandas.DataFrame({"text": [f"a nice {thing} number {n}" for n, thing in enumerate(things)]})
@@ -52,8 +52,10 @@ class HostileModels:
         os.chdir(self._outside)
 
     def _save_texts(self, folder: Path) -> None:
-        sizes = {"vocabulary": 10, "width": 8, "heads": 2, "layers": 1, "inner": 12, "positions": 9, "embedding": 8}
-        config = TextModelConfig(shape=TransformerShape(**sizes, dim=8), max_tokens=8)
+        shape = TransformerShape(
+            vocabulary=10, width=8, heads=2, layers=1, inner=12, positions=9, embedding=8, dim=8
+        )  # fmt: skip
+        config = TextModelConfig(shape=shape, max_tokens=8)
         network = build_network(config)
         made = new_classifier(
             network, config=config, tokenizer=word_tokenizer(WORDS), labels=["x", "y"], recipe=ClassifierRecipe()

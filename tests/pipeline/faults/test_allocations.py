@@ -48,7 +48,7 @@ def jobs(faulty_server: Any, notes: Any, scratch: Path) -> dict[str, dict[str, A
 
 
 @pytest.mark.parametrize("of", KINDS)
-@pytest.mark.parametrize("trials", [3, pytest.param(TRIALS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [2, pytest.param(TRIALS, marks=pytest.mark.slow)])
 def test_the_nth_allocation_fails(
     trials: int, of: str, jobs: dict[str, Any], faulty_server: Any, audit: Any, scratch: Path
 ) -> None:

@@ -49,7 +49,7 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "indexes": (
-        "FAISS trusts its files, and a stranger can give one with a hash that fits",
+        "FAISS trusts its files: it is given only those that this machine has made",
         [
             "AssertionError at indexes/faiss_index.py:_search",
             "IndexError at indexes/faiss_index.py:_hits",

@@ -118,9 +118,8 @@ class HostileDatabases:
         recipe: list[str] = []
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             change = rng.choices(list(CHANGES), list(CHANGES.values()))[0]
-            with contextlib.suppress(
-                sqlite3.Error, OSError, UnicodeError, LookupError
-            ):  # the second change may meet what the first has left
+            # The second change may meet what the first has left.
+            with contextlib.suppress(sqlite3.Error, OSError, UnicodeError, LookupError):
                 recipe.append(change(self._folder, rng))
         return CASES.Case(recipe, self._operations(rng))
 

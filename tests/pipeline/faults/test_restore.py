@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from trivium.pipeline.checksum import CHECKSUM
 from trivium.pipeline.database import CollectionError
 from trivium.pipeline.store import Store
 from trivium.pipeline.writer import writing
@@ -109,6 +110,8 @@ class Ordeal:
         """Copy a copy over what is there, as a careless hand does; what is not in the copy stays."""
         copy, acknowledged = self.rng.choice(self._copies)
         shutil.copytree(copy, self.folder, copy_function=_replace, dirs_exist_ok=True)
+        if not (copy / CHECKSUM).exists():  # the later one says rightly that the database is an old one
+            (self.folder / CHECKSUM).unlink(missing_ok=True)
         self.acknowledged = acknowledged
 
     def lose_the_index(self, kill_after: float) -> None:

@@ -7,6 +7,7 @@ line of JSON tells of each case as it begins, so that whoever listens knows whic
 each leak: an error that is not documented, a file outside that was touched, a raw control character in the output.
 """
 
+import contextlib
 import faulthandler
 import importlib.util
 import json
@@ -153,7 +154,8 @@ def main() -> None:
 
     faulthandler.enable()
     warnings.simplefilter("error")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with contextlib.suppress(ValueError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     found: Target = load_beside(module).TARGETS[target](Path(scratch))
     run(found, seed=seed, first=int(first), count=int(count), tell=tell)

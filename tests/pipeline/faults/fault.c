@@ -290,7 +290,7 @@ int close(int fd)
 }
 
 /* SHORT writes half; the caller comes back for the rest, and then the disk is full. */
-#define WRITING(name, half, whole, at, data)                                                                                     \
+#define WRITING(name, half, whole, at, data)                                                                           \
     const char *path = path_of(fd);                                                                                    \
     enum mode answer = path ? decide(name, path, NULL, 1) : OFF;                                                       \
     if ((answer == SHORT || answer == TORN) && length > 1) {                                                           \
@@ -325,7 +325,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     WRITING("writev", write(fd, parts[0].iov_base, length / 2), real(fd, parts, count), 0, NULL);
 }
 
-#define ON_DESCRIPTOR(name, call, needs_room, number)                                                                          \
+#define ON_DESCRIPTOR(name, call, needs_room, number)                                                                  \
     const char *path = path_of(fd);                                                                                    \
     enum mode answer = path ? decide(name, path, NULL, needs_room) : OFF;                                              \
     FINISH(call, if (path) note(name, fd, (long)(number), path, NULL, NULL, 0))
@@ -383,24 +383,24 @@ int mkdirat(int folder, const char *path, mode_t permissions)
     ON_PATH("mkdir", folder, path, real(folder, path, permissions), 1);
 }
 
-#define RENAMING(folder, path, folder2, path2, call)                                                                   \
+#define RENAMING(folder, path, folder2, path2, call, flags)                                                            \
     char buffer[2 * NAME], buffer2[2 * NAME];                                                                          \
     const char *from = below(folder, path, buffer), *to = below(folder2, path2, buffer2);                              \
     enum mode answer = from || to ? decide("rename", from ? from : "", to, 1) : OFF;                                   \
-    FINISH(call, if (from || to) note("rename", -1, 0, from, to, NULL, 0))
+    FINISH(call, if (from || to) note("rename", -1, (long)(flags), from, to, NULL, 0))
 
 int rename(const char *path, const char *path2)
 {
     REAL(rename, int, const char *, const char *);
-    RENAMING(AT_FDCWD, path, AT_FDCWD, path2, real(path, path2));
+    RENAMING(AT_FDCWD, path, AT_FDCWD, path2, real(path, path2), 0);
 }
 int renameat(int folder, const char *path, int folder2, const char *path2)
 {
     REAL(renameat, int, int, const char *, int, const char *);
-    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2));
+    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2), 0);
 }
 int renameat2(int folder, const char *path, int folder2, const char *path2, unsigned int flags)
 {
     REAL(renameat2, int, int, const char *, int, const char *, unsigned int);
-    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2, flags));
+    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2, flags), flags);
 }

@@ -30,7 +30,7 @@ class Call(NamedTuple):
 
     name: str
     fd: int
-    number: int  # an offset or a size; of `open`, whether it empties the file
+    number: int  # an offset or a size; of `open`, whether it empties the file; of `rename`, its flags
     path: str
     path2: str
     data: bytes
@@ -112,6 +112,7 @@ class Disk:
         elif call.name == "rename":
             other, new = self._find(call.path2)
             assert other is folder, "a rename from one folder to another has no model here"
+            assert not call.number, "nor has an exchange of names"
             self._name(folder, name, new, folder.now[name])
         else:
             assert call.name == "close", call

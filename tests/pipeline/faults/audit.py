@@ -36,10 +36,11 @@ class Found:
     has_index: bool
 
 
-def examine(folder: Path, *, whole: bool = False) -> Found | None:
+def examine(folder: Path, *, whole: bool = False, may_lack_index: bool = False) -> Found | None:
     """Open a collection as the next user does and check it; None if a kill came before it was made.
 
-    ``whole`` is for the end of a run that nothing has disturbed: then nothing unnamed lies about either.
+    ``whole`` is for the end of a run that nothing has disturbed: then nothing unnamed lies about either. What has taken
+    away the folder of index files, which anyone may, says so.
     """
     if not (folder / DATABASE).exists():
         assert is_free(folder), sorted(folder.rglob("*"))
@@ -49,7 +50,7 @@ def examine(folder: Path, *, whole: bool = False) -> Found | None:
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         _check_rows(db)
     with closing(Store(folder)) as store:
-        found = _examine(store)
+        found = _examine(store, may_lack_index=may_lack_index)
         if whole:
             named = {shard.name for shard in store.shards().values()} | {f.name for f in store.index_files().values()}
             assert {path.name for part in (VECTORS, INDEX) for path in (folder / part).iterdir()} == named
@@ -78,13 +79,14 @@ def _check_rows(db: sqlite3.Connection) -> None:
         assert db.execute(query).fetchall() == [], what
 
 
-def _examine(store: Store) -> Found:
+def _examine(store: Store, *, may_lack_index: bool) -> Found:
     items = list(store.items())
     paths = [item.path for item in items]
     assert len(set(paths)) == len(paths)
     _check_shards(store)
     for file in store.index_files().values():
-        assert usable_index(store, file) is not None, file
+        is_gone = may_lack_index and not (store.folder / INDEX / file.name).exists()
+        assert is_gone or usable_index(store, file) is not None, file
     if items:
         _check_vectors(store, paths)
         dim = store.space.dim

@@ -26,8 +26,9 @@ WHY_NO_SHIM = (
 
 def _build_shim(folder: Path) -> Path:
     assert COMPILER is not None
-    shim, source = folder / "fault.so", Path(__file__).with_name("fault.c")
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", str(shim), str(source), "-ldl", "-lpthread"], check=True)
+    shim = folder / "fault.so"
+    sources = [str(Path(__file__).with_name(name)) for name in ("fault.c", "allocations.c")]
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", str(shim), *sources, "-ldl", "-lpthread"], check=True)
     return shim
 
 
@@ -49,6 +50,11 @@ def harness() -> Any:
 @pytest.fixture(scope="session")
 def audit() -> Any:
     return _load("audit")
+
+
+@pytest.fixture(scope="session")
+def power_cut() -> Any:
+    return _load("power_cut")
 
 
 @pytest.fixture(scope="session")

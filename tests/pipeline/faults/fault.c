@@ -3,7 +3,8 @@
  * Counted are the calls by which Python and SQLite change files: open for writing, write, sync, rename, unlink, truncate
  * and mkdir. `fault_arm` (from ctypes, in a forked child) starts it; `fault_only`, called before it, restricts the count
  * to calls and paths that match two patterns. What is hit, and with `trace` every counted call, is written to the descriptor
- * `report`: "HIT 12\tpwrite\tc/collection.db\t\n".
+ * `report`: "HIT 12\tpwrite\tc/collection.db\t\n". `fault_record` writes every change with its bytes to a file, from which
+ * `power_cut.py` makes the states that a power cut may leave.
  *
  * cc -shared -fPIC -O1 -o fault.so fault.c -ldl -lpthread
  */
@@ -39,6 +40,10 @@ static int mode = OFF, error_number = EIO, report = -1, trace;
 static char only_call[32], only_path[NAME]; /* empty: all */
 static char *opened[FDS]; /* path below the root, of descriptors opened there */
 
+static int record = -1; /* descriptor of the recording */
+/* Held while a recorded call is made, so that the recording has them in the order in which they were made. */
+static pthread_mutex_t order = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
 static void say(const char *what, long number, const char *call, const char *path, const char *path2)
 {
     char line[3 * NAME];
@@ -52,6 +57,44 @@ static void die(void)
     syscall(SYS_kill, getpid(), SIGKILL);
     for (;;)
         pause();
+}
+
+static void put(const void *data, size_t length)
+{
+    while (length) {
+        ssize_t written = syscall(SYS_write, record, data, length);
+        if (written <= 0)
+            abort(); /* half a recording is none */
+        data = (const char *)data + written, length -= (size_t)written;
+    }
+}
+
+/* "pwrite\t7\t4096\t\t\t12\n" and 12 bytes: the call, its descriptor, a number, one or two paths, what was written. */
+static void note(const char *call, int fd, long number, const char *path, const char *path2, const void *data,
+                 size_t length)
+{
+    char line[3 * NAME];
+    int saved = errno;
+    int used = snprintf(line, sizeof line, "%s\t%d\t%ld\t%s\t%s\t%zu\n", call, fd, number, path ? path : "",
+                        path2 ? path2 : "", length);
+    put(line, (size_t)used);
+    put(data, length);
+    errno = saved;
+}
+
+/* Start to record, into a new file. */
+int fault_record(const char *path)
+{
+    return record = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+/* Put a word of the caller's own among the calls. */
+void fault_mark(const char *word)
+{
+    pthread_mutex_lock(&order);
+    if (record >= 0)
+        note("mark", -1, 0, word, NULL, NULL, 0);
+    pthread_mutex_unlock(&order);
 }
 
 int fault_arm(const char *folder, int how, long from, long calls, int error, int descriptor, int tracing)
@@ -137,7 +180,7 @@ static enum mode decide(const char *call, const char *path, const char *path2, i
     if (!real)                                                                                                         \
         real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
-#define FINISH(expression)                                                                                             \
+#define FINISH(expression, ...)                                                                                        \
     do {                                                                                                               \
         if (answer == FAIL || answer == SHORT) {                                                                       \
             errno = error_number;                                                                                      \
@@ -145,7 +188,14 @@ static enum mode decide(const char *call, const char *path, const char *path2, i
         }                                                                                                              \
         if (answer == TORN)                                                                                            \
             die();                                                                                                     \
+        int recorded = record >= 0;                                                                                    \
+        if (recorded)                                                                                                  \
+            pthread_mutex_lock(&order);                                                                                \
         __typeof__(expression) result = (expression);                                                                  \
+        if (recorded && result >= 0)                                                                                   \
+            __VA_ARGS__;                                                                                               \
+        if (recorded)                                                                                                  \
+            pthread_mutex_unlock(&order);                                                                              \
         if (answer == KILL_AFTER)                                                                                      \
             die();                                                                                                     \
         return result;                                                                                                 \
@@ -175,8 +225,15 @@ static int opening(int (*real)(int, const char *, int, ...), int folder, const c
     }
     if (answer == TORN)
         die();
+    int recorded = record >= 0;
+    if (recorded)
+        pthread_mutex_lock(&order);
     int fd = real(folder, path, flags, permissions);
     remember(fd, relative);
+    if (recorded && fd >= 0 && relative)
+        note("open", fd, flags & O_TRUNC ? 1 : 0, relative, NULL, NULL, 0);
+    if (recorded)
+        pthread_mutex_unlock(&order);
     if (answer == KILL_AFTER)
         die();
     return fd;
@@ -220,12 +277,20 @@ int creat64(const char *path, mode_t permissions) { return open(path, O_CREAT | 
 int close(int fd)
 {
     REAL(close, int, int);
+    int recorded = record >= 0;
+    if (recorded)
+        pthread_mutex_lock(&order);
+    if (recorded && path_of(fd))
+        note("close", fd, 0, NULL, NULL, NULL, 0);
     remember(fd, NULL);
-    return real(fd);
+    int result = real(fd);
+    if (recorded)
+        pthread_mutex_unlock(&order);
+    return result;
 }
 
 /* SHORT writes half; the caller comes back for the rest, and then the disk is full. */
-#define WRITING(name, half, whole)                                                                                     \
+#define WRITING(name, half, whole, at, data)                                                                           \
     const char *path = path_of(fd);                                                                                    \
     enum mode answer = path ? decide(name, path, NULL, 1) : OFF;                                                       \
     if ((answer == SHORT || answer == TORN) && length > 1) {                                                           \
@@ -234,61 +299,63 @@ int close(int fd)
             die();                                                                                                     \
         return written;                                                                                                \
     }                                                                                                                  \
-    FINISH(whole)
+    FINISH(whole, if (path) note("write", fd, (long)(at), path, NULL, data, (size_t)result))
 
 ssize_t write(int fd, const void *data, size_t length)
 {
     REAL(write, ssize_t, int, const void *, size_t);
-    WRITING("write", real(fd, data, length / 2), real(fd, data, length));
+    WRITING("write", real(fd, data, length / 2), real(fd, data, length), lseek(fd, 0, SEEK_CUR) - result, data);
 }
 ssize_t pwrite(int fd, const void *data, size_t length, off_t offset)
 {
     REAL(pwrite, ssize_t, int, const void *, size_t, off_t);
-    WRITING("pwrite", real(fd, data, length / 2, offset), real(fd, data, length, offset));
+    WRITING("pwrite", real(fd, data, length / 2, offset), real(fd, data, length, offset), offset, data);
 }
 ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset)
 {
     REAL(pwrite64, ssize_t, int, const void *, size_t, off64_t);
-    WRITING("pwrite", real(fd, data, length / 2, offset), real(fd, data, length, offset));
+    WRITING("pwrite", real(fd, data, length / 2, offset), real(fd, data, length, offset), offset, data);
 }
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {
     REAL(writev, ssize_t, int, const struct iovec *, int);
     size_t length = count > 0 ? parts[0].iov_len : 0;
-    WRITING("writev", write(fd, parts[0].iov_base, length / 2), real(fd, parts, count));
+    if (record >= 0 && path_of(fd)) /* the caller comes back for the rest */
+        return write(fd, parts[0].iov_base, length);
+    WRITING("writev", write(fd, parts[0].iov_base, length / 2), real(fd, parts, count), 0, NULL);
 }
 
-#define ON_DESCRIPTOR(name, call, needs_room)                                                                          \
+#define ON_DESCRIPTOR(name, call, needs_room, number)                                                                  \
     const char *path = path_of(fd);                                                                                    \
     enum mode answer = path ? decide(name, path, NULL, needs_room) : OFF;                                              \
-    FINISH(call)
+    FINISH(call, if (path) note(name, fd, (long)(number), path, NULL, NULL, 0))
 
 int fsync(int fd)
 {
     REAL(fsync, int, int);
-    ON_DESCRIPTOR("fsync", real(fd), 0);
+    ON_DESCRIPTOR("fsync", real(fd), 0, 0);
 }
 int fdatasync(int fd)
 {
     REAL(fdatasync, int, int);
-    ON_DESCRIPTOR("fdatasync", real(fd), 0);
+    ON_DESCRIPTOR("fdatasync", real(fd), 0, 0);
 }
 int ftruncate(int fd, off_t length)
 {
     REAL(ftruncate, int, int, off_t);
-    ON_DESCRIPTOR("ftruncate", real(fd, length), 0);
+    ON_DESCRIPTOR("ftruncate", real(fd, length), 0, length);
 }
 int ftruncate64(int fd, off64_t length)
 {
     REAL(ftruncate64, int, int, off64_t);
-    ON_DESCRIPTOR("ftruncate", real(fd, length), 0);
+    ON_DESCRIPTOR("ftruncate", real(fd, length), 0, length);
 }
 
 #define ON_PATH(name, folder, path, call, needs_room)                                                                  \
     char buffer[2 * NAME];                                                                                             \
     const char *relative = below(folder, path, buffer);                                                                \
     enum mode answer = relative ? decide(name, relative, NULL, needs_room) : OFF;                                      \
-    FINISH(call)
+    FINISH(call, if (relative) note(name, -1, 0, relative, NULL, NULL, 0))
 
 int unlink(const char *path)
 {
@@ -316,24 +383,24 @@ int mkdirat(int folder, const char *path, mode_t permissions)
     ON_PATH("mkdir", folder, path, real(folder, path, permissions), 1);
 }
 
-#define RENAMING(folder, path, folder2, path2, call)                                                                   \
+#define RENAMING(folder, path, folder2, path2, call, flags)                                                            \
     char buffer[2 * NAME], buffer2[2 * NAME];                                                                          \
     const char *from = below(folder, path, buffer), *to = below(folder2, path2, buffer2);                              \
     enum mode answer = from || to ? decide("rename", from ? from : "", to, 1) : OFF;                                   \
-    FINISH(call)
+    FINISH(call, if (from || to) note("rename", -1, (long)(flags), from, to, NULL, 0))
 
 int rename(const char *path, const char *path2)
 {
     REAL(rename, int, const char *, const char *);
-    RENAMING(AT_FDCWD, path, AT_FDCWD, path2, real(path, path2));
+    RENAMING(AT_FDCWD, path, AT_FDCWD, path2, real(path, path2), 0);
 }
 int renameat(int folder, const char *path, int folder2, const char *path2)
 {
     REAL(renameat, int, int, const char *, int, const char *);
-    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2));
+    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2), 0);
 }
 int renameat2(int folder, const char *path, int folder2, const char *path2, unsigned int flags)
 {
     REAL(renameat2, int, int, const char *, int, const char *, unsigned int);
-    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2, flags));
+    RENAMING(folder, path, folder2, path2, real(folder, path, folder2, path2, flags), flags);
 }

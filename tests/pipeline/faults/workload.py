@@ -8,6 +8,7 @@ ended. One answer a line: for each job what it said, and its exit code, which is
 takes milliseconds where importing takes a second; that is what makes thousands of trials possible.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -16,15 +17,17 @@ import resource
 import select
 import selectors
 import signal
+import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import filelock  # noqa: F401, imported by the first writer: its many allocations are not what should fail
 import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
@@ -53,8 +56,11 @@ class Voice:
 
     pipe: int
     release: int
+    shim: ctypes.CDLL | None = None  # that records
 
     def say(self, line: str) -> None:
+        if self.shim is not None:
+            self.shim.fault_mark(line.encode())
         os.write(self.pipe, line.replace("\n", " ").encode() + b"\n")
 
     def is_released(self, *, timeout: float | None = 0.0) -> bool:
@@ -133,11 +139,36 @@ def run_restore(job: Job, voice: Voice) -> None:
     restore(Path(job["target"]), Path(job["folder"]))
 
 
+def search(job: Job, voice: Voice) -> None:
+    """Search, and say what was found."""
+    store = Store(Path(job["folder"]))
+    (hits,) = Retrieval(store).search(unit_rows(np.ones((1, store.space.dim))), k=job["k"])
+    voice.say(f"FOUND {len({hit.path for hit in hits})}")
+
+
 def live(job: Job, voice: Voice) -> None:
     """Create, index, remove, compact: every way in which a collection's files change."""
     index(job, voice)
     remove(job, voice)
     run_compact(job, voice)
+
+
+def live_long(job: Job, voice: Voice) -> None:
+    """Live, then move to another space and index more, and say what is begun and what is done."""
+    more = {**job, "runs": [[*job["runs"][-1], *job["more"]]]}
+    tasks: list[tuple[str, Callable[[Job, Voice], None], Job]] = [
+        ("create and index", index, job),
+        ("remove", remove, job),
+        ("compact", run_compact, job),
+        ("index again", index, more),
+        ("migrate", run_migrate, job),
+        ("remove again", remove, {**job, "paths": job["more"]}),
+        ("compact again", run_compact, job),
+    ]
+    for name, task, its_job in tasks:
+        voice.say(f"BEGUN {name}")
+        task(its_job, voice)
+        voice.say(f"DONE {name}")
 
 
 def watch(job: Job, voice: Voice) -> None:
@@ -165,9 +196,11 @@ JOBS: dict[str, Callable[[Job, Voice], None]] = {
     "remove": remove,
     "compact": run_compact,
     "migrate": run_migrate,
+    "search": search,
     "live": live,
     "backup": run_backup,
     "restore": run_restore,
+    "live_long": live_long,
     "watch": watch,
     "hold": GROUPS.hold,
     "add": GROUPS.add,
@@ -189,6 +222,32 @@ class Child:
         return self.said.decode().splitlines()
 
 
+@contextlib.contextmanager
+def short_of_memory(shortage: Job | None, shim: ctypes.CDLL | None, voice: Voice) -> Iterator[None]:
+    """Let the Nth allocation fail, and some after it: the C library's, Python's, or what SQLite takes above a limit."""
+    if shortage is None:
+        yield
+        return
+    import _testcapi  # type: ignore[import-not-found]
+
+    nth, calls = shortage["nth"], shortage["calls"]
+    counted = -1
+    if shortage["of"] == "c":
+        assert shim is not None, "no shim was given"
+        shim.allocations_arm(ctypes.c_long(nth), ctypes.c_long(calls))
+    elif shortage["of"] == "python":
+        _testcapi.set_nomemory(nth, nth + calls)
+    else:
+        sqlite3.connect(":memory:").execute(f"PRAGMA hard_heap_limit = {nth}").fetchall()
+    try:
+        yield
+    finally:
+        _testcapi.remove_mem_hooks()
+        if shortage["of"] == "c" and shim is not None:
+            counted = shim.allocations_disarm()
+        voice.say(f"ALLOCATIONS {counted}")
+
+
 def run_child(job: Job, voice: Voice, gate: int, shim: ctypes.CDLL | None) -> int:
     try:
         if job.get("file_size_limit"):
@@ -201,7 +260,15 @@ def run_child(job: Job, voice: Voice, gate: int, shim: ctypes.CDLL | None) -> in
                 os.fsencode(fault["root"]), fault["mode"], fault["nth"], fault["calls"], fault["error"], voice.pipe,
                 int(fault["trace"]),
             )  # fmt: skip
-        JOBS[job["do"]](job, voice)
+        if job.get("record"):
+            assert shim is not None, "no shim was given"
+            assert shim.fault_record(os.fsencode(job["record"])) >= 0
+            voice = replace(voice, shim=shim)
+        with short_of_memory(job.get("shortage"), shim, voice):
+            JOBS[job["do"]](job, voice)
+    except MemoryError as error:
+        voice.say(f"{type(error).__name__} {error}")
+        return 1
     except CollectionError as error:
         voice.say(f"{type(error).__name__} {error}")
         return 1

@@ -1,0 +1,166 @@
+"""Hostile inputs of every format that we read, by the thousand: a documented error or an answer, and nothing else.
+
+Nothing else is: another error, a crash, a hang, a file outside that is touched, a raw control character in the output.
+Case N of a seed is always the same: `python tests/fuzzing/listener.py MODULE TARGET SEED 1 N` runs it by itself.
+"""
+
+import os
+from typing import Any
+
+import pytest
+
+SEED = os.environ.get("TRIVIUM_SEED", "0")
+TIMES = float(os.environ.get("TRIVIUM_FUZZ", "1"))  # as many cases as the slow run makes
+MANY = 1_000  # cases, after which what is known should have been seen
+MEMORY_MIB = 2048  # at most, of everything that a run of cases loads and makes
+
+# (module, target, cases in each run, cases in the slow one)
+FORMATS = [
+    ("hostile_databases", "databases", 60, 10_000),
+    ("hostile_spaces", "spaces", 60, 10_000),
+    ("hostile_spaces", "checkpoints", 60, 3_000),
+    ("hostile_models", "models", 40, 10_000),
+    ("hostile_indexes", "indexes", 40, 3_000),
+    ("hostile_tables", "tables", 60, 10_000),
+    ("hostile_tables", "vectors", 60, 10_000),
+    ("hostile_tables", "sidecars", 200, 30_000),
+    ("hostile_media", "headers", 200, 30_000),
+    ("hostile_writing", "filters", 200, 100_000),
+    ("hostile_writing", "lines", 200, 30_000),
+]
+# By target: why its cases may leak, and what is known of it.
+KNOWN: dict[str, tuple[str, list[str]]] = {
+    "checkpoints": (
+        "deep JSON is to be a CheckpointError",
+        [
+            "RecursionError at pipeline/text_learning/checkpoint.py:load_checkpoint",
+        ],
+    ),
+    "filters": (
+        "a NUL behind a tilde in a pattern",
+        [
+            "ValueError at pipeline/filters/paths.py:resolved",
+        ],
+    ),
+    "headers": (
+        "a number of seconds that no float holds",
+        [
+            "OverflowError at encoders/decode_answers.py:frame_seconds",
+        ],
+    ),
+    "indexes": (
+        "FAISS trusts its files: it is given only those that this machine has made",
+        [
+            "AssertionError at indexes/faiss_index.py:_search",
+            "IndexError at indexes/faiss_index.py:_hits",
+            "MemoryError at indexes/faiss_file.py:read_faiss",
+            "RuntimeError at indexes/faiss_index.py:_search",
+            "search: hung",
+            "search: killed by SIGSEGV",
+        ],
+    ),
+    "lines": (
+        "an option whose value is --",
+        [
+            "TypeError at pipeline/filters/filter.py:__post_init__",
+            "TypeError at pipeline/query.py:parse_part",
+            "TypeError at pipeline/query_line.py:_with_home",
+        ],
+    ),
+    "models": (
+        "damage in a model is to be a ModelError or a TextModelError",
+        [
+            "ComplexWarning at fusion/fusion_state.py:<dictcomp>",
+            "ComplexWarning at fusion/network_fusion.py:_standardised",
+            "IndexError at pipeline/text_learning/classifying.py:<listcomp>",
+            "KeyError at pipeline/text_learning/classifying.py:load_classifier",
+            "OverflowError at fusion/fusion_state.py:_expert",
+            "OverflowError at pipeline/fused/model_folder.py:<genexpr>",
+            "RecursionError at pipeline/fused/model_folder.py:load_model",
+            "RuntimeWarning at fusion/network_fusion.py:_standardised",
+            "ValueError at fusion/block_estimators.py:_given",
+            "ValueError at fusion/blocks.py:__call__",
+            "ValueError at fusion/experts.py:__call__",
+            "ValueError at fusion/kernel_ridge.py:gaussian",
+            "ValueError at pipeline/fused/frames.py:table_of",
+        ],
+    ),
+    "sidecars": (
+        "a number that no float holds",
+        [
+            "OverflowError at pipeline/relevance.py:<listcomp>",
+        ],
+    ),
+    "spaces": (
+        "damage in a space is to be a SpaceError or a WeightsError",
+        [
+            "AttributeError at pipeline/space_projections.py:_load_tensors",
+            "ComplexWarning at pipeline/space_projections.py:<dictcomp>",
+            "ComplexWarning at pipeline/space_projections.py:build_projection",
+            "Exception at encoders/text_model.py:prepare_all",
+            "OSError at pipeline/space_config.py:_projection",
+            "OverflowError at pipeline/relevance.py:<listcomp>",
+            "RecursionError at encoders/text_model.py:read_text_model",
+            "RecursionError at pipeline/space_config.py:_read_json",
+            "RuntimeError at encoders/lstm_text.py:__init__",
+            "RuntimeWarning at fusion/head.py:plain",
+            "RuntimeWarning at fusion/head.py:plain_of_standard",
+            "RuntimeWarning at fusion/projection.py:__call__",
+            "TypeError at encoders/text_model.py:read_text_model",
+            "TypeError at pipeline/space_config.py:<listcomp>",
+            "TypeError at pipeline/space_config.py:_projection",
+            "TypeError at pipeline/space_config.py:read_labels",
+            "ValueError at fusion/head.py:joined",
+            "ValueError at fusion/projection.py:__init__",
+        ],
+    ),
+    "tables": (
+        "a lone surrogate in the name of a file",
+        [
+            "UnicodeEncodeError at pipeline/fused/table.py:read_frame",
+        ],
+    ),
+    "vectors": (
+        "pyarrow allocates what a damaged file says: 2 GiB, half a minute",
+        [
+            "import v.parquet: hung",
+        ],
+    ),
+}
+
+
+def check(heard: Any, target: str) -> None:
+    _, known = KNOWN.get(target, ("", []))
+    leaks = [str(leak) for signature, leak in sorted(heard.leaks.items()) if signature not in known]
+    assert not leaks, "\n".join(leaks)
+    assert heard.memory_mib < MEMORY_MIB
+    print(f"\n{target}: {heard}")
+    if heard.cases >= MANY and (gone := sorted(set(known) - heard.leaks.keys())):
+        print(f"known, and not seen: {'; '.join(gone)}")
+
+
+@pytest.mark.parametrize(("module", "target", "count"), [entry[:3] for entry in FORMATS])
+def test_some_hostile_inputs(module: str, target: str, count: int, listener: Any) -> None:
+    check(listener.listen(module, target, seed=SEED, count=count), target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "target", "count"), [(*entry[:2], entry[3]) for entry in FORMATS])
+def test_hostile_inputs(module: str, target: str, count: int, listener: Any) -> None:
+    check(listener.listen(module, target, seed=SEED, count=int(count * TIMES)), target)
+
+
+def test_what_no_case_may_do_is_noticed(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_LIMIT", "1")
+    heard = listener.listen("hostile_nothings", "nothings", seed=SEED, count=9)
+    assert sorted(heard.leaks) == [
+        "PanicException at outside of trivium",
+        "ValueError at outside of trivium",
+        "end: killed by SIGSEGV",
+        "hang: hung",
+        "touched outside: mine",
+    ]
+    assert heard.leaks["touched outside: mine"].times == 2
+    assert heard.leaks["end: killed by SIGSEGV"].number == 4
+    assert heard.cases == 9
+    assert heard.by_error == {"LookupError": 1}

@@ -52,9 +52,8 @@ def seal_graph(file: Path, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDA
         OSError: If the file cannot be read or written.
     """
     size = file.stat().st_size
-    with file.open("rb") as graph:
-        sha256 = hashlib.file_digest(graph, "sha256").hexdigest()
-    seal = Seal(size=size, checksum=checksum_of(file, size), sha256=sha256, inputs=inputs, outputs=outputs)
+    checksum, sha256 = checksum_of(file, size), _sha256(file, size)
+    seal = Seal(size=size, checksum=checksum, sha256=sha256, inputs=inputs, outputs=outputs)
     with file.open("ab") as graph:
         graph.write(_entry(_text_of(seal)))
     return seal
@@ -94,6 +93,15 @@ def is_intact(file: Path, seal: Seal) -> bool:
         return False
 
 
+def has_its_hash(file: Path) -> bool:
+    """Whether a graph has a seal, and the SHA-256 that is told there."""
+    seal = read_seal(file)
+    try:
+        return seal is not None and _sha256(file, seal.size) == seal.sha256
+    except OSError:
+        return False
+
+
 def checksum_of(file: Path, size: int) -> str:
     """Return a checksum of a file's first bytes, made as fast as memory is read.
 
@@ -121,6 +129,15 @@ def checksum_of(file: Path, size: int) -> str:
             digest.update(words.sum(axis=1, dtype=np.uint64).tobytes())
             digest.update(words.sum(axis=0, dtype=np.uint64).tobytes())
             left -= count
+    return digest.hexdigest()
+
+
+def _sha256(file: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while size > 0 and (chunk := source.read(min(size, CHUNK_BYTES))):
+            digest.update(chunk)
+            size -= len(chunk)
     return digest.hexdigest()
 
 

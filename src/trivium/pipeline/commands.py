@@ -197,7 +197,7 @@ def pull(options: argparse.Namespace) -> int:
             announce(f"{weights.name} in the cache is damaged ({', '.join(damaged)}): fetching it again")
             fetch_again(weights, announce=announce)
     for path in drop_damaged():  # now that the weights they are made of are sound
-        announce(f"{printable(str(path))} is damaged: it is made again when it is used")
+        announce(f"{printable(str(path))} is damaged, or of an older Trivium: it is made again when needed")
     space.pull()
     for weights in space.weights():
         print(f"{weights.name:20} {weights.licence:42} {weights_folder(weights)}")

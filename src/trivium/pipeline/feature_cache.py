@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Features
 from trivium.encoders.user_cache import cache_folder, close_to_others, private_folder
 
-FORMAT = 3  # another one encodes all anew
+FORMAT = 4  # another one encodes all anew
 FILE = "features.sqlite"
 BUSY_SECONDS = 60.0
 KEYS_AT_ONCE = 500  # SQLite takes 999 in one statement
@@ -57,7 +57,9 @@ class FeatureCache:
 
     def __init__(self, revision: str, *, folder: Path | None = None) -> None:
         """Name the backbone's revision; ``folder`` is Trivium's cache if None."""
-        self.path = (folder or _own_folder()) / revision / FILE
+        self._folder = folder or cache_folder() / f"features-{FORMAT}"
+        self._is_own = folder is None
+        self.path = self._folder / revision / FILE
 
     def load(self, wanted: Iterable[bytes]) -> tuple[dict[bytes, int], Features | None]:
         """Return the row of each content that is there, and the rows."""
@@ -91,12 +93,16 @@ class FeatureCache:
 
     def delete(self) -> None:
         """Delete the file, when no process is writing to it; each opens it anew when it reads or writes."""
-        with contextlib.suppress(*Damage), closing(self._opened()) as db:
-            db.execute("BEGIN EXCLUSIVE")
-            self._unlink()
-        self._unlink()
+        try:
+            with closing(self._opened()) as db:
+                db.execute("BEGIN EXCLUSIVE")
+                self._unlink()
+        except Damage as error:
+            self._drop(error)
 
     def _opened(self) -> sqlite3.Connection:
+        if self._is_own:
+            private_folder(self._folder)
         private_folder(self.path.parent)
         self._prepare()
         db = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
@@ -142,25 +148,20 @@ class FeatureCache:
             path.unlink(missing_ok=True)
 
 
-def _own_folder() -> Path:
-    """Return Trivium's own folder of features, closed to others if it is there."""
-    folder = cache_folder() / f"features-{FORMAT}"
-    if folder.is_dir():
-        close_to_others(folder)
-    return folder
-
-
 def _load(db: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[dict[bytes, int], Features | None]:
     if not keys or not (widths := _widths(db)):
         return {}, None
     row_of: dict[bytes, int] = {}
     arrays = {name: np.empty((len(keys), width), np.float32) for name, width in widths.items()}
     size = 4 * sum(widths.values())
+    asked = set(keys)
     for start in range(0, len(keys), KEYS_AT_ONCE):
         part = keys[start : start + KEYS_AT_ONCE]
         marks = ",".join("?" * len(part))
         for key, checksum, row in db.execute(f"SELECT sha256, checksum, row FROM item WHERE sha256 IN ({marks})", part):
-            if len(row) == size and zlib.crc32(row) == checksum:
+            if key not in asked or key in row_of or not isinstance(row, bytes):
+                continue  # the tree is damaged
+            if len(row) == size and _checksum(key, row) == checksum:
                 _put(arrays, len(row_of), np.frombuffer(row, np.float32))
                 row_of[key] = len(row_of)
     return row_of, _features({name: array[: len(row_of)] for name, array in arrays.items()}) if row_of else None
@@ -175,8 +176,13 @@ def _save(db: sqlite3.Connection, keys: Sequence[bytes], arrays: Mapping[str, ND
     rows = (b"".join(array[place].tobytes() for array in arrays.values()) for place in range(len(keys)))
     db.executemany(
         "INSERT OR REPLACE INTO item VALUES (?, ?, ?)",
-        ((key, zlib.crc32(row), row) for key, row in zip(keys, rows, strict=True)),
+        ((key, _checksum(key, row), row) for key, row in zip(keys, rows, strict=True)),
     )
+
+
+def _checksum(key: bytes, row: bytes) -> int:
+    """Return a row's checksum; of its key too, which a damaged tree may bring together with another row."""
+    return zlib.crc32(row, zlib.crc32(key))
 
 
 def _widths(db: sqlite3.Connection) -> dict[str, int]:

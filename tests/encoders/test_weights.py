@@ -462,7 +462,8 @@ def test_what_cannot_be_replaced_offline_stays(fetched: Path, no_pip: None, monk
 def test_a_replacement_that_ends_halfway_is_noticed(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two files nothing is missing, and what is there is sound or told to be damaged."""
     flip(fetched / "model.bin")
-    replace_file, places = os.replace, []
+    replace_file = os.replace
+    places: list[Path] = []
 
     def killed(source: Path, target: Path) -> None:
         if places:

@@ -269,7 +269,7 @@ def test_damaged_label_vectors_are_made_again(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(space_projections, "build_backbone", lambda *_, **__: Words())
     text = EncoderConfig(backbone="minilm-l6", projection=ProjectionConfig(kind="identity"))
     config = SpaceConfig(space=Space(name="s", dim=4, revision="r"), description="", encoders={"text": text})
-    labels = Labels(phrases={"bird": ("a bird", "birds"), "dog": ("dog",)}, heads={})
+    labels = Labels(phrases={"bird": ["a bird", "birds"], "dog": ["dog"]}, heads={})
 
     def vectors() -> dict[str, Any]:
         return space_projections._label_vectors(config, labels, device="cpu", announce=None)

@@ -1,9 +1,9 @@
 """What an exported graph says of itself: a checksum of its bytes, and a canary: what its network says of one input.
 
 Both lie in the graph's own file, as the entry of its metadata that ONNX provides for such things, so that a graph and
-its seal are always of one piece. The checksum is made for speed: reading 90 MB and summing them took 8 ms, hashing
-them with SHA-256 57 ms, a fifth of a whole text query. So a graph is read whole and compared whenever it is loaded,
-not only when its times have changed. `trivium pull` compares the SHA-256 too.
+its seal are always of one piece. The checksum is made for speed, a seventh of the time that SHA-256 takes: so a graph
+is read whole and compared whenever it is loaded, not only when its times have changed. `trivium pull` compares the
+SHA-256 too.
 """
 
 import base64
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEY = "trivium"
-CHUNK_BYTES, PAGE_WORDS = 1 << 20, 512
+CHUNK_BYTES, BLOCK_WORDS = 1 << 20, 2048
 HASH_DIGITS, LENGTH_DIGITS = 64, 10  # of the text before them, and of the whole; they are its end
 MAX_SEAL_BYTES = 64 << 20  # a canary of pictures is some 200 kB
 METADATA, STRING_KEY, STRING_VALUE = b"\x72", b"\x0a", b"\x12"  # field 14 of ModelProto; 1 and 2 of its entries
@@ -105,9 +105,10 @@ def has_its_hash(file: Path) -> bool:
 def checksum_of(file: Path, size: int) -> str:
     """Return a checksum of a file's first bytes, made as fast as memory is read.
 
-    Its 64-bit words are summed page by page, and word by word over the pages of each MiB; the sums are hashed. What is
-    changed in three words of a MiB or fewer, zeroed or exchanged changes a sum; of other damage one in 2^64 stays
-    hidden. It is no protection against whoever means to deceive it.
+    A MiB is 64 blocks of 16 KiB; they are added up word by word, and the sums hashed. Any change of one word, and of
+    any number of words that stand at different places of their blocks, changes a sum: what is flipped, zeroed, or moved
+    within a block. Of other damage one in 2^64 stays hidden, and what moves by whole blocks within a MiB. It is no
+    protection against whoever means to deceive it.
 
     Args:
         file: What to read.
@@ -117,7 +118,7 @@ def checksum_of(file: Path, size: int) -> str:
         OSError: If it cannot be read.
     """
     buffer = bytearray(CHUNK_BYTES)
-    words = np.frombuffer(buffer, "<u8").reshape(-1, PAGE_WORDS)  # (pages, words)
+    words = np.frombuffer(buffer, "<u8").reshape(-1, BLOCK_WORDS)  # (blocks, words)
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as source:
         left = size
@@ -126,7 +127,6 @@ def checksum_of(file: Path, size: int) -> str:
             if not count:
                 raise OSError(f"{file} is shorter than it was")
             buffer[count:] = bytes(CHUNK_BYTES - count)
-            digest.update(words.sum(axis=1, dtype=np.uint64).tobytes())
             digest.update(words.sum(axis=0, dtype=np.uint64).tobytes())
             left -= count
     return digest.hexdigest()

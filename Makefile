@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo base-data train-base test test-slow check format lint types bench clean
+.PHONY: setup demo base-data train-base test test-slow check format lint security audit types bench clean
 
 setup: $(STAMP)
 
@@ -33,7 +33,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow -s
 
-check: $(STAMP) lint types test
+check: $(STAMP) lint security types test
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -42,6 +42,16 @@ format: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+# Patterns that are often unsafe: reads our sources, needs no network.
+security: $(STAMP)
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src scripts
+
+# Known faults of the versions in constraints.txt. Needs a network: the Python index is asked for its advisories, and
+# pip-audit itself is installed into an environment of its own, so that it decides no version of ours.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit; }
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -34,7 +34,7 @@ from trivium.pipeline.tables import Row, read_pairs
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
-TRIVIUM = [sys.executable, "-m", "trivium.pipeline.cli"]
+TRIVIUM = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
 BASELINE = "trivium-labels"
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
 QUERIES = 300  # of each kind of nonsense

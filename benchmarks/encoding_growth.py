@@ -47,7 +47,16 @@ def main() -> None:
             media.mkdir()
             for photo in photos(size):
                 (media / photo.name).hardlink_to(photo)
-            command = [sys.executable, "-m", "trivium.pipeline.cli", "index", f"{scratch}/c", str(media), "--json"]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "trivium.pipeline.cli",
+                "index",
+                f"{scratch}/c",
+                str(media),
+                "--json",
+            ]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         assert told["added"] == size, told
         stage = told["stage_seconds"]["image"]

@@ -20,7 +20,7 @@ from trivium.pipeline.collection import Collection
 COLLECTION = Path(__file__).parent.parent / "demo-output" / "collection"
 RUNS = 15
 QUERIES = 50
-TRIVIUM = [sys.executable, "-m", "trivium.pipeline.cli"]
+TRIVIUM = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
 # What a query is made of, each in a process of its own; each line holds the one before.
 PARTS = {
     "Python alone": "pass",
@@ -49,7 +49,7 @@ def measure(environment: Mapping[str, str]) -> None:
         print(f"cold, whole process: {timed(search, environment):.2f} s")
     else:
         print("cold: not measured (dropping the page cache needs root)")
-    commands = {"whole process": search} | {name: [sys.executable, "-c", code] for name, code in PARTS.items()}
+    commands = {"whole process": search} | {name: [sys.executable, "-P", "-c", code] for name, code in PARTS.items()}
     spent: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(RUNS):  # in turns: what else the machine does falls on all alike
         for name, command in commands.items():

@@ -49,7 +49,7 @@ def lstm(work: Path) -> None:
     """Train the article's LSTM, over random word vectors and over MiniLM's token embeddings."""
     vectors = work / "vectors.txt"
     subprocess.run(
-        [sys.executable, "-m", "trivium.pipeline.cli", "word-vectors", str(IMDB["train"]), "--out", str(vectors)],
+        [sys.executable, "-P", "-m", "trivium.pipeline.cli", "word-vectors", str(IMDB["train"]), "--out", str(vectors)],
         check=True,
         stdout=subprocess.DEVNULL,
     )

@@ -1,6 +1,6 @@
 """Emoji: Noto's drawings, with the names and keywords that the Unicode Consortium gives them."""
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ElementTree  # nosec B405: of packages that Debian signs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def _named(root: Path) -> Iterator[tuple[str, str, list[str]]]:
     for kind in ("annotations", "annotationsDerived"):
         names: dict[str, str] = {}
         keywords: dict[str, list[str]] = {}
-        for element in ElementTree.parse(root / kind / "en.xml").iter("annotation"):
+        for element in ElementTree.parse(root / kind / "en.xml").iter("annotation"):  # nosec B314
             text = (element.text or "").strip()
             if element.get("type") == "tts":
                 names[element.attrib["cp"]] = text.replace("flag: ", "flag of ")

@@ -109,6 +109,25 @@ def test_a_tokenizer_of_another_repository(hub_clip: HubClip, hub_cache: Path) -
     np.testing.assert_array_equal(pooled(OpenClip(REFERENCE), TEXTS), before)
 
 
+def test_a_tokenizer_that_is_damaged_is_kept_again(hub_clip: HubClip, cache: Path) -> None:
+    hub_clip(tokenizer=word_pieces(), text={"hf_tokenizer_name": "org/tiny", "context_length": 16})
+    first = OpenClip(REFERENCE)
+    before = pooled(first, TEXTS)
+    (kept,) = (cache / "open-clip").glob("*.tokenizer.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    sound = kept.read_bytes()
+    kept.write_bytes(sound.replace(b'"cat"', b'"bat"'))
+    again = OpenClip(REFERENCE)
+    assert again.facts == first.facts
+    np.testing.assert_array_equal(pooled(again, TEXTS), before)
+    assert kept.read_bytes() == sound
+    kept.unlink()
+    assert OpenClip(REFERENCE).facts == first.facts
+    shutil.rmtree(cache / "open-clip")
+    (cache / "open-clip").touch()
+    assert "cannot keep" in refusal(REFERENCE)
+
+
 def test_another_tokenizer_is_another_space(hub_clip: HubClip) -> None:
     text = {"hf_tokenizer_name": "org/tiny", "context_length": 16}
     hub_clip(tokenizer=word_pieces(), text=text)

@@ -183,6 +183,39 @@ def test_a_changed_checkpoint_is_seen(tiny_clip: TinyClip, tmp_path: Path) -> No
     assert OpenClip(reference).facts.revision != first
 
 
+def test_a_checkpoint_that_rots_makes_no_vectors(tiny_clip: TinyClip) -> None:
+    """Its times and size stay on a failing disk, and so do the facts and the revision; its graphs are not there yet."""
+    reference = tiny_clip()
+    OpenClip(reference)
+    checkpoint = Path(reference.partition("/")[2])
+    status = checkpoint.stat()
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 1000] = bytes(1000)
+    checkpoint.write_bytes(data)
+    os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for device in ("cpu", PLAIN):
+        with pytest.raises(WeightsError, match=r"tiny-0.pt is not what it was when open-clip:tiny/.* was first used"):
+            OpenClip(reference).backbone("text", device=device)
+
+
+def test_facts_that_are_damaged_are_found_again(tiny_clip: TinyClip, cache: Path) -> None:
+    """A digit that is another one would be another revision, and every collection refused."""
+    reference = tiny_clip()
+    first = OpenClip(reference).facts
+    (kept,) = (cache / "open-clip").iterdir()
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    kept.write_text(kept.read_text().replace('"side": 32', '"side": 48'))
+    assert OpenClip(reference).facts == first
+    assert '"side": 32' in kept.read_text()
+
+
+def test_facts_that_cannot_be_kept(tiny_clip: TinyClip, cache: Path) -> None:
+    cache.mkdir()
+    (cache / "open-clip").touch()
+    with pytest.raises(WeightsError, match=r"cannot keep .*\.json in .*open-clip"):
+        OpenClip(tiny_clip())
+
+
 def test_safetensors(tiny_clip: TinyClip, tmp_path: Path) -> None:
     reference = tiny_clip()
     path = reference.partition("/")[2]

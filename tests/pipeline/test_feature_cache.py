@@ -1,14 +1,19 @@
 """Kept features: what was kept comes back, damage is noticed, and several processes get along."""
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trivium.encoders.base import Features
 from trivium.pipeline import feature_cache
@@ -101,7 +106,7 @@ def test_a_full_disk_is_told_and_nothing_is_dropped(tmp_path: Path, monkeypatch:
     cache = FeatureCache("r", folder=tmp_path)
     cache.save(keys("a"), features(1))
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "SCHEMA", feature_cache.SCHEMA + "PRAGMA max_page_count = 1;")
+        patch.setattr(feature_cache, "SETTINGS", feature_cache.SETTINGS + "PRAGMA max_page_count = 1;")
         with pytest.raises(sqlite3.OperationalError, match="full"):
             cache.save(keys(*range(5000)), features(5000))
     assert_same(cache.load(keys("a"))[1], features(1), [0])
@@ -125,3 +130,164 @@ for number in range(30):
     row_of, found = FeatureCache("r", folder=tmp_path).load(asked)
     assert found is not None
     assert [int(found.pooled[row_of[key], 0]) for key in asked] == [*range(30), *range(30)]
+
+
+# For its owner's eyes only
+
+
+def modes(*paths: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in paths]
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """The umask that takes nothing away."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_others_see_nothing(cache: Path, open_umask: None) -> None:
+    kept = FeatureCache("r")
+    journals: list[int] = []
+    kept.save(keys("a"), features(1))
+    with closing(sqlite3.connect(kept.path)) as db, db:
+        db.execute("DELETE FROM item")
+        journals += modes(kept.path.with_name("features.sqlite-journal"))
+    assert journals == [0o600]
+    assert modes(kept.path, kept.path.parent, kept.path.parent.parent) == [0o600, 0o700, 0o700]
+
+
+def test_what_others_could_see_is_closed_to_them(cache: Path, open_umask: None) -> None:
+    kept = FeatureCache("r")
+    kept.save(keys("a"), features(1))
+    for path in (kept.path, kept.path.parent, kept.path.parent.parent):
+        path.chmod(0o755)
+    assert_same(kept.load(keys("a"))[1], features(1), [0])
+    assert modes(kept.path, kept.path.parent, kept.path.parent.parent) == [0o700, 0o700, 0o700]
+
+
+def test_a_folder_of_the_users_stays_as_it_is(tmp_path: Path, open_umask: None) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o755)
+    kept = FeatureCache("r", folder=tmp_path / "theirs")
+    kept.save(keys("a"), features(1))
+    assert modes(tmp_path / "theirs", kept.path.parent, kept.path) == [0o755, 0o700, 0o600]
+
+
+# Nothing outside is touched
+
+
+@pytest.mark.parametrize("name", ["features.sqlite", "features.sqlite-journal"])
+@pytest.mark.parametrize("link", ["symbolic", "hard", "dangling"])
+def test_no_link_is_followed(tmp_path: Path, name: str, link: str) -> None:
+    victim = tmp_path / "victim"
+    FeatureCache("v", folder=tmp_path).save(keys("b"), features(1))
+    victim.write_bytes((tmp_path / "v" / "features.sqlite").read_bytes())
+    before = victim.read_bytes()
+    kept = FeatureCache("r", folder=tmp_path)
+    kept.path.parent.mkdir()
+    place = kept.path.with_name(name)
+    match link:
+        case "symbolic":
+            place.symlink_to(victim)
+        case "hard":
+            place.hardlink_to(victim)
+        case _:
+            place.symlink_to(tmp_path / "none")
+    assert kept.load(keys("b")) == ({}, None)
+    kept.save(keys("a"), features(1))
+    assert_same(kept.load(keys("a"))[1], features(1), [0])
+    assert victim.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r", "v", "victim"]
+    assert [path.name for path in kept.path.parent.iterdir()] == ["features.sqlite"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON item BEGIN DELETE FROM item; END",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TABLE other (x)",
+        "CREATE INDEX i ON item (checksum)",
+    ],
+)
+def test_a_database_that_is_not_ours_is_dropped(tmp_path: Path, foreign: str) -> None:
+    cache = FeatureCache("r", folder=tmp_path)
+    cache.save(keys("a"), features(1))
+    with closing(sqlite3.connect(cache.path)) as db, db:
+        db.execute(foreign)
+    assert cache.load(keys("a")) == ({}, None)
+    cache.save(keys("b"), features(1))
+    assert_same(cache.load(keys("a", "b"))[1], features(1), [0])
+
+
+@pytest.fixture(scope="module")
+def sound_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file of forty rows, each of ten kilobytes."""
+    cache = FeatureCache("r", folder=tmp_path_factory.mktemp("sound"))
+    cache.save(keys(*range(40)), features(40, width=2500))
+    return cache.path.read_bytes()
+
+
+@given(
+    places=st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 10**9)), min_size=1, max_size=8),
+    length=st.sampled_from([1, 1, 1, 20, 5000]),
+    value=st.integers(0, 255),
+)
+@settings(max_examples=150)
+def test_no_damage_gives_a_wrong_row_or_an_error(sound_file: bytes, places: list[int], length: int, value: int) -> None:
+    data = bytearray(sound_file)
+    for place in places:
+        start = place % len(data)
+        part = data[start : start + length]
+        data[start : start + length] = bytes([value]) * len(part)
+    known = features(40, width=2500)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FeatureCache("r", folder=Path(folder))
+        cache.path.parent.mkdir()
+        cache.path.write_bytes(data)
+        row_of, found = cache.load(keys(*range(40)))
+        for number, key in enumerate(keys(*range(40))):
+            if key in row_of:
+                assert found is not None
+                np.testing.assert_array_equal(found.pooled[row_of[key]], known.pooled[number])
+        cache.save(keys("new"), features(1, width=2500))
+        assert_same(cache.load(keys("new"))[1], features(1, width=2500), [0])
+
+
+def test_a_row_under_another_key_is_not_believed(tmp_path: Path) -> None:
+    cache = FeatureCache("r", folder=tmp_path)
+    cache.save(keys("a", "b"), features(2))
+    with closing(sqlite3.connect(cache.path)) as db, db:
+        ((row, checksum),) = db.execute("SELECT row, checksum FROM item WHERE sha256 = ?", keys("a"))
+        db.execute("UPDATE item SET row = ?, checksum = ? WHERE sha256 = ?", (row, checksum, *keys("b")))
+    assert cache.load(keys("a", "b"))[0].keys() == set(keys("a"))
+
+
+# What is deleted
+
+
+def test_some_are_forgotten(tmp_path: Path) -> None:
+    cache = FeatureCache("r", folder=tmp_path)
+    cache.save(keys("a", "b", "c"), features(3))
+    marked = features(3).pooled[1].tobytes()
+    assert marked in cache.path.read_bytes()
+    assert cache.forget(keys("b", "no")) == 1
+    assert marked not in cache.path.read_bytes()
+    assert cache.load(keys("a", "b", "c"))[0].keys() == set(keys("a", "c"))
+    cache.path.write_bytes(b"no database" * 99)
+    assert cache.forget(keys("a")) == 0
+
+
+def test_a_file_in_use_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache("r", folder=tmp_path)
+    cache.save(keys("a"), features(1))
+    monkeypatch.setattr(feature_cache, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(cache.path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            cache.delete()
+        db.execute("COMMIT")
+    cache.delete()
+    assert [*cache.path.parent.iterdir()] == []
+    assert cache.load(keys("a")) == ({}, None)

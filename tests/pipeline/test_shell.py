@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import trivium
-from trivium.encoders.weights import cache_folder
+from trivium.encoders.user_cache import cache_folder
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline.cli import main
 from trivium.pipeline.collection import Collection

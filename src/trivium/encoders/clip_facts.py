@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from trivium.encoders.base import Modality
 from trivium.encoders.clip_source import FOLDER, HUB, PREFIX, ClipSource
 from trivium.encoders.pictures import Fit
-from trivium.encoders.weights import WeightsError, cache_folder
+from trivium.encoders.user_cache import cache_folder, read_sealed, write_sealed
+from trivium.encoders.weights import WeightsError
 
 REVISION = 2  # of what we do around the models: another one makes other vectors
 
@@ -106,32 +106,41 @@ def facts_file(source: ClipSource) -> Path:
 
 
 def kept_facts(source: ClipSource) -> ClipFacts | None:
-    """Return what is known of a model, if it is."""
+    """Return what is known of a model, if it is, and neither that nor its tokenizer is damaged."""
+    if (content := read_sealed(facts_file(source))) is None:
+        return None
     try:
-        known: dict[str, Any] = json.loads(facts_file(source).read_text())
+        known: dict[str, Any] = json.loads(content)
         for key, kind in (("tokenizer", TokenizerFacts), ("sound", SoundFacts)):
             if known.get(key) is not None:
                 known[key] = kind(**known[key])
-        return ClipFacts(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        facts = ClipFacts(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
+    except (ValueError, TypeError, KeyError):
         return None
+    return None if facts.tokenizer is not None and is_damaged(facts.tokenizer) else facts
 
 
 def keep(facts: ClipFacts, source: ClipSource) -> None:
-    """Write facts, whole or not at all."""
-    write_whole(facts_file(source), json.dumps(asdict(facts)).encode())
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file of the cache, which other processes may write or read at the same time.
+    """Write facts, whole or not at all.
 
     Raises:
-        WeightsError: If it cannot be written.
+        WeightsError: If they cannot be written.
     """
-    draft = target.with_suffix(f".{os.getpid()}")
+    target = facts_file(source)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, target)
+        write_sealed(target, json.dumps(asdict(facts)).encode())
     except OSError as error:
         raise WeightsError(f"cannot keep {target.name} in {target.parent}: {error}") from error
+
+
+def tokenizer_file(facts: TokenizerFacts) -> Path:
+    """Where a tokenizer is kept."""
+    return cache_folder() / "open-clip" / f"{facts.sha256[:24]}.tokenizer.json"
+
+
+def is_damaged(facts: TokenizerFacts) -> bool:
+    """Whether a tokenizer that is kept is missing, or not what it was."""
+    try:
+        return hashlib.sha256(tokenizer_file(facts).read_bytes()).hexdigest() != facts.sha256
+    except OSError:
+        return True

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from trivium.encoders.clip_facts import TokenizerFacts, write_whole
+from trivium.encoders.clip_facts import TokenizerFacts, tokenizer_file
 from trivium.encoders.clip_tokenizer import MAX_CHARACTERS
-from trivium.encoders.weights import WeightsError, cache_folder
+from trivium.encoders.user_cache import write_private
+from trivium.encoders.weights import WeightsError
 
 # The first is needed; the others say what it is and which of its tokens means what.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
@@ -105,13 +106,12 @@ def keep_tokenizer(folder: Path, name: str, text_config: Mapping[str, Any]) -> T
         clean=clean,
         stripped_id=ids["sep"] if options.get("strip_sep_token") else None,
     )
-    write_whole(tokenizer_file(facts), content)
+    target = tokenizer_file(facts)
+    try:
+        write_private(target, content)
+    except OSError as error:
+        raise WeightsError(f"cannot keep {target.name} in {target.parent}: {error}") from error
     return facts
-
-
-def tokenizer_file(facts: TokenizerFacts) -> Path:
-    """Where a tokenizer is kept."""
-    return cache_folder() / "open-clip" / f"{facts.sha256[:24]}.tokenizer.json"
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:

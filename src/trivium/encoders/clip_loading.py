@@ -15,8 +15,8 @@ from typing import Any
 
 import open_clip
 
-from trivium.encoders.clip_facts import TokenizerFacts
-from trivium.encoders.clip_file_tokenizer import PROBES, TOKENIZER_FILES, FileTokenizer, keep_tokenizer, tokenizer_file
+from trivium.encoders.clip_facts import TokenizerFacts, tokenizer_file
+from trivium.encoders.clip_file_tokenizer import PROBES, TOKENIZER_FILES, FileTokenizer, keep_tokenizer
 from trivium.encoders.clip_hub import CONFIG_FILE, hub_files
 from trivium.encoders.clip_source import FOLDER, HUB, HUB_NAME, ClipSource
 from trivium.encoders.weights import WeightsError

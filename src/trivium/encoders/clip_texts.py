@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
-from trivium.encoders.clip_facts import ClipFacts
-from trivium.encoders.clip_file_tokenizer import FileTokenizer, tokenizer_file
+from trivium.encoders.clip_facts import ClipFacts, tokenizer_file
+from trivium.encoders.clip_file_tokenizer import FileTokenizer
 from trivium.encoders.clip_tokenizer import ClipTokenizer
 from trivium.encoders.networks import Network, device_kind
 from trivium.encoders.text import checked_text, passes_by_length

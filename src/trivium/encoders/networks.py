@@ -1,18 +1,20 @@
 """Frozen networks as functions of NumPy arrays: in ONNX Runtime on a CPU, in torch on everything else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
 from trivium.encoders.cores import usable_cores
-from trivium.encoders.graphs import Architecture, Precision, exported, graph_file
+from trivium.encoders.graphs import Architecture, Graph, Precision, export, exported
 from trivium.encoders.weights import WeightsError
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 DeviceKind: TypeAlias = Literal["cpu", "gpu"]
 PLAIN = "cpu-torch"  # a device's name: the slow way that the fast ones are compared with
+# Of a canary's largest number. Other processors and releases round in another order; int8 has steps of a hundredth.
+CANARY_TOLERANCE: Mapping[Precision, float] = {"float32": 1e-4, "int8": 2e-2}
 
 
 def device_kind(device: str) -> DeviceKind:
@@ -50,21 +52,37 @@ def load_network(
         announce: Called with one line before work that is done once.
 
     Raises:
-        WeightsError: If it cannot be exported.
+        WeightsError: If its weights are damaged, or it cannot be exported, or computes other numbers than it should.
     """
     if device != "cpu":
         from trivium.encoders.torch_network import load_torch_network
 
         return load_torch_network(architecture, device=device)
-    path = exported(architecture, precision=precision, announce=announce)
+    graph = exported(architecture, precision=precision, announce=announce)
     try:
-        return OnnxNetwork(path)
+        return _tried(graph, precision)
     except Exception as error:  # ONNX Runtime's own, of several kinds: damaged, or half of it
-        graph_file(architecture, precision=precision).unlink(missing_ok=True)
+        if announce is not None:
+            announce(f"the prepared {architecture.name} ({precision}) cannot be used ({error})")
+        graph = export(architecture, precision=precision, announce=announce)
         try:
-            return OnnxNetwork(exported(architecture, precision=precision, announce=announce))
-        except Exception:
-            raise WeightsError(f"the exported {architecture.name} cannot be loaded: {error}") from error
+            return _tried(graph, precision)
+        except Exception as again:
+            raise WeightsError(f"the exported {architecture.name} cannot be loaded: {again}") from again
+
+
+def _tried(graph: Graph, precision: Precision) -> "OnnxNetwork":
+    """Load a graph, and see that it says of one item what it said when it was made.
+
+    Raises:
+        WeightsError: If it does not.
+    """
+    network = OnnxNetwork(graph.file)
+    if graph.seal.differs(network(*graph.seal.inputs), tolerance=CANARY_TOLERANCE[precision]):
+        raise WeightsError(
+            "it computes other numbers here than when it was made: use the device 'cpu-torch', and please report this"
+        )
+    return network
 
 
 class OnnxNetwork:

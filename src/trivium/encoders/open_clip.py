@@ -8,13 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Backbone, Modality
-from trivium.encoders.clip_facts import ClipFacts, SoundFacts, fit_of, keep, kept_facts
+from trivium.encoders.clip_facts import ClipFacts, SoundFacts, facts_file, fit_of, keep, kept_facts
 from trivium.encoders.clip_source import HUB, locate
 from trivium.encoders.clip_texts import ClipTexts, tokenizer_of
 from trivium.encoders.graphs import Architecture, Precision
@@ -41,11 +42,12 @@ class OpenClip:
         self._announce = announce
         self._source = locate(reference, announce=announce)
         self.reference = self._source.reference  # of a model of the Hub with its commit, so that it stays the same
-        known = kept_facts(self._source)
-        if known is None:
-            known = self._found_facts()
-            keep(known, self._source)
-        self.facts = known
+        self._known = kept_facts(self._source)
+        if self._known is None:
+            self.facts = self._found_facts()
+            keep(self.facts, self._source)
+        else:
+            self.facts = self._known
 
     def backbone(self, modality: Modality, *, device: str = "cpu", precision: Precision = "float32") -> Backbone:
         """Load one of the towers.
@@ -76,9 +78,20 @@ class OpenClip:
         loading = _loading()
         # Also when the facts are known already: a tower may need what the Hub's cache has lost since.
         loading.config_of(self._source, announce=self._announce)
+        if self._known is not None:
+            self._check_weights(self._known)
         if self._announce is not None:
             self._announce(f"loading open_clip's {self._source.name} with {self._source.pretrained}")
         return loading.load_model(self._source)
+
+    def _check_weights(self, known: ClipFacts) -> None:
+        """Refuse weights whose bytes are not those that the facts, and so the revision of all vectors, are of."""
+        file = _loading().checkpoint_file(self._source)
+        if _sha256(file) != known.weights_sha256:
+            raise WeightsError(
+                f"{file} is not what it was when {self.reference} was first used: it is damaged, or was replaced. "
+                f"Delete it and fetch it again; if it is meant to be another one, delete {facts_file(self._source)}"
+            )
 
     def _found_facts(self) -> ClipFacts:
         loading = _loading()
@@ -86,8 +99,7 @@ class OpenClip:
         config = loading.config_of(source, announce=announce)
         if announce is not None and source.snapshot is None and not source.state:
             announce(f"asking open_clip for {source.name} with {source.pretrained}, which it downloads once")
-        with loading.checkpoint_file(source).open("rb") as file:
-            weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        weights_sha256 = _sha256(loading.checkpoint_file(source))
         is_plain_bpe, tokenizer = loading.tokenizer_facts(source, config, announce=announce)
         model = self._model
         config["quick_gelu"] = config.get("quick_gelu", False) or loading.wants_quick_gelu(source)
@@ -172,6 +184,11 @@ class OpenClip:
         name = self.facts.name.removeprefix(HUB)
         clean = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
         return f"{clean}-{tower}-{self.facts.revision}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _loading() -> Any:

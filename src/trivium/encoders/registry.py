@@ -1,7 +1,7 @@
 """The backbones by name. Building one fetches its weights if need be and imports its torch module only then."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
 from trivium.encoders.networks import Network, device_kind, load_network
 from trivium.encoders.text_shapes import TEXT_MODEL
-from trivium.encoders.weights import WEIGHTS, Weights, fetch
+from trivium.encoders.weights import WEIGHTS, Weights, fetch, fetch_checked
 
 if TYPE_CHECKING:
     import torch
@@ -190,8 +190,18 @@ def build_backbone(
     architecture = spec.architecture
     if spec.gpu_architecture is not None and device_kind(device) == "gpu":
         architecture = spec.gpu_architecture
-    network = load_network(architecture(folder), device=device, precision=precision, announce=announce)
-    return spec.build(folder, network)
+    checked = _checked(architecture(folder), spec.weights)
+    return spec.build(folder, load_network(checked, device=device, precision=precision, announce=announce))
+
+
+def _checked(architecture: Architecture, weights: Weights) -> Architecture:
+    """Make an architecture whose weights are compared, every byte, before a network is built of them."""
+
+    def build() -> "torch.nn.Module":
+        fetch_checked(weights)
+        return architecture.build()
+
+    return replace(architecture, build=build, is_public=True)
 
 
 def backbone_spec(name: str) -> BackboneSpec:

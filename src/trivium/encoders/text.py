@@ -1,6 +1,7 @@
 """Text: MiniLM-L6 sentence vectors (384-d), tokenized in Rust; imports no torch."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,12 @@ class MiniLM(Backbone):
         self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
         # The Rust tokenizer itself: transformers' wrapper sets truncation on each call, which is not thread-safe.
         self._tokenizer = _tokenizer(folder, MAX_TOKENS)
-        self._passages = _tokenizer(folder, PASSAGE_TOKENS, OVERLAP_TOKENS)
+        self._folder = folder
+
+    @cached_property
+    def _passages(self) -> Tokenizer:
+        """Cuts long texts; a query has none, and loading it takes 15 ms."""
+        return _tokenizer(self._folder, PASSAGE_TOKENS, OVERLAP_TOKENS)
 
     def prepare(self, item: Any, /) -> Prepared:
         """Return the token ids of a text, shape (t,), t <= 256.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.weights import WEIGHTS, fetch
+from trivium.encoders.weights import WEIGHTS, fetch, fetch_checked
 
 Matrix = NDArray[np.float32]
 MAX_LINE = 1 << 20
@@ -97,7 +97,7 @@ def minilm_word_vectors(words: Sequence[str]) -> Matrix:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
-    folder = fetch(WEIGHTS["minilm-l6"])
+    folder = fetch_checked(WEIGHTS["minilm-l6"])
     embeddings = load_file(folder / "model.safetensors")[EMBEDDINGS]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()

@@ -29,6 +29,7 @@ VALUE_OPTIONS = (
     *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--html", "--explain-hits"),
     *("--space", "--device", "--precision", "-k"),
 )
+CACHE_PARTS = ("weights", "graphs", "labels", "open-clip", "features", "all")
 EXPLAIN, EXPLANATIONS = "--explain", "explanations"  # an option whose value may be left out, and what it then is
 SEARCH_LETTERS = re.compile(r"-(h|k|k\d+)")
 
@@ -122,6 +123,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     pull = commands.add_parser("pull", help="fetch and check the weights of a space, to work offline from then on")
     pull.add_argument("space", metavar="SPACE", nargs="?", help="a space's name or folder (default: trivium-base)")
+
+    cache = commands.add_parser("cache", help="tell what is kept outside of collections, and delete it")
+    deletion = cache.add_mutually_exclusive_group()
+    deletion.add_argument(
+        "--clear",
+        nargs="?",
+        const="features",
+        choices=CACHE_PARTS,
+        help="delete a part of it, features if none is named; what is needed is fetched or made again",
+    )
+    deletion.add_argument(
+        "--forget", metavar="FILE", nargs="+", help="delete what is kept of the content of some pictures and sounds"
+    )
+    cache.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
+from trivium.encoders.weights import WeightsError, damaged_files, fetch_again, weights_folder
 from trivium.indexes import Wish
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
@@ -191,15 +191,16 @@ def spaces(options: argparse.Namespace) -> int:
 
 
 def pull(options: argparse.Namespace) -> int:
-    """Fetch what a space needs; check every byte of what was fetched before."""
-    import shutil
+    """Fetch what a space needs; check every byte of what was fetched and made before."""
+    from trivium.pipeline.cache import drop_damaged
 
     space = load_space(options.space or DEFAULT_SPACE, announce=announce)
     for weights in space.weights():
-        folder = weights_folder(weights)
-        if folder.is_dir() and (damaged := damaged_files(weights)):
+        if weights_folder(weights).is_dir() and (damaged := damaged_files(weights)):
             announce(f"{weights.name} in the cache is damaged ({', '.join(damaged)}): fetching it again")
-            shutil.rmtree(folder)
+            fetch_again(weights, announce=announce)
+    for path in drop_damaged():  # now that the weights they are made of are sound
+        announce(f"{printable(str(path))} is damaged, or of an older Trivium: it is made again when needed")
     space.pull()
     for weights in space.weights():
         say(f"{weights.name:20} {weights.licence:42} {weights_folder(weights)}")
@@ -228,6 +229,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from trivium.pipeline.bench import bench
 
         return bench
+    if name == "cache":
+        from trivium.pipeline.cache import cache
+
+        return cache
     if name == "align":
         from trivium.pipeline.alignment_command import run_align
 

@@ -1,9 +1,8 @@
 """The projections of a space's encoders, from its folder."""
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from trivium.encoders.base import Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.registry import backbone_spec, build_backbone
-from trivium.encoders.weights import cache_folder
+from trivium.encoders.user_cache import cache_folder, read_sealed, write_sealed
 from trivium.fusion.head import Head
 from trivium.fusion.labels import LabelBridge
 from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
@@ -119,21 +118,17 @@ def _load_tensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:
+    """Return what was kept; None if it is not there, or not as it was written."""
+    if (content := read_sealed(path)) is None:
+        return None
     try:
-        matrix: Vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
+        matrix: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
+    except ValueError:
         return None
     return matrix if matrix.shape == (rows, dim) and np.isfinite(matrix).all() else None
 
 
 def _save_matrix(path: Path, matrix: Vectors) -> None:
-    """Write whole or not at all; another process may do the same at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as file:
-        try:
-            np.save(file, matrix)
-            file.flush()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    content = io.BytesIO()
+    np.save(content, matrix)
+    write_sealed(path, content.getvalue())

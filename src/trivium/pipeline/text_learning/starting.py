@@ -17,7 +17,7 @@ from trivium.encoders.text_model import (
 )
 from trivium.encoders.text_shapes import LstmShape, TransformerShape
 from trivium.encoders.vocabulary import vocabulary_of, word_tokenizer
-from trivium.encoders.weights import WEIGHTS, fetch
+from trivium.encoders.weights import WEIGHTS, fetch, fetch_checked
 from trivium.encoders.word_vectors import Matrix, read_word_vectors
 
 MINILM_SHAPE = TransformerShape(
@@ -63,7 +63,7 @@ def start_from_minilm(*, max_tokens: int = 256, dropout: float = 0.0) -> Start:
 
     from trivium.encoders.transformer_text import from_bert
 
-    folder = fetch(WEIGHTS["minilm-l6"])
+    folder = fetch_checked(WEIGHTS["minilm-l6"])
     config = _cut_at(TextModelConfig(shape=MINILM_SHAPE, max_tokens=256), max_tokens)
     network = build_network(config, dropout=dropout)
     network.load_state_dict(from_bert(load_file(folder / "model.safetensors")))
@@ -215,5 +215,5 @@ def _minilm_embeddings() -> Matrix:
 
     from trivium.encoders.word_vectors import EMBEDDINGS
 
-    embeddings: Matrix = load_file(fetch(WEIGHTS["minilm-l6"]) / "model.safetensors")[EMBEDDINGS]
+    embeddings: Matrix = load_file(fetch_checked(WEIGHTS["minilm-l6"]) / "model.safetensors")[EMBEDDINGS]
     return embeddings

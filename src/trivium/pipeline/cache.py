@@ -20,8 +20,7 @@ from trivium.encoders.user_cache import cache_folder, read_sealed
 from trivium.pipeline.cli import EXIT_FAILED
 from trivium.pipeline.durable import file_sha256
 from trivium.pipeline.feature_cache import FILE, FeatureCache
-from trivium.pipeline.page import printable
-from trivium.pipeline.terminal import announce
+from trivium.pipeline.terminal import announce, say
 
 HEX, RANDOM = "[0-9a-f]", "[a-z0-9_]{8}"  # the latter is of drafts, which processes leave that are killed
 DRAFT_SECONDS = 3600  # what is younger may be in work
@@ -67,17 +66,17 @@ def cache(options: argparse.Namespace) -> int:
     deleted = sum(before[part].size_bytes - after[part].size_bytes for part in PARTS)
     if options.json:
         told = {"folder": str(root), "parts": {part: asdict(after[part]) for part in PARTS}}
-        print(json.dumps({**told, "deleted_bytes": deleted, "forgotten": forgotten}))
+        say(json.dumps({**told, "deleted_bytes": deleted, "forgotten": forgotten}))
     elif forgotten is not None:
-        print(f"{forgotten:,} kept features of {len(options.forget):,} files were deleted")
+        say(f"{forgotten:,} kept features of {len(options.forget):,} files were deleted")
     else:
-        print(printable(str(root)))
+        say(root)
         for part in PARTS:
-            print(f"{part:10} {_told(before[part], after[part]):>26}  {ABOUT[part]}")
+            say(f"{part:10} {_told(before[part], after[part]):>26}  {ABOUT[part]}")
     if after[""].files:
-        announce(f"{after[''].files:,} other files in {printable(str(root))} are not Trivium's, and stay")
+        announce(f"{after[''].files:,} other files in {root} are not Trivium's, and stay")
     for path in left:
-        announce(f"{printable(str(path))} cannot be deleted")
+        announce(f"{path} cannot be deleted")
     return EXIT_FAILED if left else 0
 
 

@@ -766,7 +766,6 @@ def test_busy_worker_ends_with_the_parent() -> None:
     script = f"""
         import threading, time
         from trivium.encoders.decode_limits import Limits
-from trivium.encoders.decode_starts import Template
         from trivium.encoders.sandbox import DecodeSandbox
         box = DecodeSandbox(1, limits=Limits(image_seconds=0.5))
         threading.Thread(target=box.decode, args=("image", {ENDLESS!r}), daemon=True).start()

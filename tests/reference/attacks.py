@@ -32,18 +32,23 @@ import json, os, sys
 sys.path.insert(0, {package!r})
 sys.path[1:1] = [{reference!r}]
 import attacks
-from trivium.encoders import decode_worker, isolation, video_decoding
+from trivium.encoders import decode_worker, isolation, landlock, seccomp, video_decoding
 from trivium.encoders.base import DecodeError
 attacks.TARGET.update({target!r})
-if not {isolated!r}:
-    decode_worker.isolate = lambda **_: dict.fromkeys(isolation.NEEDED, 1)
-    decode_worker.resource = type("None", (), dict(vars(decode_worker.resource), setrlimit=lambda *_: None))
+{without}
 def taken_over(data, **_):
     raise DecodeError(attacks.outcome(bytes(data).decode().removeprefix(attacks.DRAWING)))
 decode_worker.decode_image = video_decoding.open_video = taken_over
 decode_worker.scan_audio = lambda data, **_: taken_over(data[:].rstrip(b" "))
 sys.path.pop(1)
 """
+# How a worker is made to do without a wall, or all.
+WITHOUT = {
+    "bare": "decode_worker._lock_down = lambda *_: dict.fromkeys(isolation.NEEDED, 1)",
+    "no-landlock": "landlock.restrict = lambda _: 0",
+    "no-seccomp": "seccomp.restrict = lambda **_: False",
+    "no-namespaces": "",  # this process denies them to all that it starts
+}
 # Linux's numbers of calls for x86_64 and aarch64, with arguments that do no harm: without the filter they fail for
 # other reasons, or succeed.
 CALLS: dict[str, tuple[int, int, tuple[Any, ...]]] = {
@@ -272,9 +277,9 @@ if platform.machine() == "x86_64":
     TRIALS["x32"] = lambda: called(0x4000_0000 | 39)
 
 
-def main(folder: str, *, isolated: bool, namespaces: bool) -> dict[str, Any]:
+def main(folder: str, *without: str) -> dict[str, Any]:
     """Try everything in workers, as the user that runs this, and decode the media there; return what came of it."""
-    if not namespaces:
+    if "no-namespaces" in without:
         deny_namespaces()
     media = sorted(Path(folder, "media").iterdir())
     for name in ("own", "given", "unlinked", "renamed"):
@@ -294,17 +299,17 @@ def main(folder: str, *, isolated: bool, namespaces: bool) -> dict[str, Any]:
             listening.listen(64)
         target = {"folder": folder, "parent": os.getpid(), "address": ctypes.addressof(kept)}
         target |= {"abstract": f"trivium-{os.getpid()}", "port": by_port.getsockname()[1]}
-        tried = {kind: _tried(kind, target, isolated=isolated) for kind in ("picture", "drawing", "video")}
-        tried["sound"] = _tried_on_descriptors(target, isolated=isolated)
-    return {"tried": tried, "decoded": _decoded(media) if isolated else {}, "isolation": _isolation()}
+        tried = {kind: _tried(kind, target, without=without) for kind in ("picture", "drawing", "video")}
+        tried["sound"] = _tried_on_descriptors(target, without=without)
+    return {"tried": tried, "decoded": {} if "bare" in without else _decoded(media), "isolation": _isolation()}
 
 
-def _tried(kind: str, target: dict[str, Any], *, isolated: bool) -> dict[str, str]:
+def _tried(kind: str, target: dict[str, Any], *, without: tuple[str, ...]) -> dict[str, str]:
     from trivium.encoders.base import DecodeError
     from trivium.encoders.sandbox import DecodeSandbox
 
     found = {}
-    with _hijacked(target, isolated=isolated), DecodeSandbox(1) as box:
+    with _hijacked(target, without=without), DecodeSandbox(1) as box:
         for name in TRIALS.keys() - OF_DESCRIPTOR.keys():
             data = ((DRAWING if kind == "drawing" else "") + name).encode()
             try:
@@ -314,13 +319,13 @@ def _tried(kind: str, target: dict[str, Any], *, isolated: bool) -> dict[str, st
     return found
 
 
-def _tried_on_descriptors(target: dict[str, Any], *, isolated: bool) -> dict[str, str]:
+def _tried_on_descriptors(target: dict[str, Any], *, without: tuple[str, ...]) -> dict[str, str]:
     from trivium.encoders.base import DecodeError
     from trivium.encoders.sandbox import DecodeSandbox
 
     found = {}
     given = Path(target["folder"], "given")
-    with _hijacked(target, isolated=isolated), DecodeSandbox(1) as box:
+    with _hijacked(target, without=without), DecodeSandbox(1) as box:
         for name in OF_DESCRIPTOR:
             given.write_bytes(name.encode().ljust(8192))
             with given.open("rb") as file:
@@ -332,12 +337,13 @@ def _tried_on_descriptors(target: dict[str, Any], *, isolated: bool) -> dict[str
 
 
 @contextlib.contextmanager
-def _hijacked(target: dict[str, Any], *, isolated: bool) -> Iterator[None]:
+def _hijacked(target: dict[str, Any], *, without: tuple[str, ...]) -> Iterator[None]:
     from trivium.encoders import decode_starts, isolation
 
     own = decode_starts.BOOTSTRAP
     package, reference = str(Path(isolation.__file__).parents[2]), str(Path(__file__).parent)
-    hijack = HIJACK.format(package=package, reference=reference, target=target, isolated=isolated)
+    patches = "\n".join(WITHOUT[wall] for wall in without)
+    hijack = HIJACK.format(package=package, reference=reference, target=target, without=patches)
     decode_starts.BOOTSTRAP = hijack + own
     try:
         yield
@@ -392,4 +398,4 @@ def deny_namespaces() -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], isolated="bare" not in sys.argv, namespaces="no-namespaces" not in sys.argv)))
+    print(json.dumps(main(*sys.argv[1:])))

@@ -10,7 +10,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from trivium.encoders import landlock, seccomp
 
@@ -19,13 +19,8 @@ SET_DEATH_SIGNAL, SET_DUMPABLE, DROP_BOUNDING, SET_NO_NEW_PRIVILEGES, AMBIENT, C
 NEW_USER, NEW_NETWORK, NEW_IPC = 0x1000_0000, 0x4000_0000, 0x0800_0000
 CAPABILITY_VERSION = 0x2008_0522
 CAPABILITIES = 64  # there are some 41 now
-# What is needed, and what a file that has taken over its decoder may do where it lacks, the worst last. The others are
-# second walls behind these.
-NEEDED = {
-    "no_new_privileges": "may gain rights by a program that has more",
-    "landlock": "may read any file that you may read, if it is a drawing with its text in your fonts",
-    "seccomp": "may read, change and delete your files, use the network and run programs",
-}
+# What shuts a decoder in that a file has taken over; the others of `isolate` are second walls behind these.
+NEEDED = ("no_new_privileges", "landlock", "seccomp")
 FONTS = (
     *("/usr/share/fonts", "/usr/local/share/fonts", "/etc/fonts", "/usr/share/fontconfig", "/var/cache/fontconfig"),
     *("/usr/X11R6/lib/X11/fonts", "/usr/share/X11/fonts", "/run/current-system/sw/share/X11/fonts"),
@@ -62,6 +57,17 @@ def isolate(*, reads_fonts: bool, starts_threads: bool) -> dict[str, int]:
 def missing(found: Mapping[str, int]) -> list[str]:
     """Return the names of what is needed and does not hold."""
     return [name for name in NEEDED if not found.get(name)]
+
+
+def risk(lacking: Collection[str]) -> str:
+    """Say what a file that has taken over its decoder may do where these are missing (tried: docs/sandbox.md)."""
+    if {"landlock", "seccomp"} <= {*lacking}:
+        return "may read, change and delete your files, use the network and run programs"
+    if "seccomp" in lacking:
+        return "may speak to other programs, on some systems by the network, and change who may read your files"
+    if "landlock" in lacking:
+        return "may read any file that you may read, if it is a drawing (SVG)"
+    return "may gain the rights of a program that has more than you"
 
 
 def font_places() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias, get_args
 
 from trivium.encoders.base import SandboxError
-from trivium.encoders.isolation import NEEDED, missing
+from trivium.encoders.isolation import missing, risk
 
 SandboxMode: TypeAlias = Literal["auto", "strict"]
 MODES: tuple[SandboxMode, ...] = get_args(SandboxMode)
@@ -57,15 +57,14 @@ def judge(found: Mapping[str, int], mode: SandboxMode) -> None:
     """
     if not (lacking := missing(found)):
         return
-    worst = NEEDED[lacking[-1]]
     told = (
         f"the sandbox is not whole on this system: it lacks {' and '.join(lacking)}. A file made to take over its "
-        f"decoder {worst}"
+        f"decoder {risk(lacking)}"
     )
     if mode == "strict":
         raise SandboxError(
-            f"{told}. Nothing is decoded, as {VARIABLE} or --sandbox asks: use Linux 5.13 or later with both switched "
-            "on (some containers switch them off), or 'auto' for files that you trust"
+            f"{told}. Nothing is decoded, as {VARIABLE} or --sandbox asks: use Linux 5.13 or later with Landlock and "
+            "seccomp (some containers switch them off), or 'auto' for files that you trust"
         )
     if not _told.is_set():
         _told.set()

@@ -21,7 +21,7 @@ START_SECONDS = 60.0  # 0.3 on an idle machine
 # -I: no PYTHON* variables, no user site, and neither the working directory nor the script's on the path. The parent's
 # own path comes last, for packages that only it knows; this package comes first, for there may be another version.
 BOOTSTRAP = (
-    "import sys; sys.path.insert(0, sys.argv[2]); sys.path += sys.argv[3:]; "
+    "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[2]); sys.path += sys.argv[3:]; "
     "from trivium.encoders.decode_template import main; main(int(sys.argv[1]))"
 )
 # Where shared libraries are, and (for the text in drawings) fonts.

@@ -81,8 +81,7 @@ class _Template:
         if kind not in self._loaded:
             load_libraries(kind)
             self._loaded.add(kind)
-            gc.collect()
-            gc.freeze()  # else each worker's collections would copy all of it
+            gc.freeze()  # else each worker's collections would look through all of it, and copy it
         try:
             pid = os.fork()
         except OSError as error:
@@ -90,6 +89,7 @@ class _Template:
             return -(error.errno or errno.EAGAIN)
         if not pid:
             try:
+                gc.enable()  # which loading has no use for
                 self._control.close()
                 with socket.socket(fileno=descriptor) as link:
                     serve(link, kind, self._memory_bytes + max(_mapped_bytes() - self._own_bytes, 0))

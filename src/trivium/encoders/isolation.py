@@ -87,7 +87,8 @@ def _enter_namespaces(libc: ctypes.CDLL) -> int:
 
 def _drop_capabilities(libc: ctypes.CDLL) -> int:
     for capability in range(CAPABILITIES):
-        libc.prctl(DROP_BOUNDING, capability, 0, 0, 0)
+        if libc.prctl(DROP_BOUNDING, capability, 0, 0, 0) != 0:
+            break  # there are no more, or we have none to drop
     libc.prctl(AMBIENT, CLEAR_AMBIENT, 0, 0, 0)
     header = ctypes.c_char_p(struct.pack("=Ii", CAPABILITY_VERSION, 0))
     return int(libc.capset(header, ctypes.c_char_p(bytes(24))) == 0)

@@ -27,7 +27,7 @@ def sandbox_mode() -> SandboxMode:
     mode = os.environ.get(VARIABLE) or MODES[0]
     if mode not in MODES:
         raise SandboxError(f"{VARIABLE} must be one of {', '.join(MODES)}, got '{mode}'")
-    return mode  # type: ignore[return-value]
+    return mode
 
 
 @contextlib.contextmanager

@@ -380,9 +380,7 @@ def _isolation() -> dict[str, int]:
     from trivium.encoders.sandbox import DecodeSandbox
 
     with DecodeSandbox(1) as box:
-        worker = box._start("picture")
-        box.end(worker)
-    return worker.isolation
+        return box.isolation()
 
 
 def deny_namespaces() -> None:

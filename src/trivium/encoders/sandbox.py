@@ -103,6 +103,18 @@ class DecodeSandbox:
         self._check_open()
         self._starts.begin()
 
+    def isolation(self) -> dict[str, int]:
+        """Start a worker for pictures, and return what holds in it: by name, with a level, 0 for what does not.
+
+        Raises:
+            ValueError: If the sandbox is closed.
+            SandboxError: As `decode` does.
+        """
+        with self._slots:
+            worker = self._start("picture")
+            self.end(worker)
+            return dict(worker.isolation)
+
     @overload
     def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
     @overload

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trivium.encoders.base import DecodeError, unit_rows
-from trivium.encoders.decode_process import SandboxError
+from trivium.encoders.base import DecodeError, SandboxError, unit_rows
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.pipeline import explanation_items, file_loading
 from trivium.pipeline.collection import Collection

@@ -44,6 +44,10 @@ class UnreadableError(DecodeError):
     """An item whose bytes cannot be had just now: nothing is known of their content."""
 
 
+class SandboxError(RuntimeError):
+    """The processes that decode cannot run, or not as they were asked to; no fault of any file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """What a frozen backbone says about n items."""

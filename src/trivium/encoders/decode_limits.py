@@ -1,11 +1,8 @@
 """What decoding one file may take, in time and memory."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-from trivium.encoders.base import Modality
-
-MediaKind: TypeAlias = Modality | Literal["video"]
+from trivium.encoders.decode_kinds import MediaKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,59 +1,37 @@
-"""One process that decodes, seen from the program that asks it: what it is started with, asked, and how it ends.
+"""One process that decodes, seen from the program that asks it: what it is asked, what it answers, and how it ends.
 
-Not by `multiprocessing`: that runs the caller's script again, and pickles. What runs in there is `decode_worker`.
+Not by `multiprocessing`: that runs the caller's script again, and pickles. What runs in there is `decode_worker`, and
+where it comes from `decode_starts`.
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders import decode_starts
 from trivium.encoders.audio_decoding import Sound
-from trivium.encoders.base import DecodeError
+from trivium.encoders.base import DecodeError, SandboxError
 from trivium.encoders.cores import cpu_seconds_of
 from trivium.encoders.decode_answers import WorkerFailed, nonsense, picture_shape, sound_shape
-from trivium.encoders.decode_limits import Limits, MediaKind
+from trivium.encoders.decode_kinds import DecodeKind, MediaKind, kind_of
+from trivium.encoders.decode_limits import Limits
+from trivium.encoders.decode_starts import Starts, fate
 from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
 
 T = TypeVar("T")
 
-START_SECONDS = 60.0  # 0.3 on an idle machine
-END_SECONDS = 1.0  # from a closed socket to the exit status
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
-# -I: no PYTHON* variables, no user site, and neither the working directory nor the script's on the path. The parent's
-# own path comes last, for packages that only it knows; this package comes first, for there may be another version.
-BOOTSTRAP = (
-    "import sys; sys.path.insert(0, sys.argv[2]); sys.path += sys.argv[3:]; "
-    "from trivium.encoders.decode_worker import main; main(int(sys.argv[1]))"
-)
-# Where shared libraries are, and (for the text in drawings) fonts.
-KEPT_VARIABLES = (
-    *("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
-    *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "FONTCONFIG_FILE", "FONTCONFIG_PATH"),
-)
-# Threads and arenas reserve address space, which is what the limit on memory counts.
-FIXED_VARIABLES = {
-    **{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
-    # glibc: large blocks go back to the system. By default it learns to keep them, and a worker that had seen large
-    # pictures held 900 MB.
-    **{"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)},
-}
-
-
-class SandboxError(RuntimeError):
-    """The workers themselves cannot run; no fault of any file."""
 
 
 class Request:
@@ -68,13 +46,17 @@ class Request:
         side: int | None = None,
         streams: bool = False,
     ) -> None:
+        if isinstance(source, int) and fcntl.fcntl(source, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            # A worker could change the file through it, whatever it may open.
+            raise ValueError(f"the descriptor {source} must be open for reading only")
         self.source = source
+        self.kind = kind_of(modality, source)
         self.limits = limits
         size = os.fstat(source).st_size if isinstance(source, int) else len(source)
         self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
         self.seconds = self.cpu_seconds * limits.patience
         self.header = {
-            **{"modality": modality, "size": None if isinstance(source, int) else size, "side": side},
+            **{"modality": modality, "size": size, "is_mapped": isinstance(source, int), "side": side},
             # The worker's own alarm rings later than ours: it is for when we are gone.
             **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
         }
@@ -83,8 +65,10 @@ class Request:
 class DecodeProcess:
     """One process and our end of its socket; used by one thread at a time."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, starts: Starts, kind: DecodeKind) -> None:
+        self.kind = kind
         self.files = 0
+        self.isolation: dict[str, int] = {}  # what holds in it, once it is ready
         # A socket and no pipes: twice as fast, has time-outs, and a dead reader need not raise SIGPIPE.
         self._link, theirs = socket.socketpair()
         with theirs:
@@ -93,19 +77,11 @@ class DecodeProcess:
                     with contextlib.suppress(OSError):
                         end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
             try:
-                self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                    command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | FIXED_VARIABLES,
-                    start_new_session=True,  # Ctrl-C goes to the parent, which ends its workers
-                )
-            except OSError as error:
+                self._started = starts.start(theirs, kind)
+            except BaseException:
                 self._link.close()
-                raise SandboxError(f"cannot start a process to decode in: {error.strerror or error}") from error
-        self.pid = self._process.pid
+                raise
+        self.pid = self._started.pid
         self._used = 0.0
 
     def cpu_seconds(self) -> float:
@@ -115,17 +91,20 @@ class DecodeProcess:
 
     def wait_until_ready(self) -> None:
         """Wait for its first word; `SandboxError` if that does not come."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + decode_starts.START_SECONDS
         try:
-            ready = self._header(deadline) == {"ready": True}
+            answer = self._header(deadline)
         except TimeoutError:
-            raise SandboxError(f"a process to decode in was not ready after {START_SECONDS:.0f} s") from None
+            raise SandboxError(
+                f"a process to decode in was not ready after {decode_starts.START_SECONDS:.0f} s"
+            ) from None
         except (OSError, EOFError):
-            raise SandboxError(f"a process to decode in ended at its start ({_fate(self._exit_status())})") from None
+            raise SandboxError(f"a process to decode in ended at its start ({fate(self._started.wait())})") from None
         except WorkerFailed:
-            ready = False
-        if not ready:
+            answer = {}
+        if answer.pop("ready", None) is not True:
             raise SandboxError("a process to decode in gave a wrong first answer")
+        self.isolation = answer
 
     def is_well(self) -> bool:
         """Whether it waits in silence: a dead one's socket is at its end, and a sane one says nothing unasked."""
@@ -181,7 +160,7 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed("took too long to decode") from None
         except (OSError, EOFError):
-            raise WorkerFailed(f"the decoder crashed on it ({_fate(self._exit_status())})") from None
+            raise WorkerFailed(f"the decoder crashed on it ({fate(self._started.wait())})") from None
 
     def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
         waveform = np.empty(frames, np.float32)
@@ -194,12 +173,12 @@ class DecodeProcess:
 
     def kill(self) -> None:
         """Kill it; whoever waits for its answer gets an error, and cleans up."""
-        self._process.kill()
+        self._started.kill()
 
     def end(self) -> None:
         """Kill it and clean up."""
-        self._process.kill()
-        self._process.wait()
+        self._started.kill()
+        self._started.wait()
         self._link.close()
 
     def _send(self, data: bytes, deadline: float) -> None:
@@ -230,42 +209,16 @@ class DecodeProcess:
                 raise EOFError
             view = view[count:]
 
-    def _exit_status(self) -> int | None:
-        """As in `subprocess`: negative for a signal. None if it lives on."""
-        try:
-            return self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return None
-
     def _death(self, limits: Limits, cpu_seconds: float) -> WorkerFailed:
-        status = self._exit_status()
+        status = self._started.wait()
         if status == -signal.SIGXCPU:
             return WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
         if status == OUT_OF_MEMORY:
             return WorkerFailed(f"needs more than {limits.memory_bytes / 2**30:.3g} GiB of memory to decode")
-        return WorkerFailed(f"the decoder crashed on it ({_fate(status)})")
-
-
-def worker_command(memory_bytes: int) -> list[str]:
-    """Return the program of a worker that may have so much address space."""
-    package = str(Path(__file__).resolve().parents[2])
-    path = [os.path.abspath(entry) for entry in sys.path if entry]
-    return [sys.executable, "-I", "-c", BOOTSTRAP, str(memory_bytes), package, *path]
+        return WorkerFailed(f"the decoder crashed on it ({fate(status)})")
 
 
 def _remaining(deadline: float) -> float:
     if (seconds := deadline - time.monotonic()) <= 0:
         raise TimeoutError
     return seconds
-
-
-def _fate(status: int | None) -> str:
-    """How a process ended, in words."""
-    if status is None:
-        return "it closed its socket and lives"
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {-status}, {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal
-        return f"signal {-status}"

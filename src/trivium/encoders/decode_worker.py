@@ -1,20 +1,21 @@
 """The child side of `sandbox`: decodes one file after another from a socket, under limits, until the socket closes.
 
-Started by `DecodeSandbox` only. A message in either direction is the length of a JSON object (`LENGTH`), the object,
-and then the raw bytes that it announces:
+A fork of `decode_template`, for `DecodeSandbox` only. A message in either direction is the length of a JSON object
+(`LENGTH`), the object, and then the raw bytes that it announces:
 
-- To the worker: ``{"modality", "size", "side", "streams", "cpu_seconds", "seconds"}`` and the file's bytes, or with a
-  size of null one byte that carries the file's descriptor.
-- From the worker: ``{"ready": true}`` once; then for each file ``{"shape": [h, w, 3]}`` and uint8 pixels,
-  ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has a ``peak``
-  too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after the other,
-  each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or ``{"no_sound": true}``.
+- To the worker: ``{"modality", "size", "is_mapped", "side", "streams", "cpu_seconds", "seconds"}`` and the file's bytes
+  or, if it is to be mapped, one byte that carries its descriptor.
+- From the worker: ``{"ready": true}`` once, with what `isolate` says; then for each file ``{"shape": [h, w, 3]}`` and
+  uint8 pixels, ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has
+  a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
+  the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
+  ``{"no_sound": true}``.
 
-Importing this module does nothing; `main` locks the process down for good.
+Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
+opened: a file comes through the socket, and what its kind takes was loaded before (`decode_kinds`).
 """
 
 import contextlib
-import ctypes
 import json
 import math
 import mmap
@@ -23,7 +24,6 @@ import resource
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -34,7 +34,9 @@ from PIL import Image
 
 from trivium.encoders.audio_decoding import MAX_STREAM_SECONDS, ScannedAudio, decode_audio, scan_audio, whole
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decode_kinds import READS_FONTS, STARTS_THREADS, DecodeKind
 from trivium.encoders.image_decoding import decode_image, strips
+from trivium.encoders.isolation import isolate
 
 STREAM_FRAMES = 600 * 48_000  # ten minutes: longer sounds are streamed where that is asked for
 LENGTH = struct.Struct("<I")
@@ -52,20 +54,21 @@ def packed(header: Mapping[str, Any]) -> bytes:
     return LENGTH.pack(len(text)) + text
 
 
-def main(memory_bytes: int) -> None:
-    """Decode what comes through file descriptor 0, with at most ``memory_bytes`` of address space."""
-    link = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):  # what a library prints must not end up between our messages
-        os.dup2(null, descriptor)
-    os.close(null)
-    _lock_down(memory_bytes)
+def serve(link: socket.socket, kind: DecodeKind, memory_bytes: int) -> None:
+    """Lock this process down, then decode what comes until the socket closes.
+
+    Args:
+        link: One end of a socket.
+        kind: Of the files.
+        memory_bytes: The most address space.
+    """
+    holds = _lock_down(kind, memory_bytes)
     try:
-        link.sendall(packed({"ready": True}))
+        link.sendall(packed({"ready": True, **holds}))
         while length := _received(link, LENGTH.size):
             request = json.loads(_received(link, LENGTH.unpack(length)[0]))
             _set_time(request["cpu_seconds"], request["seconds"])
-            with _file(link, request["size"]) as data:
+            with _file(link, request["size"], is_mapped=request["is_mapped"]) as data:
                 _answer(link, request, data)
             signal.setitimer(signal.ITIMER_REAL, 0)
     except MemoryError:  # half an answer may be under way
@@ -74,27 +77,21 @@ def main(memory_bytes: int) -> None:
         pass
 
 
-def _lock_down(memory_bytes: int) -> None:
-    """Give up what decoding does not need; what this system cannot limit stays as it is."""
-    for number in (signal.SIGALRM, signal.SIGXCPU):  # they end us, whatever the parent does with them
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    sys.dont_write_bytecode = True
-    with contextlib.suppress(OSError):
-        # When memory runs out, the kernel shall end a worker, which is replaced, and not the run.
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-    with contextlib.suppress(AttributeError):
-        # New user and network namespaces (CLONE_NEWUSER, CLONE_NEWNET in Linux's sched.h): no network from here on.
-        ctypes.CDLL(None).unshare(0x1000_0000 | 0x4000_0000)
-    for kind, limit in (
+def _lock_down(kind: DecodeKind, memory_bytes: int) -> dict[str, int]:
+    """Give up what decoding does not need; return what holds. What this system cannot limit stays as it is."""
+    starts_threads = kind in STARTS_THREADS
+    limits = [
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
-    ):
+    ]
+    if not starts_threads:  # they count
+        limits.append((resource.RLIMIT_NPROC, 0))
+    for limited, limit in limits:
         with contextlib.suppress(OSError, ValueError):  # over a limit that is already there, or unknown
-            resource.setrlimit(kind, (limit, limit))
+            resource.setrlimit(limited, (limit, limit))
+    return isolate(reads_fonts=kind in READS_FONTS, starts_threads=starts_threads)
 
 
 def _set_time(cpu_seconds: float, seconds: float) -> None:
@@ -117,14 +114,15 @@ def _received(link: socket.socket, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _file(link: socket.socket, size: int | None) -> Iterator[bytes | mmap.mmap]:
+def _file(link: socket.socket, size: int, *, is_mapped: bool) -> Iterator[bytes | mmap.mmap]:
     """Take a file as its bytes, or map the one whose descriptor comes."""
-    if size is not None:
+    if not is_mapped:
         yield _received(link, size)
         return
     _, (descriptor,), _, _ = socket.recv_fds(link, 1, 1)
     try:
-        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped:
+        # Of this size: the call that asks for it, of a descriptor, could ask of any path too, and is denied.
+        with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped:
             yield mapped
     finally:
         os.close(descriptor)

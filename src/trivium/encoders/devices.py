@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from trivium.encoders.networks import PLAIN
+from trivium.encoders.sandbox_mode import sandbox_mode
 
 # How a GPU is told what to compute: operator by operator; recorded once for each shape and replayed, which spares the
 # launches that limit small networks; or compiled for each shape, which takes minutes before the first vector.
@@ -71,9 +72,13 @@ def picture_mode() -> PictureMode:
     """Return what TRIVIUM_GPU_PICTURES says, ``cpu`` if nothing.
 
     Raises:
-        DeviceError: If it is none of `PictureMode`.
+        DeviceError: If it is none of `PictureMode`, or decodes where a strict sandbox is asked for.
+        SandboxError: If what is asked of the sandbox is nothing that is known.
     """
-    return _chosen(PICTURES_VARIABLE, get_args(PictureMode))  # type: ignore[return-value]
+    mode = _chosen(PICTURES_VARIABLE, get_args(PictureMode))
+    if mode == "jpeg" and sandbox_mode() == "strict":
+        raise DeviceError(f"{PICTURES_VARIABLE}=jpeg decodes outside the sandbox, which is to be strict: take resize")
+    return mode  # type: ignore[return-value]
 
 
 def _chosen(variable: str, known: tuple[str, ...]) -> str:

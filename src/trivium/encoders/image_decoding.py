@@ -58,9 +58,9 @@ def decode_image(data: bytes, *, side: int | None = None) -> Image.Image:
         DecodeError: If the content is no known picture, damaged, truncated, or over `MAX_PIXELS`.
     """
     formats: tuple[str, ...] = FORMATS
-    if _is_svg(data):
+    if is_svg(data):
         data = _render_svg(data)
-    elif brands := _brands(data):
+    elif brands := brands_of(data):
         formats = ("AVIF",) if brands & AVIF_BRANDS else ("HEIF",)
         _prepare_avif() if brands & AVIF_BRANDS else _prepare_heif()
     try:
@@ -189,7 +189,7 @@ def _from_array(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8), "L").convert("RGB")
 
 
-def _brands(data: bytes) -> set[bytes]:
+def brands_of(data: bytes) -> set[bytes]:
     """Return what an HEIC or AVIF picture says that it is; nothing of any other file."""
     if data[4:8] != b"ftyp":
         return set()
@@ -217,7 +217,8 @@ def _prepare_heif() -> None:
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
-def _is_svg(data: bytes) -> bool:
+def is_svg(data: bytes) -> bool:
+    """Whether a file is a drawing."""
     # SVG is XML; Pillow's formats begin with none of these bytes.
     head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     return head.startswith(b"<") and b"<svg" in data[:65536]

@@ -4,7 +4,6 @@ libjpeg, libtiff, libsndfile and their kin are C, and read files from anywhere. 
 (`decode_process`) with limits on time and memory (`decode_limits`); what they send back is checked (`decode_answers`).
 """
 
-import contextlib
 import os
 import threading
 import time
@@ -18,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.audio_decoding import Sound
-from trivium.encoders.base import DecodeError, Modality
+from trivium.encoders.base import DecodeError, Modality, SandboxError
 from trivium.encoders.cores import cpu_seconds_of, usable_cores
 from trivium.encoders.decode_answers import WorkerFailed, frame_seconds, nonsense, stream_shape
+from trivium.encoders.decode_kinds import DecodeKind
 from trivium.encoders.decode_limits import Limits
-from trivium.encoders.decode_process import DecodeProcess, Request, SandboxError, worker_command
+from trivium.encoders.decode_process import DecodeProcess, Request
+from trivium.encoders.decode_starts import Programs, Starts, Template
+from trivium.encoders.sandbox_mode import SandboxMode, judge, sandbox_mode
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
 T = TypeVar("T")
@@ -30,7 +32,8 @@ T = TypeVar("T")
 STREAM_CHUNK_FRAMES = 1 << 20
 STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
 MAX_VIDEO_FRAMES = 2_000  # as `video_decoding` has it, which brings PyAV's needs
-MAX_FILES = 1000  # of one worker, in case that a library leaks; a new one costs as much as 0.3 ms a file
+# Of one worker: what has taken it over sees, and may forge, no more. A new one takes 12 ms, 0.4 of them for each file.
+MAX_FILES = 32
 
 
 class DecodeSandbox:
@@ -40,32 +43,41 @@ class DecodeSandbox:
     """
 
     def __init__(
-        self, workers: int | None = None, *, limits: Limits | None = None, command: Sequence[str] | None = None
+        self,
+        workers: int | None = None,
+        *,
+        limits: Limits | None = None,
+        mode: SandboxMode | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         """Prepare a pool; nothing is started yet.
 
         Args:
             workers: The most processes at once; one per core when None.
             limits: What one file may take.
+            mode: Whether nothing is decoded (``strict``) where the system cannot isolate a worker, or that is said
+                (``auto``); what TRIVIUM_SANDBOX says if None.
             command: A program that speaks the worker's protocol on file descriptor 0, for tests.
 
         Raises:
             ValueError: If ``workers`` is below 1.
+            SandboxError: If TRIVIUM_SANDBOX says nothing that is known.
         """
         count = usable_cores() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._limits = limits or Limits()
-        self._command = list(command) if command is not None else worker_command(self._limits.memory_bytes)
+        self._mode = mode or sandbox_mode()
+        self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(command)
         self._slots = threading.BoundedSemaphore(count)
-        self._lock = threading.Lock()  # over the five below
+        self._count = count
+        self._lock = threading.Lock()  # over the four below
         self._running: set[DecodeProcess] = set()
         self._used_by_ended = 0.0  # seconds of the processor's time
         self._idle: list[DecodeProcess] = []
-        self._begun: list[DecodeProcess] = []  # not yet known to be ready
         self._closed = False
         self._process = os.getpid()
-        self._finalizer = weakref.finalize(self, _end_all, self._running, self._process)
+        self._finalizer = weakref.finalize(self, _end_all, self._running, self._starts, self._process)
 
     @property
     def pids(self) -> list[int]:
@@ -78,19 +90,30 @@ class DecodeSandbox:
         if cpu_seconds_of(os.getpid()) is None:
             return None
         with self._lock:
-            return self._used_by_ended + sum(worker.cpu_seconds() for worker in self._running)
+            used = self._used_by_ended + sum(worker.cpu_seconds() for worker in self._running)
+        return used + self._starts.cpu_seconds()
 
     def begin(self) -> None:
-        """Start a process, if there is none, for a file that is about to come: meanwhile the caller does other things.
+        """Load the libraries, in a process of their own, for a file that is about to come; does not wait for it.
 
         Raises:
             ValueError: If the sandbox is closed.
-            SandboxError: If none can be started.
+            SandboxError: If that process cannot be started.
         """
-        if not self.pids:
-            worker = self._begin()
-            with self._lock:
-                self._begun.append(worker)
+        self._check_open()
+        self._starts.begin()
+
+    def isolation(self) -> dict[str, int]:
+        """Start a worker for pictures, and return what holds in it: by name, with a level, 0 for what does not.
+
+        Raises:
+            ValueError: If the sandbox is closed.
+            SandboxError: As `decode` does.
+        """
+        with self._slots:
+            worker = self._start("picture")
+            self.end(worker)
+            return dict(worker.isolation)
 
     @overload
     def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
@@ -169,7 +192,7 @@ class DecodeSandbox:
         if os.getpid() != self._process:
             raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
         with self._slots:
-            worker = self._take()
+            worker = self._take(request.kind)
             while True:
                 is_fresh = not worker.files
                 try:
@@ -183,7 +206,7 @@ class DecodeSandbox:
                         self._check_open()
                         raise DecodeError(failure.reason) from None
                     # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
-                    worker = self._start()
+                    worker = self._start(request.kind)
                 except BaseException:
                     self.end(worker)  # an answer may be under way
                     raise
@@ -196,13 +219,13 @@ class DecodeSandbox:
         """End all workers; a `decode` in another thread ends with a ValueError."""
         with self._lock:
             self._closed = True
-            running, idle = list(self._running), [*self._idle, *self._begun]
+            running, idle = list(self._running), list(self._idle)
             self._idle.clear()
-            self._begun.clear()
         for worker in running:
             worker.kill()
         for worker in idle:  # the thread that has a busy one cleans up after it
             self.end(worker)
+        self._starts.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -214,35 +237,29 @@ class DecodeSandbox:
         """Close."""
         self.close()
 
-    def _take(self) -> DecodeProcess:
-        """Return an idle worker that is well, else a new one."""
+    def _take(self, kind: DecodeKind) -> DecodeProcess:
+        """Return an idle worker of a kind that is well, else a new one."""
         while True:
             with self._lock:
-                worker = self._idle.pop() if self._idle else None
-                begun = self._begun.pop() if worker is None and self._begun else None
-            if begun is not None:
-                with contextlib.suppress(SandboxError):  # it may have been killed since it was begun
-                    return self._start(begun)
-            elif worker is None:
-                return self._start()
-            elif worker.is_well():
+                worker = next((idle for idle in reversed(self._idle) if idle.kind == kind), None)
+                if worker is not None:
+                    self._idle.remove(worker)
+            if worker is None:
+                return self._start(kind)
+            if worker.is_well():
                 return worker
-            else:
-                self.end(worker)
+            self.end(worker)
 
-    def _begin(self) -> DecodeProcess:
+    def _start(self, kind: DecodeKind) -> DecodeProcess:
+        """Start a worker, and wait until it is ready."""
         self._check_open()
-        worker = DecodeProcess(self._command)
+        worker = DecodeProcess(self._starts, kind)
         with self._lock:
             self._running.add(worker)
-        return worker
-
-    def _start(self, begun: DecodeProcess | None = None) -> DecodeProcess:
-        """Wait until a new worker is ready, or one that was begun before."""
-        worker = begun or self._begin()
         try:
             worker.wait_until_ready()
             self._check_open()
+            judge(worker.isolation, self._mode)
         except BaseException:
             self.end(worker)
             raise
@@ -251,10 +268,13 @@ class DecodeSandbox:
     def give_back(self, worker: DecodeProcess) -> None:
         """Take a worker back that has answered."""
         with self._lock:
-            if not self._closed and worker.files < MAX_FILES:
+            keeps = not self._closed and worker.files < MAX_FILES
+            if keeps:
                 self._idle.append(worker)
-                return
-        self.end(worker)
+            # Those of other kinds wait too, but no more than may work.
+            ended = self._idle.pop(0) if len(self._idle) > self._count else None if keeps else worker
+        if ended is not None:
+            self.end(ended)
 
     def end(self, worker: DecodeProcess) -> None:
         """End a worker, whatever it does."""
@@ -334,7 +354,8 @@ class _StreamedSamples:
             self._worker = None
 
 
-def _end_all(workers: set[DecodeProcess], process: int) -> None:
+def _end_all(workers: set[DecodeProcess], starts: Starts, process: int) -> None:
     if os.getpid() == process:  # in a fork they are not ours
         for worker in list(workers):
             worker.end()
+        starts.close()

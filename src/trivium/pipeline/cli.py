@@ -27,7 +27,7 @@ PART_OPTIONS = ("--text", "--image", "--audio")
 # Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
 VALUE_OPTIONS = (
     *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--html", "--explain-hits"),
-    *("--space", "--device", "--precision", "-k"),
+    *("--space", "--device", "--precision", "--sandbox", "-k"),
 )
 CACHE_PARTS = ("weights", "graphs", "labels", "open-clip", "features", "all")
 EXPLAIN, EXPLANATIONS = "--explain", "explanations"  # an option whose value may be left out, and what it then is

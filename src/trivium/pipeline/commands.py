@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trivium.encoders.base import SandboxError
+from trivium.encoders.sandbox_mode import asked_for
 from trivium.encoders.weights import WeightsError, damaged_files, fetch_again, weights_folder
 from trivium.indexes import Wish
 from trivium.pipeline.allocation import keep_freed_memory
@@ -29,10 +31,12 @@ from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
 from trivium.pipeline.table_file import TableError
 from trivium.pipeline.terminal import (
+    OUT_OF_THREADS,
     announce,
     counted,
     fail,
     index_bars,
+    is_out_of_threads,
     print_hits,
     print_problems,
     print_stats,
@@ -50,13 +54,18 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; every expected failure becomes one message and an exit status."""
     try:
-        return _command(options.command)(options)
+        with asked_for(getattr(options, "sandbox", None)):
+            return _command(options.command)(options)
     except (QueryError, FilterError, UsageError) as error:
         return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
         return fail(error, EXIT_LOCKED)
-    except (CollectionError, MetadataError, SpaceError, TableError, WeightsError, sqlite3.Error) as error:
+    except (CollectionError, MetadataError, SandboxError, SpaceError, TableError, WeightsError, sqlite3.Error) as error:
         return fail(error, EXIT_FAILED)
+    except RuntimeError as error:
+        if not is_out_of_threads(error):
+            raise
+        return fail(OUT_OF_THREADS, EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return EXIT_FAILED

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.audio_decoding import Sound
-from trivium.encoders.base import DecodeError, unit_rows
-from trivium.encoders.decode_process import SandboxError
+from trivium.encoders.base import DecodeError, SandboxError, unit_rows
 from trivium.encoders.files import OpenedFile, open_file
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.encoders.text_decoding import decode_text

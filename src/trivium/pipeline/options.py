@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from trivium.encoders.sandbox_mode import MODES, VARIABLE
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.records import ITEM_KINDS
 
@@ -23,13 +24,19 @@ class UsageError(Exception):
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Let the user say where the networks run, and how exactly."""
+    """Let the user say where the networks run, how exactly, and how safely files are decoded for them."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all GPUs), cuda:N or mps (default: auto)")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="float32",
         help="int8: transformers on a CPU twice as fast, vectors a little off (`trivium bench` tells how far)",
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=MODES,
+        help="strict: decode no file where this system cannot isolate its decoder; auto: say so once (default: what "
+        f"{VARIABLE} says, else auto)",
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
+from trivium.encoders.base import SandboxError
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import answer, open_collection
@@ -22,7 +23,7 @@ from trivium.pipeline.options import UsageError, filter_of, positive
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
 from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.terminal import announce, counted, message_of, say
+from trivium.pipeline.terminal import OUT_OF_THREADS, announce, counted, is_out_of_threads, message_of, say
 
 PROMPT = "trivium> "
 HISTORY_LINES = 1000
@@ -41,7 +42,7 @@ a bird --only audio -k 3           for this line; --path, --where, --html, --jso
 :quit                              or Ctrl-D; Ctrl-C gives up a line"""
 # What may be wrong with a line, or with the collection while it is answered; the next line may fare better.
 EXPECTED = (
-    *(QueryError, FilterError, UsageError, CollectionError, SpaceError, WeightsError),
+    *(QueryError, FilterError, UsageError, CollectionError, SandboxError, SpaceError, WeightsError),
     *(sqlite3.Error, OSError, MemoryError),
 )
 
@@ -121,6 +122,10 @@ class Shell:
                 raise  # nobody reads any more
             except EXPECTED as error:
                 self._tell(error, line.strip() if line else "")
+            except RuntimeError as error:
+                if not is_out_of_threads(error):
+                    raise
+                self._tell(RuntimeError(OUT_OF_THREADS), line.strip() if line else "")
             except KeyboardInterrupt:
                 if ends_on_interrupt:
                     raise

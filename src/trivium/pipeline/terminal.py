@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
+OUT_OF_THREADS = (
+    "this system gives us no more threads: end other programs, or raise the limits on processes (`ulimit -u`) and "
+    "memory (`ulimit -v`)"
+)
 Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 
@@ -36,6 +40,11 @@ def message_of(error: object) -> str:
     """Return what an error says, safe to show: one line, but of a filter also those that point at the place."""
     lines = str(error).splitlines() if isinstance(error, FilterError) else [str(error)]
     return "\n".join(map(printable, lines))
+
+
+def is_out_of_threads(error: Exception) -> bool:
+    """Whether an error is Python's, of whatever library, for a thread that the system does not start."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def announce(line: str) -> None:

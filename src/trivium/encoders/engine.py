@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from trivium.encoders import stopping
 from trivium.encoders.cores import usable_cores
 
 J = TypeVar("J")
@@ -148,11 +149,14 @@ def run(
     loaders: int,
     cost: Callable[[J], float] = lambda _: 0.0,
     batch_cost: float = float("inf"),
+    portions: Callable[[list[L]], Iterable[list[L]]] = lambda batch: [batch],
+    on_stop: Callable[[], object] = lambda: None,
     stats: Stats | None = None,
 ) -> Generator[tuple[list[L], R]]:
     """Load and encode jobs; yield each batch as it was loaded with what encoding it gave, in the order of the jobs.
 
-    When the caller stops early, by an error or Ctrl-C, what has not begun is dropped and what runs is waited for.
+    When the caller stops early, by an error or Ctrl-C, what has not begun is dropped, and what runs ends at its next
+    `stopping.check`.
 
     Args:
         jobs: Taken as they are needed.
@@ -163,6 +167,8 @@ def run(
         loaders: Threads that load.
         cost: What a job will take in memory, in any unit.
         batch_cost: Most of that in a batch, unless a single job takes more.
+        portions: Cuts a loaded batch into what is encoded, and given to the caller, at a time.
+        on_stop: Called when the caller stops early, to end what a load may wait for.
         stats: Where to count.
 
     Raises:
@@ -183,25 +189,34 @@ def run(
         finally:
             free.append(device)
 
-    loading = ThreadPoolExecutor(loaders, thread_name_prefix="load")
-    encoding = ThreadPoolExecutor(len(encode), thread_name_prefix="encode")
+    stop = threading.Event()
+    loading = ThreadPoolExecutor(loaders, "load", initializer=stopping.obey, initargs=(stop,))
+    encoding = ThreadPoolExecutor(len(encode), "encode", initializer=stopping.obey, initargs=(stop,))
     ahead: deque[list[Future[L]]] = deque()
+    loaded: Iterator[list[L]] = iter(())
     encoded: deque[tuple[list[L], Future[R]]] = deque()
     batches = in_batches(jobs, batch_items, cost, batch_cost)
     try:
         while True:
             while len(ahead) < BATCHES_AHEAD and (batch := next(batches, None)):
                 ahead.append([loading.submit(load, job) for job in batch])
-            if ahead and len(encoded) <= len(encode):
-                loaded = [future.result() for future in ahead.popleft()]
-                encoded.append((loaded, encoding.submit(encode_batch, loaded)))
-                counted.queued = sum(len(waiting) for waiting, _ in encoded)
-            elif encoded:
-                loaded, future = encoded.popleft()
-                yield loaded, future.result()
-                counted.queued = sum(len(waiting) for waiting, _ in encoded)
-            else:
+            if len(encoded) <= len(encode):
+                if (portion := next(loaded, None)) is not None:
+                    encoded.append((portion, encoding.submit(encode_batch, portion)))
+                    counted.queued = sum(len(waiting) for waiting, _ in encoded)
+                    continue
+                if ahead:
+                    loaded = iter(portions([future.result() for future in ahead.popleft()]))
+                    continue
+            if not encoded:
                 return
+            portion, future = encoded.popleft()
+            yield portion, future.result()
+            counted.queued = sum(len(waiting) for waiting, _ in encoded)
+    except BaseException:
+        stop.set()
+        on_stop()
+        raise
     finally:
         loading.shutdown(cancel_futures=True)
         encoding.shutdown(cancel_futures=True)
@@ -224,7 +239,7 @@ def in_batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], 
 
 def one_ahead(items: Iterator[J]) -> Iterator[J]:
     """Yield items while a thread already makes the next one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+    with ThreadPoolExecutor(1, "ahead", initializer=stopping.obey, initargs=(stopping.obeyed(),)) as worker:
         end = object()
         coming = worker.submit(next, items, end)
         while (item := coming.result()) is not end:

@@ -297,6 +297,7 @@ def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
         "indexed": summary.indexed,
         **{name: getattr(summary, name) for name in counts},
         "skipped": [asdict(problem) for problem in summary.skipped],
+        "notes": [asdict(note) for note in summary.notes],
         "encoded": dict(summary.encoded),
         "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
         "stages": {
@@ -331,6 +332,7 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
         )
     )
     print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+    print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
     for file in summary.indexes:
         print(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
 from trivium.indexes import Wish
+from trivium.pipeline import failures, interrupts, streams
 from trivium.pipeline.allocation import keep_freed_memory
-from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
+from trivium.pipeline.cli import EXIT_FAILED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.explanation_report import explanation_json
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was asked for; every expected failure becomes one message and an exit status."""
+    """Run the command that was asked for; every failure becomes one message and an exit status."""
     try:
-        return _command(options.command)(options)
+        status = _command(options.command)(options)
+        sys.stdout.flush()  # here, where a full disk can still be told
+        return status
     except (QueryError, FilterError, UsageError) as error:
         return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
@@ -56,12 +59,14 @@ def run(options: argparse.Namespace) -> int:
     except (CollectionError, MetadataError, SpaceError, TableError, WeightsError, sqlite3.Error) as error:
         return fail(error, EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
+        streams.drop_output()
         return EXIT_FAILED
-    except OSError as error:
-        return fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        return fail("interrupted; what was done is kept, run again to go on", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        streams.drop_output()  # half an answer is none
+        return interrupts.ended(error)
+    except Exception as error:
+        streams.drop_output()  # else Python says once more at the end that it could not be written
+        return fail(failures.told(error), EXIT_FAILED)
 
 
 def open_collection(options: argparse.Namespace, *, space: str | None) -> Collection:

@@ -14,6 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from trivium.encoders.weights import WeightsError
+from trivium.pipeline import failures, interrupts
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import answer, open_collection
 from trivium.pipeline.database import CollectionError
@@ -120,11 +121,16 @@ class Shell:
             except BrokenPipeError:
                 raise  # nobody reads any more
             except EXPECTED as error:
-                self._tell(error, line.strip() if line else "")
-            except KeyboardInterrupt:
-                if ends_on_interrupt:
+                self._tell(error, line)
+            except KeyboardInterrupt as error:
+                if ends_on_interrupt or interrupts.is_end(error):
                     raise
+                interrupts.answered()
                 print()
+            except Exception as error:
+                if line is None:
+                    raise  # there is no next line
+                self._tell(failures.told(error), line)
 
     def answer(self, line: str) -> None:
         """Do what a line asks for.
@@ -153,10 +159,11 @@ class Shell:
         if not options.json and not sys.stdout.isatty():
             print()  # where an answer ends
 
-    def _tell(self, error: Exception, line: str) -> None:
-        """Tell of an error, as an object where each line is to give one."""
-        if self._settings.json and not line.startswith(":"):
-            print(json.dumps({"query": line, "error": str(error) or type(error).__name__}), flush=True)
+    def _tell(self, error: Exception | str, line: str | None) -> None:
+        """Tell why a line has no answer, as an object where each line is to give one."""
+        query = (line or "").strip()
+        if self._settings.json and not query.startswith(":"):
+            print(json.dumps({"query": query, "error": str(error) or type(error).__name__}), flush=True)
         else:
             announce(message_of(error) or type(error).__name__)
 

@@ -1,0 +1,110 @@
+"""Ctrl-C, SIGTERM and a closed terminal: a command ends within two seconds, whatever it is at.
+
+A signal raises `Interrupted` in the main thread, and what is under way ends at its next step. Where that does not come
+(a library is at work, a thread does not end), a watching thread ends the process: a collection is made for that
+(docs/reliability.md). Only for a process that is this program's own; who uses the library keeps their own signals.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+GRACE_SECONDS = 1.2  # for what is under way to end by itself; two seconds are promised
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TOLD = "interrupted; what was done is kept, run again to go on"
+SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends the program, or in `trivium shell` a line."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(TOLD)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """Exit status, as shells have it: 130, 143 or 129."""
+        return 128 + self.number
+
+
+def install() -> None:
+    """Answer signals from now on until the process ends; to be called once, by its main thread."""
+    global _watch
+    # What is ignored stays so (nohup, a shell's background jobs), and what somebody else answers is theirs.
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [number for number in SIGNALS if signal.getsignal(number) in usual]
+    if numbers and _watch is None:
+        _watch = _Watch(numbers)
+
+
+def answered() -> None:
+    """Tell that what was interrupted has ended, and the program goes on: the next signal counts anew."""
+    if _watch is not None:
+        _watch.answered()
+
+
+def is_end(error: KeyboardInterrupt) -> bool:
+    """Whether an interrupt is for the whole program, and not Ctrl-C, which may be for a line."""
+    return isinstance(error, Interrupted) and error.number != signal.SIGINT
+
+
+def ended(error: KeyboardInterrupt) -> int:
+    """Tell that a command was interrupted; return its exit status, or end a process that is this program's own."""
+    if _watch is not None:
+        _watch.is_told = True
+    print(f"trivium: {TOLD}", file=sys.stderr)
+    status = error.status if isinstance(error, Interrupted) else 128 + signal.SIGINT
+    if _watch is not None:
+        sys.stderr.flush()
+        os._exit(status)  # taking the libraries down in order takes up to a second, and threads may not have ended
+    return status
+
+
+class _Watch:
+    """The handler of signals, and the thread that times what follows."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.is_told = False
+        self._is_raised = False
+        self._answered = threading.Event()
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        self._numbers = frozenset(numbers)
+        threading.Thread(target=self._run, name="signals", daemon=True).start()
+        # Written to as the signal comes, also while the main thread is in a library and cannot run a handler.
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, self._raise)
+
+    def answered(self) -> None:
+        self._is_raised = False
+        self._answered.set()
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if not self._is_raised:  # else it is ending: a second Ctrl-C would only break that off
+            self._is_raised = True
+            raise Interrupted(number)
+
+    def _run(self) -> None:
+        while came := os.read(self._reader, 1):
+            if came[0] not in self._numbers:
+                continue
+            if not self._answered.wait(GRACE_SECONDS):
+                self._end(came[0])
+            self._answered.clear()
+
+    def _end(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            if not self.is_told:
+                os.write(2, f"trivium: {TOLD}\n".encode())
+            if os.isatty(2):
+                os.write(2, SHOW_CURSOR)
+        os._exit(128 + number)
+
+
+_watch: _Watch | None = None

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,6 +24,7 @@ R = TypeVar("R")
 ENCODE = "encode"  # the stage that `run` counts
 THIS_PROCESS = ""
 FULL_SHARE = 0.9  # of all cores' time: the rest goes to waiting for each other, and to other programs
+WAKE_SECONDS = 0.5  # a signal that comes just as a thread begins to wait is heard only when it wakes
 BATCHES_AHEAD = 2  # loaded, or being loaded, beside those that are being encoded
 
 
@@ -206,12 +207,12 @@ def run(
                     counted.queued = sum(len(waiting) for waiting, _ in encoded)
                     continue
                 if ahead:
-                    loaded = iter(portions([future.result() for future in ahead.popleft()]))
+                    loaded = iter(portions([_result(future) for future in ahead.popleft()]))
                     continue
             if not encoded:
                 return
             portion, future = encoded.popleft()
-            yield portion, future.result()
+            yield portion, _result(future)
             counted.queued = sum(len(waiting) for waiting, _ in encoded)
     except BaseException:
         stop.set()
@@ -220,6 +221,13 @@ def run(
     finally:
         loading.shutdown(cancel_futures=True)
         encoding.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[R]) -> R:
+    """Wait for a result, so that Ctrl-C is heard."""
+    while not future.done():
+        wait((future,), timeout=WAKE_SECONDS)
+    return future.result()
 
 
 def in_batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], batch_cost: float) -> Iterator[list[J]]:

@@ -41,8 +41,8 @@ def told(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return f"something is nested too deeply: {_said(error)}{_place(error)}"
     return (
-        f"unexpected {type(error).__name__}: {_said(error)}{_place(error)}. That is a fault of Trivium's: please report "
-        f"it, with what it says when {TRACEBACK}=1 is set"
+        f"unexpected {type(error).__name__}: {_said(error)}{_place(error)}. That is a fault of Trivium's: please "
+        f"report it, with what it says when {TRACEBACK}=1 is set"
     )
 
 

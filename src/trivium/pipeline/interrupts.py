@@ -101,7 +101,7 @@ class _Watch:
     def _end(self, number: int) -> None:
         with contextlib.suppress(OSError):
             if not self.is_told:
-                os.write(2, f"trivium: {TOLD}\n".encode())
+                os.write(2, f"\ntrivium: {TOLD}\n".encode())
             if os.isatty(2):
                 os.write(2, SHOW_CURSOR)
         os._exit(128 + number)

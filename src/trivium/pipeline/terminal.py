@@ -62,23 +62,25 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
     tasks: dict[str, tuple[Any, float]] = {}
     console = Console(stderr=True)
     bars = RichProgress(*columns, console=console)
-    with Live(bars, console=console, refresh_per_second=10) as live:
+    try:
+        with Live(bars, console=console, refresh_per_second=10) as live:
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
-            task, started = tasks[what]
-            rate = done / max(time.perf_counter() - started, 1e-3)
-            bars.update(task, completed=done, total=total, rate=rate)
-            limit = limit_of(stats[what]) if stats is not None and what in stats else ""
-            live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
+            def show(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
+                task, started = tasks[what]
+                rate = done / max(time.perf_counter() - started, 1e-3)
+                bars.update(task, completed=done, total=total, rate=rate)
+                limit = limit_of(stats[what]) if stats is not None and what in stats else ""
+                live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
 
-        try:
-            yield show
-        finally:
-            live.update(bars)
-    if tasks and not console.is_terminal:  # there Live does not end its last line
-        console.line()
+            try:
+                yield show
+            finally:
+                live.update(bars)
+    finally:
+        if tasks and not console.is_terminal:  # there Live does not end its last line
+            console.line()
 
 
 def limit_of(stats: "Stats") -> str:

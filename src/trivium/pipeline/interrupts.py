@@ -7,11 +7,14 @@ A signal raises `Interrupted` in the main thread, and what is under way ends at 
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 
+AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked: it is sent again
 GRACE_SECONDS = 1.2  # for what is under way to end by itself; two seconds are promised
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TOLD = "interrupted; what was done is kept, run again to go on"
@@ -47,6 +50,12 @@ def answered() -> None:
         _watch.answered()
 
 
+def spare_lines() -> None:
+    """Let Ctrl-C give up a line only, however long that takes: at a prompt, whoever typed it is there to see."""
+    if _watch is not None:
+        _watch.spared = frozenset({signal.SIGINT})
+
+
 def is_end(error: KeyboardInterrupt) -> bool:
     """Whether an interrupt is for the whole program, and not Ctrl-C, which may be for a line."""
     return isinstance(error, Interrupted) and error.number != signal.SIGINT
@@ -69,11 +78,13 @@ class _Watch:
 
     def __init__(self, numbers: list[int]) -> None:
         self.is_told = False
-        self._is_raised = False
+        self.spared: frozenset[int] = frozenset()  # are never a reason to end the process
+        self._raised: int | None = None
         self._answered = threading.Event()
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)
         self._numbers = frozenset(numbers)
+        self._main = threading.get_ident()
         threading.Thread(target=self._run, name="signals", daemon=True).start()
         # Written to as the signal comes, also while the main thread is in a library and cannot run a handler.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -81,22 +92,40 @@ class _Watch:
             signal.signal(number, self._raise)
 
     def answered(self) -> None:
-        self._is_raised = False
+        self._raised = None
         self._answered.set()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if not self._is_raised:  # else it is ending: a second Ctrl-C would only break that off
-            self._is_raised = True
+        # Once it is ending, a second Ctrl-C would only break that off; but a line that is given up is no end.
+        if self._raised is None or (self._raised in self.spared and number not in self.spared):
+            self._raised = number
             raise Interrupted(number)
 
     def _run(self) -> None:
-        while came := os.read(self._reader, 1):
-            if came[0] not in self._numbers:
+        while True:
+            number = self._next(None)
+            if number is None:
                 continue
-            if not self._answered.wait(GRACE_SECONDS):
-                self._end(came[0])
+            until = time.monotonic() + GRACE_SECONDS
+            while not self._answered.is_set():
+                later = self._next(AGAIN_SECONDS)
+                if later is not None and number in self.spared and later not in self.spared:
+                    number, until = later, time.monotonic() + GRACE_SECONDS
+                if self._raised is None and not self._answered.is_set():
+                    signal.pthread_kill(self._main, number)
+                if time.monotonic() > until and number not in self.spared:
+                    self._end(number)
+            while self._next(0.0) is not None:  # what was sent again
+                pass
             self._answered.clear()
+
+    def _next(self, seconds: float | None) -> int | None:
+        """Wait for a signal, at most so long."""
+        if not select.select([self._reader], [], [], seconds)[0]:
+            return None
+        (number,) = os.read(self._reader, 1)
+        return number if number in self._numbers else None
 
     def _end(self, number: int) -> None:
         with contextlib.suppress(OSError):

@@ -54,6 +54,7 @@ def shell(options: argparse.Namespace) -> int:
         is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
         held = Shell(collection, options)
         if is_interactive:
+            interrupts.spare_lines()
             held.greet()
             with _history():
                 held.run(_typed(), ends_on_interrupt=False)

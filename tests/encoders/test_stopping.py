@@ -116,12 +116,15 @@ def test_who_works_ahead_obeys_the_same() -> None:
 
 
 def test_portions_are_given_as_they_are_made() -> None:
+    def portions(batch: list[int]) -> Iterator[list[int]]:
+        return (batch[start : start + 3] for start in range(0, len(batch), 3))
+
     batches = engine.run(
         range(6),
         load=abs,
         encode=[sum],
         batch_items=4,
         loaders=2,
-        portions=lambda batch: (batch[start : start + 3] for start in range(0, len(batch), 3)),
+        portions=portions,
     )
     assert list(batches) == [([0, 1, 2], 3), ([3], 3), ([4, 5], 9)]

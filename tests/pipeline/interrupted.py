@@ -2,7 +2,8 @@
 
     python interrupted.py WORK COMMAND [ARGUMENT ...]
 
-WORK says what an encoder, or reading a file, does there: see `WORKS`. The first time, it says BEGUN on standard error.
+WORK says what encoding does there: see `WORKS`. When the command begins, READY comes on standard error; when encoding
+does, BEGUN.
 """
 
 import hashlib
@@ -119,5 +120,7 @@ def begin() -> None:
 
 if __name__ == "__main__":
     made = SlowSpace(WORKS[sys.argv.pop(1)])
-    collection.load_space = lambda *_, **__: made  # type: ignore[assignment]
+    vars(collection)["load_space"] = lambda *_, **__: made
+    interrupts.install()
+    os.write(2, b"READY\n")
     sys.exit(main())

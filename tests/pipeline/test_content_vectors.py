@@ -21,7 +21,7 @@ from trivium.pipeline.cli import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.content_vectors import portions_of
 from trivium.pipeline.loading import LoadedContents
-from trivium.pipeline.records import content_key
+from trivium.pipeline.records import ContentKey, content_key
 from trivium.pipeline.spaces import JointSpace
 
 MOST = 10
@@ -39,7 +39,7 @@ def test_portions_hold_all_in_order(files: list[tuple[int, bool]]) -> None:
     batch = []
     for name, (count, has_mean) in enumerate(files):
         keys = [content_key("text", f"{name} {n}".encode()) for n in range(count)]
-        means = {content_key("image", b"%d" % name): keys} if has_mean else {}
+        means: dict[ContentKey, Sequence[ContentKey]] = {content_key("image", b"%d" % name): keys} if has_mean else {}
         batch.append(File(name, LoadedContents(prepared={key: np.empty(0) for key in keys}, means=means)))
     found = list(
         portions_of(
@@ -191,6 +191,15 @@ def test_a_text_that_is_cut_is_told(
     assert summary.skipped == []
     told = [note.reason for note in summary.notes]
     assert told == [] if words is None else told[0].startswith(words)
+
+
+def test_a_text_without_passages_is_told_too(
+    tmp_path: Path, text: Path, space: JointSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MAX_DOCUMENT_CHARACTERS", 20)
+    (note,) = Collection.open(tmp_path / "c", space=space).add(text).notes
+    assert note.path == str(text)
+    assert note.reason.startswith("only its first 20 characters are searched")
 
 
 def test_the_command_tells_it_and_that_is_no_skipped_file(

@@ -97,7 +97,7 @@ def test_a_traceback_for_a_report(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     told(KeyError("x"))
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("TRIVIUM_TRACEBACK", "1")
-    told(raised(lambda: {}["x"]))
+    told(raised(lambda: dict[str, str]()["x"]))
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
@@ -176,7 +176,7 @@ def test_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
 def test_output_that_cannot_be_written_is_a_failure(collection: Path) -> None:
     done = run("in_steps", "info", collection, "--json", shell="exec {} > /dev/full")
     assert done.returncode == 1
-    assert done.stderr == b"trivium: [Errno 28] No space left on device\n"
+    assert done.stderr == b"READY\ntrivium: [Errno 28] No space left on device\n"
 
 
 def test_output_that_has_no_file_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

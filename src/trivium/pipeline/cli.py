@@ -140,12 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = build_parser()
         options = parser.parse_args(name_texts(sys.argv[1:] if arguments is None else list(arguments)))
         from trivium.pipeline import commands
+
+        status = commands.run(options)
+        interrupts.finished()
+        return status
     except KeyboardInterrupt as error:
         return interrupts.ended(error)
     except Exception as error:  # of importing: no memory, or a package that is broken
         print(f"trivium: {' '.join(failures.told(error).split())}", file=sys.stderr)
         return EXIT_FAILED
-    return commands.run(options)
 
 
 def add_query(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from trivium.pipeline.loading import LoadedContents
 from trivium.pipeline.records import ContentKey
 
 F = TypeVar("F")
-# Made and committed together: a stop loses no more of a text with thousands of passages. 512 take a small machine 10 s.
-PORTION_VECTORS: Mapping[DeviceKind, int] = {"cpu": 512, "gpu": 16_384}
+# Made and committed together: a stop loses no more of a text with thousands of passages. 256 take a small machine 5 s.
+PORTION_VECTORS: Mapping[DeviceKind, int] = {"cpu": 256, "gpu": 16_384}
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,12 @@ def answered() -> None:
         _watch.answered()
 
 
+def finished() -> None:
+    """Let a signal that comes after all was done end the process as it does by default: without a word."""
+    if _watch is not None:
+        _watch.finished()
+
+
 def spare_lines() -> None:
     """Let Ctrl-C give up a line only, however long that takes: at a prompt, whoever typed it is there to see."""
     if _watch is not None:
@@ -93,6 +99,11 @@ class _Watch:
 
     def answered(self) -> None:
         self._raised = None
+        self._answered.set()
+
+    def finished(self) -> None:
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
         self._answered.set()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:

@@ -302,11 +302,7 @@ def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepar
 
 def _note_of(text: str, passages: Sequence[Passage]) -> str:
     """Say how much of a text is searched, if that is not all of it."""
-    if not passages:
-        return ""
-    stop = MAX_DOCUMENT_CHARACTERS
-    if len(passages) >= MAX_PASSAGES:
-        stop = passages[-1].stop
+    stop = passages[-1].stop if len(passages) >= MAX_PASSAGES else MAX_DOCUMENT_CHARACTERS
     if not text[stop:].strip():
         return ""
     limit = (

@@ -101,7 +101,7 @@ def test_no_more_threads(command: str, collection: str, media: Path, monkeypatch
         monkeypatch.setattr(threading.Thread, "start", fail)
         assert main(["index", collection, str(media)]) == 1
     told = capsys.readouterr().err
-    assert "trivium: this system gives us no more threads" in told
+    assert "trivium: no thread can be started: too many processes or threads" in told
     assert "Traceback" not in told
 
 

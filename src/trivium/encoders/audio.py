@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders import stopping
 from trivium.encoders.aisfx import HEADS
 from trivium.encoders.audio_decoding import MAX_SECONDS, RATES_HZ, Sound, decode_audio
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
@@ -75,6 +76,7 @@ class AiSFX(Backbone):
         logits = {head: np.empty((count, classes), np.float32) for head, classes in HEADS.items()}
         start = 0
         for inputs in self._front_end.passes(batch):  # blocks of many files in one pass
+            stopping.check()
             rows = slice(start, start + len(inputs[0]))
             pooled[rows], *scores = self._network(*inputs)
             for head, found in zip(logits.values(), scores, strict=True):

@@ -76,6 +76,7 @@ def encode(
             encode=[_encoding(encoder) for encoder in encoders],
             batch_items=-(-size // together),
             loaders=usable_cores(),
+            on_stop=(lambda: None) if sandbox is None else sandbox.close,
             stats=stats,
         )
         with closing(batches):

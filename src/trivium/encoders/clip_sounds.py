@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trivium.encoders import stopping
 from trivium.encoders.audio import blocks_within, decoded_sound
 from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
@@ -54,6 +55,7 @@ class ClipSounds(Backbone):
         blocks = np.concatenate(batch) if batch else np.empty((0, 0, 0), np.float32)
         pooled = np.empty((len(blocks), self.dim), np.float32)
         for start in range(0, len(blocks), self._blocks_per_pass):  # blocks of many files in one pass
+            stopping.check()
             rows = slice(start, start + self._blocks_per_pass)
             (pooled[rows],) = self._network(blocks[rows])
         return Features(pooled=pooled)

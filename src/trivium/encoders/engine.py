@@ -10,11 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from trivium.encoders import stopping
 from trivium.encoders.cores import usable_cores
 
 J = TypeVar("J")
@@ -23,6 +24,7 @@ R = TypeVar("R")
 ENCODE = "encode"  # the stage that `run` counts
 THIS_PROCESS = ""
 FULL_SHARE = 0.9  # of all cores' time: the rest goes to waiting for each other, and to other programs
+WAKE_SECONDS = 0.5  # a signal that comes just as a thread begins to wait is heard only when it wakes
 BATCHES_AHEAD = 2  # loaded, or being loaded, beside those that are being encoded
 
 
@@ -148,11 +150,14 @@ def run(
     loaders: int,
     cost: Callable[[J], float] = lambda _: 0.0,
     batch_cost: float = float("inf"),
+    portions: Callable[[list[L]], Iterable[list[L]]] = lambda batch: [batch],
+    on_stop: Callable[[], object] = lambda: None,
     stats: Stats | None = None,
 ) -> Generator[tuple[list[L], R]]:
     """Load and encode jobs; yield each batch as it was loaded with what encoding it gave, in the order of the jobs.
 
-    When the caller stops early, by an error or Ctrl-C, what has not begun is dropped and what runs is waited for.
+    When the caller stops early, by an error or Ctrl-C, what has not begun is dropped, and what runs ends at its next
+    `stopping.check`.
 
     Args:
         jobs: Taken as they are needed.
@@ -163,6 +168,8 @@ def run(
         loaders: Threads that load.
         cost: What a job will take in memory, in any unit.
         batch_cost: Most of that in a batch, unless a single job takes more.
+        portions: Cuts a loaded batch into what is encoded, and given to the caller, at a time.
+        on_stop: Called when the caller stops early, to end what a load may wait for.
         stats: Where to count.
 
     Raises:
@@ -183,28 +190,44 @@ def run(
         finally:
             free.append(device)
 
-    loading = ThreadPoolExecutor(loaders, thread_name_prefix="load")
-    encoding = ThreadPoolExecutor(len(encode), thread_name_prefix="encode")
+    stop = threading.Event()
+    loading = ThreadPoolExecutor(loaders, "load", initializer=stopping.obey, initargs=(stop,))
+    encoding = ThreadPoolExecutor(len(encode), "encode", initializer=stopping.obey, initargs=(stop,))
     ahead: deque[list[Future[L]]] = deque()
+    loaded: Iterator[list[L]] = iter(())
     encoded: deque[tuple[list[L], Future[R]]] = deque()
     batches = in_batches(jobs, batch_items, cost, batch_cost)
     try:
         while True:
             while len(ahead) < BATCHES_AHEAD and (batch := next(batches, None)):
                 ahead.append([loading.submit(load, job) for job in batch])
-            if ahead and len(encoded) <= len(encode):
-                loaded = [future.result() for future in ahead.popleft()]
-                encoded.append((loaded, encoding.submit(encode_batch, loaded)))
-                counted.queued = sum(len(waiting) for waiting, _ in encoded)
-            elif encoded:
-                loaded, future = encoded.popleft()
-                yield loaded, future.result()
-                counted.queued = sum(len(waiting) for waiting, _ in encoded)
-            else:
+            if len(encoded) <= len(encode):
+                if (portion := next(loaded, None)) is not None:
+                    encoded.append((portion, encoding.submit(encode_batch, portion)))
+                    counted.queued = sum(len(waiting) for waiting, _ in encoded)
+                    continue
+                if ahead:
+                    loaded = iter(portions([_result(future) for future in ahead.popleft()]))
+                    continue
+            if not encoded:
                 return
+            portion, future = encoded.popleft()
+            yield portion, _result(future)
+            counted.queued = sum(len(waiting) for waiting, _ in encoded)
+    except BaseException:
+        stop.set()
+        on_stop()
+        raise
     finally:
         loading.shutdown(cancel_futures=True)
         encoding.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[R]) -> R:
+    """Wait for a result, so that Ctrl-C is heard."""
+    while not future.done():
+        wait((future,), timeout=WAKE_SECONDS)
+    return future.result()
 
 
 def in_batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], batch_cost: float) -> Iterator[list[J]]:
@@ -224,7 +247,7 @@ def in_batches(jobs: Iterable[J], batch_items: int, cost: Callable[[J], float], 
 
 def one_ahead(items: Iterator[J]) -> Iterator[J]:
     """Yield items while a thread already makes the next one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+    with ThreadPoolExecutor(1, "ahead", initializer=stopping.obey, initargs=(stopping.obeyed(),)) as worker:
         end = object()
         coming = worker.submit(next, items, end)
         while (item := coming.result()) is not end:

@@ -6,10 +6,12 @@ import stat
 from io import BufferedReader
 from typing import Self
 
+from trivium.encoders import stopping
 from trivium.encoders.base import DecodeError, UnreadableError
 
 # A 100-megapixel camera raw-to-TIFF export has 600 MB; nothing that we decode in one piece is larger.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
+CHUNK_BYTES = 1 << 20
 
 
 class OpenedFile:
@@ -28,6 +30,22 @@ class OpenedFile:
     def descriptor(self) -> int:
         """For whoever reads it piece by piece; valid until `close`."""
         return self._file.fileno()
+
+    @property
+    def status(self) -> os.stat_result:
+        """What the system said of it, when it was opened."""
+        return self._status
+
+    def head(self, size: int) -> bytes:
+        """Return its first bytes, at most so many; it is read from where it was all the same.
+
+        Raises:
+            DecodeError: If it cannot be read.
+        """
+        try:
+            return self._file.peek(size)[:size]
+        except OSError as error:
+            raise UnreadableError(f"cannot be read: {error.strerror}") from None
 
     def read(self) -> bytes:
         """Return all of it.
@@ -49,13 +67,19 @@ class OpenedFile:
 
         Raises:
             DecodeError: As `read` does.
+            StoppedError: If the thread's work is stopped.
         """
+        digest, count = hashlib.sha256(), 0
+        chunk = memoryview(bytearray(CHUNK_BYTES))
         try:
-            digest = hashlib.file_digest(self._file, "sha256").digest()
+            while read := self._file.readinto(chunk):
+                stopping.check()
+                digest.update(chunk[:read])
+                count += read
         except OSError as error:
             raise UnreadableError(f"cannot be read: {error.strerror}") from None
-        self.require_unchanged(self._file.tell())
-        return digest
+        self.require_unchanged(count)
+        return digest.digest()
 
     def require_unchanged(self, size: int | None = None) -> None:
         """Refuse a file that is no longer as it was when it was opened, or of which another number of bytes was read.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trivium.encoders import stopping
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
 from trivium.encoders.devices import picture_mode
 from trivium.encoders.networks import Network, device_kind
@@ -78,6 +79,7 @@ class ImageBackbone(Backbone):
         widths = (self.dim, *self._heads.values(), *self._layers.values())
         arrays = [np.empty((len(batch), width), np.float32) for width in widths]
         for start in range(0, len(batch), self._pictures_per_pass):
+            stopping.check()
             rows = slice(start, start + self._pictures_per_pass)
             found = self._network(self._together(batch[rows]))
             for whole, part in zip(arrays, found, strict=True):

@@ -116,13 +116,20 @@ class DecodeSandbox:
             return dict(worker.isolation)
 
     @overload
-    def decode(self, modality: Literal["image"], data: bytes, *, side: int | None = None) -> NDArray[np.uint8]: ...
+    def decode(
+        self, modality: Literal["image"], data: bytes | int, *, side: int | None = None
+    ) -> NDArray[np.uint8]: ...
     @overload
-    def decode(self, modality: Literal["audio"], data: bytes, *, side: int | None = None) -> Sound: ...
+    def decode(self, modality: Literal["audio"], data: bytes | int, *, side: int | None = None) -> Sound: ...
     @overload
-    def decode(self, modality: Modality, data: bytes, *, side: int | None = None) -> DecodedMedia: ...
-    def decode(self, modality: Modality, data: bytes, *, side: int | None = None) -> DecodedMedia:
-        """Decode a file's bytes in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
+    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia: ...
+    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia:
+        """Decode a file in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
+
+        Args:
+            modality: What it is.
+            data: Its bytes, or the descriptor of a file that is open for reading and does not change.
+            side: What a picture will be brought to.
 
         Returns:
             Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.

@@ -248,7 +248,8 @@ class TextModel(Backbone):
         self._max_tokens = config.max_tokens
         passage = max(4, config.max_tokens // 2)
         self._tokenizer = read_tokenizer(folder, max_tokens=config.max_tokens)
-        self._passages = read_tokenizer(folder, max_tokens=passage, overlap=max(1, passage // OVERLAP_SHARE))
+        self._pieces = read_tokenizer(folder)
+        self._passage_tokens, self._overlap_tokens = passage, max(1, passage // OVERLAP_SHARE)
 
     def prepare(self, item: Any, /) -> Prepared:
         """Return the token ids of a text, shape (t,).
@@ -261,7 +262,7 @@ class TextModel(Backbone):
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Do what `prepare` does for many texts in one call."""
-        encodings = self._tokenizer.encode_batch([checked_text(item)[:MAX_CHARACTERS] for item in items])
+        encodings = self._tokenizer.encode_batch([checked_text(item, most=MAX_CHARACTERS) for item in items])
         # A text of signs that the tokenizer drops has no token: it is what is not known.
         return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
 
@@ -271,7 +272,13 @@ class TextModel(Backbone):
         Raises:
             DecodeError: If the text is empty or blank.
         """
-        return passages_of(text, self._tokenizer, self._passages, max_tokens=self._max_tokens)
+        return passages_of(
+            text,
+            self._pieces,
+            longest=self._max_tokens,
+            passage_tokens=self._passage_tokens,
+            overlap_tokens=self._overlap_tokens,
+        )
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
         """Return the texts' vectors, shape (n, dim), not normalised."""
@@ -282,13 +289,12 @@ class TextModel(Backbone):
         return Features(pooled=pooled)
 
 
-def read_tokenizer(folder: Path, *, max_tokens: int | None = None, overlap: int = 0) -> Tokenizer:
+def read_tokenizer(folder: Path, *, max_tokens: int | None = None) -> Tokenizer:
     """Read a folder's tokenizer.
 
     Args:
         folder: Of a text model, or of MiniLM's weights.
         max_tokens: Longer texts are cut there; None: they are not.
-        overlap: Tokens that a part of a cut text shares with the next.
 
     Raises:
         TextModelError: If it cannot be read.
@@ -301,5 +307,5 @@ def read_tokenizer(folder: Path, *, max_tokens: int | None = None, overlap: int 
     if max_tokens is None:
         tokenizer.no_truncation()
     else:
-        tokenizer.enable_truncation(max_tokens, stride=overlap)
+        tokenizer.enable_truncation(max_tokens)
     return tokenizer

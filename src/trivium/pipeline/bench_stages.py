@@ -23,10 +23,11 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files import open_file, read_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.pipeline.bench_media import evenly
+from trivium.pipeline.content_vectors import encode_contents
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.ingestion import BATCH_BYTES, batch_files
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, loading_stats
 from trivium.pipeline.records import ItemKind, Part, modality_of
 from trivium.pipeline.spaces import JointSpace
 

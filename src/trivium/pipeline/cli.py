@@ -1,7 +1,8 @@
 """The command line: argument parsing only; what the commands do is in the other modules.
 
 Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed or damaged, 2 wrong
-usage, 3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted.
+usage, 3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted (143 by
+SIGTERM, 129 by SIGHUP).
 """
 
 import argparse
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 import trivium
 from trivium.encoders.base import MODALITIES
+from trivium.pipeline import failures, interrupts, streams
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.learning_cli import add_alignment, add_evaluation, add_fused, add_learning
 from trivium.pipeline.options import (
     add_device,
@@ -40,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="trivium",
         description="Search a local collection of pictures, sounds and texts, any by any.",
         epilog="Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 75 another "
-        "process is writing to the collection, 130 interrupted.",
+        "process is writing to the collection, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
     )
     parser.add_argument("--version", action="version", version=f"trivium {trivium.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -141,12 +144,28 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    parser = build_parser()
-    options = parser.parse_args(name_texts(sys.argv[1:] if arguments is None else list(arguments)))
-    from trivium.pipeline import commands
+    """Run one command and return its exit status.
 
-    return commands.run(options)
+    Args:
+        arguments: Without the program's name; None for a process's own, whose signals and streams are then taken care
+            of too.
+    """
+    if arguments is None:
+        streams.settle()
+        interrupts.install()
+    try:
+        parser = build_parser()
+        options = parser.parse_args(name_texts(sys.argv[1:] if arguments is None else list(arguments)))
+        from trivium.pipeline import commands
+
+        status = commands.run(options)
+        interrupts.finished()
+        return status
+    except KeyboardInterrupt as error:
+        return interrupts.ended(error)
+    except Exception as error:  # of importing: no memory, or a package that is broken
+        print(f"trivium: {printable(failures.told(error))}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def add_query(parser: argparse.ArgumentParser) -> None:

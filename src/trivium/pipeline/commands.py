@@ -15,8 +15,9 @@ from trivium.encoders.base import SandboxError
 from trivium.encoders.sandbox_mode import asked_for
 from trivium.encoders.weights import WeightsError, damaged_files, fetch_again, weights_folder
 from trivium.indexes import Wish
+from trivium.pipeline import failures, interrupts, streams
 from trivium.pipeline.allocation import keep_freed_memory
-from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
+from trivium.pipeline.cli import EXIT_FAILED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.escaping import printable
@@ -31,12 +32,10 @@ from trivium.pipeline.space_config import SpaceError, read_space_config
 from trivium.pipeline.spaces import DEFAULT_SPACE, load_space, space_folders
 from trivium.pipeline.table_file import TableError
 from trivium.pipeline.terminal import (
-    OUT_OF_THREADS,
     announce,
     counted,
     fail,
     index_bars,
-    is_out_of_threads,
     print_hits,
     print_problems,
     print_stats,
@@ -52,27 +51,27 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was asked for; every expected failure becomes one message and an exit status."""
+    """Run the command that was asked for; every failure becomes one message and an exit status."""
     try:
         with asked_for(getattr(options, "sandbox", None)):
-            return _command(options.command)(options)
+            status = _command(options.command)(options)
+        sys.stdout.flush()  # here, where a full disk can still be told
+        return status
     except (QueryError, FilterError, UsageError) as error:
         return fail(error, EXIT_USAGE)
     except CollectionLockedError as error:
         return fail(error, EXIT_LOCKED)
     except (CollectionError, MetadataError, SandboxError, SpaceError, TableError, WeightsError, sqlite3.Error) as error:
         return fail(error, EXIT_FAILED)
-    except RuntimeError as error:
-        if not is_out_of_threads(error):
-            raise
-        return fail(OUT_OF_THREADS, EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
+        streams.drop_output()
         return EXIT_FAILED
-    except OSError as error:
-        return fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        return fail("interrupted; what was done is kept, run again to go on", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        streams.drop_output()  # half an answer is none
+        return interrupts.ended(error)
+    except Exception as error:
+        streams.drop_output()  # else Python says once more at the end that it could not be written
+        return fail(failures.told(error), EXIT_FAILED)
 
 
 def open_collection(options: argparse.Namespace, *, space: str | None) -> Collection:
@@ -313,6 +312,7 @@ def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
         "indexed": summary.indexed,
         **{name: getattr(summary, name) for name in counts},
         "skipped": [asdict(problem) for problem in summary.skipped],
+        "notes": [asdict(note) for note in summary.notes],
         "encoded": dict(summary.encoded),
         "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
         "stages": {
@@ -347,6 +347,7 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
         )
     )
     print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+    print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
     for file in summary.indexes:
         say(f"index of {file.modality}: {file.report['reason']}")
     if summary.ignored:

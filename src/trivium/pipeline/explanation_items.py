@@ -14,6 +14,7 @@ from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, SandboxError, unit_rows
 from trivium.encoders.files import OpenedFile, open_file
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
+from trivium.encoders.text import MAX_DOCUMENT_CHARACTERS
 from trivium.encoders.text_decoding import decode_text
 from trivium.encoders.weights import WeightsError
 from trivium.pipeline.explanation import (
@@ -95,7 +96,7 @@ class _Explainer:
         with self._opened(hit) as file:
             modality = modality_of(hit.modality, Part(hit.matched, hit.start, hit.stop))
             if modality == "text":
-                return self._of_text(decode_text(file.read()), hit)
+                return self._of_text(decode_text(file.read(), most=MAX_DOCUMENT_CHARACTERS), hit)
             if hit.modality == "video" and hit.matched == "content":
                 return self._of_pictures(file)
             if modality == "audio":

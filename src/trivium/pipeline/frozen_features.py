@@ -105,7 +105,12 @@ def _encoded(
             return backbone.features(prepared) if prepared else None
 
         batches = engine.run(
-            new.items(), load=load, encode=[encode], batch_items=BATCH_ITEMS["cpu"][modality], loaders=usable_cores()
+            new.items(),
+            load=load,
+            encode=[encode],
+            batch_items=BATCH_ITEMS["cpu"][modality],
+            loaders=usable_cores(),
+            on_stop=(lambda: None) if sandbox is None else sandbox.close,
         )
         keys: list[bytes] = []
         parts: list[Features] = []

@@ -5,8 +5,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import Wish
+from trivium.pipeline.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
 from trivium.pipeline.file_loading import FailedFile, FileLoading, LoadedFile
 from trivium.pipeline.indexing import Indexer, IndexProgress
-from trivium.pipeline.loading import Claims, Loader, encode_contents, loading_stats
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, loading_stats
 from trivium.pipeline.metadata import MetadataError, MetadataTable, merged
 from trivium.pipeline.records import (
     ITEM_KINDS,
@@ -40,7 +41,7 @@ from trivium.pipeline.writer import Writer, writing
 # for a GPU 5 MB each, and pictures that it resizes up to 4.5 MB.
 BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
 GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
-BATCH_BYTES: Mapping[ItemKind, float] = {"text": 64 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
+BATCH_BYTES: Mapping[ItemKind, float] = {"text": 16 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
 
@@ -58,6 +59,7 @@ class Summary:
     removed: int = 0
     ignored: int = 0  # files of kinds that are not indexed
     skipped: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
     encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
     indexes: list[IndexFile] = field(default_factory=list)  # made anew
     seconds: dict[str, float] = field(default_factory=dict)  # scan, each kind of file, index
@@ -174,6 +176,7 @@ class _Ingestion:
         self._known = known
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
+        self._failed: dict[ContentKey, str] = {}  # of files whose other contents come later
 
     def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
         summary = self._summary
@@ -245,6 +248,11 @@ class _Ingestion:
         stats = self._summary.stats[kind] = loading_stats(self._sandbox)
         workers = usable_cores()
         writing = stats.stage("write")
+        most = PORTION_VECTORS[self._space.device_kind]
+
+        def portions(batch: list[_Loaded]) -> Iterator[list[_Loaded]]:
+            return portions_of(batch, most=most, contents=_contents, without=_without)
+
         done = 0
         remaining = files
         while remaining:
@@ -254,12 +262,14 @@ class _Ingestion:
             loader = Loader(self._space, self._sandbox, claims, stats=stats, workers=workers)
             batches = engine.run(
                 remaining,
-                load=lambda file, loader=loader: self._loading.load(file, loader),  # type: ignore[misc]
+                load=self._load_with(loader),
                 encode=[_encoding(self._space, replica) for replica in self._space.lanes],
                 batch_items=batch_files(self._space, kind),
                 batch_cost=BATCH_BYTES[kind],
                 cost=lambda file: file.size_bytes,
                 loaders=workers,
+                portions=portions,
+                on_stop=self._sandbox.close,
                 stats=stats,
             )
             with contextlib.closing(batches):
@@ -267,15 +277,18 @@ class _Ingestion:
                     with writing.working(len(batch)):
                         postponed = self._commit(batch, vectors, failures)
                     waiting += postponed
-                    done += len(batch) - len(postponed)
+                    done += sum(not isinstance(file, Portion) for file in batch) - len(postponed)
                     if self._progress is not None:
                         self._progress(kind, done, len(files))
             remaining = waiting
         stats.end()
 
+    def _load_with(self, loader: Loader) -> Callable[[MediaFile], "_Loaded"]:
+        return lambda file: self._loading.load(file, loader)
+
     def _commit(
         self,
-        batch: Sequence[LoadedFile | FailedFile],
+        batch: "Sequence[_Loaded]",
         vectors: Mapping[ContentKey, Vectors],
         failures: Mapping[ContentKey, str],
     ) -> list[MediaFile]:
@@ -283,17 +296,22 @@ class _Ingestion:
         postponed: list[MediaFile] = []
         items, untouched = [], {}
         for file in batch:
+            if isinstance(file, Portion):
+                self._failed.update(failures)
+                continue
             if isinstance(file, FailedFile):
                 self._leave_out(file)
                 continue
             keys = file.contents.roles.values()
-            if failed := [failures[key] for key in keys if key in failures]:
+            if failed := [of[key] for of in (failures, self._failed) for key in keys if key in of]:
                 self._leave_out(FailedFile(file=file.file, reason=failed[0], was_read=True))
                 continue
             if not all(key in vectors or key in self._known for key in keys):
                 postponed.append(file.file)
                 continue
             self._summary.skipped += file.problems
+            if file.contents.note:
+                self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
             item, before = self._new_item(file)
             if before is not None and _says_the_same(item, before):
                 untouched[before.id] = (file.fingerprint, file.beside)
@@ -359,11 +377,22 @@ class _Ingestion:
             self._summary.removed += 1
 
 
-def _encoding(space: JointSpace, replica: int) -> Callable[[list[LoadedFile | FailedFile]], Any]:
+_Loaded: TypeAlias = LoadedFile | FailedFile | Portion
+
+
+def _contents(file: _Loaded) -> LoadedContents | None:
+    return None if isinstance(file, FailedFile) else file.contents
+
+
+def _without(file: _Loaded, contents: LoadedContents) -> _Loaded:
+    return file if isinstance(file, FailedFile) else replace(file, contents=contents)
+
+
+def _encoding(space: JointSpace, replica: int) -> Callable[[list[_Loaded]], Any]:
     """Return what makes a batch's vectors on one device."""
 
-    def encode(batch: list[LoadedFile | FailedFile]) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
-        loaded = [file.contents for file in batch if isinstance(file, LoadedFile)]
+    def encode(batch: list[_Loaded]) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
+        loaded = [contents for file in batch if (contents := _contents(file)) is not None]
         return encode_contents(loaded, lambda modality: space.encoder(modality, replica))
 
     return encode

@@ -2,24 +2,30 @@
 
 import math
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders import stopping
 from trivium.encoders.audio_decoding import Sound
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
+from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
+from trivium.encoders.byte_budget import ByteBudget
 from trivium.encoders.engine import Stats, one_ahead
+from trivium.encoders.file_heads import HEAD_BYTES, require_filled, require_known_head
 from trivium.encoders.files import OpenedFile
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
+from trivium.encoders.text import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.spaces import JointSpace
 
 # Larger files are not held in memory as well: the decoder reads them itself.
 MAX_HELD_BYTES = 32 << 20
+HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
+TOGETHER = 256  # texts that are tokenized in one call
 VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
 MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
 
@@ -43,6 +49,7 @@ class LoadedContents:
     means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
     first_line: str | None = None  # of a text
     reads_on: bool = False  # the file, when it is encoded
+    note: str = ""  # what its owner should know of it
 
 
 class Claims:
@@ -78,6 +85,7 @@ class Loader:
         self._space = space
         self._sandbox = sandbox
         self._claims = claims
+        self._budget = ByteBudget(HELD_TOGETHER_BYTES)
         self._reading, self._decoding, self._preparing = (
             stats.stage(name, workers=workers) for name in ("read", "decode", "prepare")
         )
@@ -102,10 +110,17 @@ class Loader:
 
         Raises:
             DecodeError: If it cannot be read or decoded, or does not hold what is expected.
+            StoppedError: If the thread's work is stopped.
         """
         loaded = None
+        # A text is taken apart here; other large files are read by the decoder itself.
+        is_held = file.size <= MAX_HELD_BYTES or kind == "text"
         try:
-            loaded = self._loaded(kind, file, windows, parts, expected_sha256)
+            if not is_held:
+                require_known_head(kind, file.head(HEAD_BYTES))
+                require_filled(file.descriptor, file.status)
+            with self._budget.holding(file.size if is_held else 0):
+                loaded = self._loaded(kind, file, is_held, windows, parts, expected_sha256)
             return loaded
         finally:
             if loaded is None or not loaded.reads_on:
@@ -115,12 +130,13 @@ class Loader:
         self,
         kind: ItemKind,
         file: OpenedFile,
+        is_held: bool,
         windows: float | None,
         parts: Sequence[Part] | None,
         expected_sha256: bytes | None,
     ) -> LoadedContents:
         with self._reading.working():
-            is_held = file.size <= MAX_HELD_BYTES or kind not in ("audio", "video")
+            stopping.check()
             data = file.read() if is_held else None
             source = _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
         if expected_sha256 is not None and source.sha256 != expected_sha256:
@@ -143,18 +159,20 @@ class Loader:
     def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("text")
         with self._decoding.working():
-            text = decode_text(source.whole())
+            text = decode_text(source.whole(), most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
         loaded = LoadedContents(first_line=first_line(text))
         with self._preparing.working():
             own, is_new = self._own(loaded, "text", source)
             if is_new:
                 loaded.prepared[own] = encoder.prepare(text)
             if parts is None:
-                passages = {Part("passage", p.start, p.stop): p.prepared for p in encoder.passages(text)}
+                found = encoder.passages(text)
+                passages = [(Part("passage", p.start, p.stop), p.prepared) for p in found]
+                loaded.note = _note_of(text, found)
             else:  # another encoder's passages
                 known = [part for part in parts if part.kind == "passage"]
-                passages = {part: encoder.prepare(text[int(part.start or 0) : int(part.stop or 0)]) for part in known}
-            for part, prepared in passages.items():
+                passages = list(zip(known, _prepared(encoder, text, known), strict=True))
+            for part, prepared in passages:
                 key = _add(loaded, "text", part, source.sha256)
                 if self._claims.claim(key):
                     loaded.prepared[key] = prepared
@@ -165,11 +183,14 @@ class Loader:
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "image", source)
         if is_new:
-            data = source.whole()
-            content: bytes | NDArray[np.uint8] = data
-            if not encoder.takes_file(data):
+            data = source.data
+            content: bytes | NDArray[np.uint8]
+            if data is not None and encoder.takes_file(data):
+                content = data
+            else:
                 with self._decoding.working():
-                    content = self._sandbox.decode("image", data, side=encoder.side)
+                    content = self._sandbox.decode("image", source.data_or_descriptor, side=encoder.side)
+                source.file.require_unchanged()
             with self._preparing.working():
                 loaded.prepared[own] = encoder.prepare_file(content)
         return loaded
@@ -269,6 +290,27 @@ class _Source:
         return self.data
 
 
+def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepared]:
+    """Prepare passages of a text whose places are known."""
+    texts = [text[int(part.start or 0) : int(part.stop or 0)] for part in parts]
+    prepared: list[Prepared] = []
+    for start in range(0, len(texts), TOGETHER):
+        stopping.check()
+        prepared += encoder.prepare_all(texts[start : start + TOGETHER])
+    return prepared
+
+
+def _note_of(text: str, passages: Sequence[Passage]) -> str:
+    """Say how much of a text is searched, if that is not all of it."""
+    stop = passages[-1].stop if len(passages) >= MAX_PASSAGES else MAX_DOCUMENT_CHARACTERS
+    if not text[stop:].strip():
+        return ""
+    limit = (
+        f"{MAX_PASSAGES:,} passages" if stop < MAX_DOCUMENT_CHARACTERS else f"{MAX_DOCUMENT_CHARACTERS:,} characters"
+    )
+    return f"only its first {stop:,} characters are searched: of a text, at most {limit} are"
+
+
 def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
     """Yield blocks; at the end see whether the file is still the one that was hashed."""
     try:
@@ -277,73 +319,6 @@ def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterato
     finally:
         sound.close()
         file.close()
-
-
-def encode_contents(
-    loaded: Sequence[LoadedContents], encoder: Callable[[Modality], Encoder]
-) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
-    """Make all vectors of a batch; what fails costs itself only.
-
-    Returns:
-        The vector of each content, shape (d,), and why others have none.
-    """
-    vectors: dict[ContentKey, Vectors] = {}
-    failures: dict[ContentKey, str] = {}
-    by_modality: dict[Modality, dict[ContentKey, Prepared]] = {}
-    for contents in loaded:
-        for key, prepared in contents.prepared.items():
-            by_modality.setdefault(key.modality, {})[key] = prepared
-    for modality, prepared_of in by_modality.items():
-        _embed(encoder(modality), list(prepared_of.items()), vectors, failures)
-    for key, members in (mean for contents in loaded for mean in contents.means.items()):
-        if lacking := [member for member in members if member not in vectors]:
-            failures[key] = failures.get(lacking[0], "not all of its pictures could be encoded")
-        else:
-            mean = np.mean([vectors[member] for member in members], axis=0)
-            _keep(key, unit_rows(mean[np.newaxis])[0], vectors, failures)
-    for sound in (sound for contents in loaded for sound in contents.sounds):
-        try:
-            rows = encoder("audio").embed_windows(sound.blocks, sound.windows)
-        except (DecodeError, MemoryError) as error:
-            failures |= dict.fromkeys((key for key in sound.keys if key is not None), _reason(error))
-        else:
-            for wanted, row in zip(sound.keys, rows, strict=True):
-                if wanted is not None:
-                    _keep(wanted, row, vectors, failures)
-    return vectors, failures
-
-
-def _embed(
-    encoder: Encoder,
-    prepared: Sequence[tuple[ContentKey, Prepared]],
-    vectors: dict[ContentKey, Vectors],
-    failures: dict[ContentKey, str],
-) -> None:
-    try:
-        rows = encoder.embed([item for _, item in prepared])
-    except (DecodeError, MemoryError) as error:  # the device decodes too
-        if len(prepared) == 1:
-            failures[prepared[0][0]] = _reason(error)
-            return
-        middle = len(prepared) // 2
-        _embed(encoder, prepared[:middle], vectors, failures)
-        _embed(encoder, prepared[middle:], vectors, failures)
-        return
-    for (key, _), row in zip(prepared, rows, strict=True):
-        _keep(key, row, vectors, failures)
-
-
-def _keep(
-    key: ContentKey, vector: Vectors, vectors: dict[ContentKey, Vectors], failures: dict[ContentKey, str]
-) -> None:
-    if np.isfinite(vector).all():
-        vectors[key] = vector
-    else:
-        failures[key] = "the network gave no finite vector for it"
-
-
-def _reason(error: DecodeError | MemoryError) -> str:
-    return error.reason if isinstance(error, DecodeError) else "too large for this machine's memory"
 
 
 def _add(loaded: LoadedContents, modality: Modality, part: Part, sha256: bytes) -> ContentKey:

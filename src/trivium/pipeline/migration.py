@@ -1,8 +1,9 @@
 """Moving a collection to another space: all is encoded anew, and the old vectors serve until the last is there."""
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from trivium.encoders.files import open_file
 from trivium.encoders.sandbox import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline import rows as column
+from trivium.pipeline.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
 from trivium.pipeline.file_loading import MAX_FILE_BYTES
 from trivium.pipeline.indexing import Indexer, IndexProgress
 from trivium.pipeline.ingestion import Progress, batch_files, example_queries
-from trivium.pipeline.loading import Claims, LoadedContents, Loader, encode_contents, loading_stats, parts_of
+from trivium.pipeline.loading import Claims, LoadedContents, Loader, loading_stats, parts_of
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.rows import read_rows
 from trivium.pipeline.scanning import Problem
@@ -118,7 +120,13 @@ def _encode_missing(
     store = writer.store
     done = Migration()
     reasons: dict[int, str] = {}
+    early: dict[ContentKey, str] = {}  # of items whose other contents come later
     workers = usable_cores()
+    most = PORTION_VECTORS[space.device_kind]
+
+    def portions(batch: list[_Any]) -> Iterator[list[_Any]]:
+        return portions_of(batch, most=most, contents=_contents, without=_without)
+
     for kind in ITEM_KINDS:
         missing = _items_missing(store, target, kind)
         if not missing:
@@ -129,28 +137,39 @@ def _encode_missing(
             loader = Loader(space, sandbox, Claims(known), stats=counted, workers=workers)
             batches = engine.run(
                 (item for id_ in missing if (item := store.item(id_)) is not None),
-                load=lambda item, loader=loader: _load(item, loader),  # type: ignore[misc]
+                load=_load_with(loader),
                 encode=[_encoding(space, replica) for replica in space.lanes],
                 batch_items=batch_files(space, kind),
                 loaders=workers,
+                portions=portions,
+                on_stop=sandbox.close,
                 stats=counted,
             )
             seen = 0
             with contextlib.closing(batches):
                 for batch, (made, failures) in batches:
                     # Pictures of a video that its items do not know have no place here.
-                    wanted = {key for loaded in batch if isinstance(loaded, _Loaded) for key in loaded.wanted}
+                    wanted = {
+                        key
+                        for loaded in batch
+                        if not isinstance(loaded, _Failed)
+                        for key in (loaded.contents.prepared if isinstance(loaded, Portion) else loaded.wanted)
+                    }
                     vectors = {key: vector for key, vector in made.items() if key in wanted}
                     with write_stage.working(len(batch)):
                         _commit(writer, target, vectors, dim=space.space.dim)
                     done.encoded += len(vectors)
+                    seen += sum(not isinstance(loaded, Portion) for loaded in batch)
                     for loaded in batch:
-                        if isinstance(loaded, _Failed):
+                        if isinstance(loaded, Portion):
+                            early.update(failures)
+                        elif isinstance(loaded, _Failed):
                             reasons[loaded.item] = loaded.reason
                         else:
-                            failed = [failures[key] for key in loaded.contents.roles.values() if key in failures]
-                            reasons |= dict.fromkeys([loaded.item] if failed else [], failed[0] if failed else "")
-                    seen += len(batch)
+                            known_reasons = early | failures
+                            keys = (key for key in loaded.contents.roles.values() if key in known_reasons)
+                            if (failed := next(keys, None)) is not None:
+                                reasons[loaded.item] = known_reasons[failed]
                     if progress is not None:
                         progress(kind, seen, len(missing))
         counted.end()
@@ -205,12 +224,27 @@ def _load(item: StoredItem, loader: Loader) -> _Loaded | _Failed:
     return _Failed(item.id, reason) if reason else _Loaded(item.id, contents, item.contents.values())
 
 
+_Any: TypeAlias = _Loaded | _Failed | Portion
+
+
+def _load_with(loader: Loader) -> Callable[[StoredItem], _Any]:
+    return lambda item: _load(item, loader)
+
+
+def _contents(loaded: _Any) -> LoadedContents | None:
+    return None if isinstance(loaded, _Failed) else loaded.contents
+
+
+def _without(loaded: _Any, contents: LoadedContents) -> _Any:
+    return loaded if isinstance(loaded, _Failed) else replace(loaded, contents=contents)
+
+
 def _encoding(
     space: JointSpace, replica: int
-) -> Callable[[list[_Loaded | _Failed]], tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]]:
+) -> Callable[[list[_Any]], tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]]:
     """Return what makes a batch's vectors on one device."""
     return lambda batch: encode_contents(
-        [loaded.contents for loaded in batch if isinstance(loaded, _Loaded)],
+        [contents for loaded in batch if (contents := _contents(loaded)) is not None],
         lambda modality: space.encoder(modality, replica),
     )
 

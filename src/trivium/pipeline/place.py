@@ -39,10 +39,10 @@ def excerpt_of(hit: "Hit") -> str | None:
     try:
         if fingerprint(os.lstat(hit.path)) != hit.fingerprint:
             return None
-        text = decode_text(read_file(hit.path, max_bytes=MAX_FILE_BYTES))
+        start, stop = int(hit.start), int(hit.stop)
+        text = decode_text(read_file(hit.path, max_bytes=MAX_FILE_BYTES), most=stop + 1)
     except (OSError, DecodeError):
         return None
-    start, stop = int(hit.start), int(hit.stop)
     words = " ".join(text[start:stop].split())
     is_cut = stop < len(text)
     if len(words) > MAX_CHARACTERS:

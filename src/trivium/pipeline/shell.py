@@ -15,6 +15,7 @@ import platformdirs
 
 from trivium.encoders.base import SandboxError
 from trivium.encoders.weights import WeightsError
+from trivium.pipeline import failures, interrupts
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.commands import answer, open_collection
 from trivium.pipeline.database import CollectionError
@@ -23,7 +24,7 @@ from trivium.pipeline.options import UsageError, filter_of, positive
 from trivium.pipeline.query import QueryError
 from trivium.pipeline.query_line import parse_line, split_words
 from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.terminal import OUT_OF_THREADS, announce, counted, is_out_of_threads, message_of, say
+from trivium.pipeline.terminal import announce, counted, message_of, say
 
 PROMPT = "trivium> "
 HISTORY_LINES = 1000
@@ -54,6 +55,7 @@ def shell(options: argparse.Namespace) -> int:
         is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
         held = Shell(collection, options)
         if is_interactive:
+            interrupts.spare_lines()
             held.greet()
             with _history():
                 held.run(_typed(), ends_on_interrupt=False)
@@ -121,15 +123,16 @@ class Shell:
             except BrokenPipeError:
                 raise  # nobody reads any more
             except EXPECTED as error:
-                self._tell(error, line.strip() if line else "")
-            except RuntimeError as error:
-                if not is_out_of_threads(error):
+                self._tell(error, line)
+            except KeyboardInterrupt as error:
+                if ends_on_interrupt or interrupts.is_end(error):
                     raise
-                self._tell(RuntimeError(OUT_OF_THREADS), line.strip() if line else "")
-            except KeyboardInterrupt:
-                if ends_on_interrupt:
-                    raise
+                interrupts.answered()
                 say()
+            except Exception as error:
+                if line is None:
+                    raise  # there is no next line
+                self._tell(failures.told(error), line)
 
     def answer(self, line: str) -> None:
         """Do what a line asks for.
@@ -158,10 +161,11 @@ class Shell:
         if not options.json and not sys.stdout.isatty():
             say()  # where an answer ends
 
-    def _tell(self, error: Exception, line: str) -> None:
-        """Tell of an error, as an object where each line is to give one."""
-        if self._settings.json and not line.startswith(":"):
-            say(json.dumps({"query": line, "error": str(error) or type(error).__name__}), flush=True)
+    def _tell(self, error: Exception | str, line: str | None) -> None:
+        """Tell why a line has no answer, as an object where each line is to give one."""
+        query = (line or "").strip()
+        if self._settings.json and not query.startswith(":"):
+            say(json.dumps({"query": query, "error": str(error) or type(error).__name__}), flush=True)
         else:
             announce(message_of(error) or type(error).__name__)
 

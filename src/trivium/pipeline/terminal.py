@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
-OUT_OF_THREADS = (
-    "this system gives us no more threads: end other programs, or raise the limits on processes (`ulimit -u`) and "
-    "memory (`ulimit -v`)"
-)
 Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 
@@ -40,11 +36,6 @@ def message_of(error: object) -> str:
     """Return what an error says, safe to show: one line, but of a filter also those that point at the place."""
     lines = str(error).splitlines() if isinstance(error, FilterError) else [str(error)]
     return "\n".join(map(printable, lines))
-
-
-def is_out_of_threads(error: Exception) -> bool:
-    """Whether an error is Python's, of whatever library, for a thread that the system does not start."""
-    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def announce(line: str) -> None:
@@ -119,24 +110,26 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
     tasks: dict[str, tuple[Any, float]] = {}
     console = Console(stderr=True)
     bars = RichProgress(*columns, console=console)
-    with Live(bars, console=console, refresh_per_second=10) as live:
+    try:
+        with Live(bars, console=console, refresh_per_second=10) as live:
 
-        def show(what: str, done: int, total: int) -> None:
-            what = printable(what)
-            if what not in tasks:
-                tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
-            task, started = tasks[what]
-            rate = done / max(time.perf_counter() - started, 1e-3)
-            bars.update(task, completed=done, total=total, rate=rate)
-            limit = limit_of(stats[what]) if stats is not None and what in stats else ""
-            live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
+            def show(what: str, done: int, total: int) -> None:
+                what = printable(what)
+                if what not in tasks:
+                    tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
+                task, started = tasks[what]
+                rate = done / max(time.perf_counter() - started, 1e-3)
+                bars.update(task, completed=done, total=total, rate=rate)
+                limit = limit_of(stats[what]) if stats is not None and what in stats else ""
+                live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
 
-        try:
-            yield show
-        finally:
-            live.update(bars)
-    if tasks and not console.is_terminal:  # there Live does not end its last line
-        console.line()
+            try:
+                yield show
+            finally:
+                live.update(bars)
+    finally:
+        if tasks and not console.is_terminal:  # there Live does not end its last line
+            console.line()
 
 
 def limit_of(stats: "Stats") -> str:

@@ -73,7 +73,7 @@ def test_only_one_module_prints() -> None:
             is_write = isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout.write", "sys.stderr.write")
             if is_print or is_console or is_write:
                 printing.add(name)
-    # The other two where it cannot be had: nothing could be imported, or a signal came. One escapes, one says a constant.
+    # The others where it cannot be had: nothing could be imported (escaped), a signal came (a constant).
     assert printing == {"pipeline/terminal.py", "pipeline/cli.py", "pipeline/interrupts.py"}
 
 

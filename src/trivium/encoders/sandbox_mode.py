@@ -68,4 +68,4 @@ def judge(found: Mapping[str, int], mode: SandboxMode) -> None:
         )
     if not _told.is_set():
         _told.set()
-        log.warning("%s. To refuse that: %s=strict or --sandbox strict (docs/sandbox.md)", told, VARIABLE)
+        log.warning(f"{told}. To refuse that: {VARIABLE}=strict or --sandbox strict (docs/sandbox.md)")  # our own words

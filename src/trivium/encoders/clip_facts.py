@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from trivium.encoders.base import Modality
 from trivium.encoders.clip_source import FOLDER, HUB, PREFIX, ClipSource
 from trivium.encoders.pictures import Fit
 from trivium.encoders.weights import WeightsError, cache_folder
+from trivium.encoders.whole_file import write_file
 
 REVISION = 2  # of what we do around the models: another one makes other vectors
 
@@ -128,10 +128,8 @@ def write_whole(target: Path, content: bytes) -> None:
     Raises:
         WeightsError: If it cannot be written.
     """
-    draft = target.with_suffix(f".{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, target)
+        write_file(target, content)
     except OSError as error:
         raise WeightsError(f"cannot keep {target.name} in {target.parent}: {error}") from error

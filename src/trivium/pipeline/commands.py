@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.weights import WeightsError, damaged_files, weights_folder
+from trivium.encoders.whole_file import write_file
 from trivium.indexes import Wish
 from trivium.pipeline.allocation import keep_freed_memory
 from trivium.pipeline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_LOCKED, EXIT_SKIPPED, EXIT_USAGE
@@ -183,7 +184,7 @@ def spaces(options: argparse.Namespace) -> int:
         encoders: Any = space["encoders"]
         print(f"{space['name']}{'  (default)' if space['default'] else ''}")
         print(f"    {space['dim']} dimensions, " + ", ".join(f"{m}: {b}" for m, b in encoders.items()))
-        print(f"    {space['description']}")
+        print(f"    {printable(space['description'])}")
     return 0
 
 
@@ -355,5 +356,5 @@ def _write_page(
 ) -> None:
     heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
     page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
-    target.write_text(page, encoding="utf-8")
+    write_file(target, page)
     announce(f"wrote {printable(str(target))}")

@@ -59,12 +59,13 @@ def put_back(folder: Path) -> bool:
     return True
 
 
-def remove_files(folder: Path, names: Set[str]) -> bool:
+def remove_files(folder: Path, names: Set[str], *, last: str) -> bool:
     """Remove a folder with its files, if these are all that is in it; never through a link.
 
     Args:
         folder: Not a link.
         names: Of its files, with slashes.
+        last: The file by which the folder is known: whoever is killed before leaves a folder that is known.
 
     Returns:
         Whether it is gone: what has other names stays, and its folder with it.
@@ -78,7 +79,7 @@ def remove_files(folder: Path, names: Set[str]) -> bool:
         of_folder.setdefault(below, []).append(file)
     for below in sorted(of_folder, key=len, reverse=True):
         with contextlib.suppress(FileNotFoundError):
-            _remove_from(folder / below, of_folder[below])
+            _remove_from(folder / below, sorted(of_folder[below], key=lambda name: (below, name) == ("", last)))
         if below:
             _remove_if_empty(folder / below)
     return _remove_if_empty(folder)

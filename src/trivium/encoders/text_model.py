@@ -244,7 +244,7 @@ def _own_names(folder: Path) -> Set[str] | None:
     return {*FILES, *MORE_FILES} if is_ours else None
 
 
-OWN = OwnFolder(what="text model", refused=TextModelError, names=_own_names)
+OWN = OwnFolder(what="text model", marker=CONFIG_FILE, refused=TextModelError, names=_own_names)
 
 
 def load_text_model(

@@ -27,6 +27,7 @@ class OwnFolder:
 
     what: str  # it is called in messages
     refused: type[Exception]  # raised with a message
+    marker: str  # the file that says what it is
     # Given a folder, the files that we may have written into it, by their paths with slashes; None if its marker is not
     # one that we write.
     names: Callable[[Path], Set[str] | None]
@@ -94,7 +95,7 @@ def written_whole(folder: Path, own: OwnFolder) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync(folder.parent)
-    if old is not None and not remove_files(old, names or set()):
+    if old is not None and not remove_files(old, names or set(), last=own.marker):
         raise own.refused(f"{folder} is written; what was put into the old one meanwhile is kept in {old}")
 
 
@@ -138,11 +139,14 @@ def _put_right(folder: Path, own: OwnFolder) -> None:
     aside = aside_of(folder)
     if not os.path.lexists(aside):
         return
-    names = own.names(aside) if aside.is_dir() and not aside.is_symlink() else None
+    is_folder = aside.is_dir() and not aside.is_symlink()
+    names = own.names(aside) if is_folder else None
+    if is_folder and not any(aside.iterdir()):
+        names = set()
     if names is None or any(_foreign(aside, names)):
         raise own.refused(f"{aside} is in the way: move it elsewhere")
-    if not put_back(folder):
-        remove_files(aside, names)
+    if not names or not put_back(folder):
+        remove_files(aside, names, last=own.marker)
 
 
 def _finish(draft: Path) -> None:

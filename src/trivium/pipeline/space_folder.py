@@ -93,7 +93,7 @@ def _own_names(folder: Path) -> Set[str] | None:
     return {CONFIG_FILE, CALIBRATION_FILE, *MORE_FILES, *named_files(folder)}
 
 
-OWN = OwnFolder(what="space", refused=SpaceError, names=_own_names)
+OWN = OwnFolder(what="space", marker=CONFIG_FILE, refused=SpaceError, names=_own_names)
 
 
 def _write_head(folder: Path, modality: Modality, head: Head, *, half: bool) -> dict[str, Any]:

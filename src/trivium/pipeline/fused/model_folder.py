@@ -147,7 +147,7 @@ def _own_names(folder: Path) -> Set[str] | None:
     return {CONFIG, TENSORS} if is_ours else None
 
 
-OWN = OwnFolder(what="model", refused=ModelError, names=_own_names)
+OWN = OwnFolder(what="model", marker=CONFIG, refused=ModelError, names=_own_names)
 
 
 def _labels(classes: Any) -> list[Any]:

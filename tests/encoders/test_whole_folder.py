@@ -139,6 +139,21 @@ def test_modes_are_as_the_umask_says(tmp_path: Path, umask: int) -> None:
 Plant = Callable[[Path], object]
 
 
+def _plant_link(folder: Path) -> None:
+    (folder / "numbers.bin").unlink()
+    (folder / "numbers.bin").symlink_to("/etc/passwd")
+
+
+def _plant_folder_link(folder: Path) -> None:
+    shutil.rmtree(folder / "part")
+    (folder / "part").symlink_to("/etc")
+
+
+def _plant_pipe(folder: Path) -> None:
+    (folder / "numbers.bin").unlink()
+    os.mkfifo(folder / "numbers.bin")
+
+
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
@@ -147,9 +162,9 @@ Plant = Callable[[Path], object]
         (lambda f: (f / "part" / "model.json").write_text("x"), r"holds 'part/model.json'"),
         (lambda f: (f / "empty").mkdir(), r"holds 'empty'"),
         (lambda f: [(f / f"{n}.txt").touch() for n in range(5)], r"'0.txt', '1.txt', '2.txt' and 2 more, which"),
-        (lambda f: [(f / "numbers.bin").unlink(), (f / "numbers.bin").symlink_to("/etc/passwd")], "'numbers.bin'"),
-        (lambda f: [shutil.rmtree(f / "part"), (f / "part").symlink_to("/etc")], r"holds 'part', which"),
-        (lambda f: [(f / "numbers.bin").unlink(), os.mkfifo(f / "numbers.bin")], r"holds 'numbers.bin'"),
+        (_plant_link, "holds 'numbers.bin'"),
+        (_plant_folder_link, "holds 'part', which"),
+        (_plant_pipe, "holds 'numbers.bin'"),
         (lambda f: (f / "a\x1bb").touch(), r"holds 'a\\x1bb'"),
         (lambda f: (f / "model.json").write_text("{}"), "exists and is no model: choose another folder"),
         (lambda f: (f / "model.json").write_text('{"format": 3, "kind": "mine"}'), "exists and is no model"),
@@ -189,14 +204,16 @@ def test_what_comes_while_it_is_written_is_refused_and_stays(tmp_path: Path, way
 def test_what_comes_at_the_last_moment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     folder = tmp_path / "b"
     save(folder, "old")
-    put = whole_folder.put_in_place
+    put = folder_exchange.put_in_place
 
     def late(draft: Path, folder: Path) -> Path | None:
         (folder / "thesis.docx").write_text("mine")
         return put(draft, folder)
 
     monkeypatch.setattr(whole_folder, "put_in_place", late)
-    with pytest.raises(RefusedError, match=r"is written; what was put into the old one meanwhile is kept in (.*)\.(new|old)"):
+    with pytest.raises(
+        RefusedError, match=r"is written; what was put into the old one meanwhile is kept in (.*)\.(new|old)"
+    ):
         save(folder, "new")
     assert version_of(folder) == "new", way
     (kept,) = [path for path in tmp_path.iterdir() if path != folder]

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -160,13 +159,14 @@ def load_model(source: ClipSource) -> Any:
                     source.model, load_weights=False, pretrained_text=False, precision="fp32"
                 )
                 open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True)
-    except pickle.UnpicklingError as error:  # whose message advises to load what may run code
+    except Exception as error:  # torch, safetensors, transformers: each has its own
+        if "weights_only" not in str(error):
+            raise WeightsError(f"{file} cannot be loaded as open_clip's {source.name}: {_one_line(error)}") from error
+        # torch's advice would be to load what may run code.
         raise WeightsError(
             f"{file} cannot be loaded as open_clip's {source.name}: it holds more than tensors, which may run code and "
             "is never loaded. Ask whoever made it for safetensors"
-        ) from error
-    except Exception as error:  # torch, safetensors, transformers: each has its own
-        raise WeightsError(f"{file} cannot be loaded as open_clip's {source.name}: {_one_line(error)}") from error
+        ) from None
     if (open_clip.get_pretrained_cfg(source.name, source.pretrained) or {}).get("hf_transformers_clap"):
         _check_clap(model, file)
     return model.eval()
@@ -270,7 +270,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _foreign_json(path: Path) -> dict[str, Any]:
     """Read JSON of a snapshot; the Hub's cache has links to its blobs there."""
-    return read_foreign_json(Path(os.path.realpath(path)), max_bytes=MAX_CONFIG_BYTES)
+    found: dict[str, Any] = read_foreign_json(Path(os.path.realpath(path)), max_bytes=MAX_CONFIG_BYTES)
+    return found
 
 
 def _check_outside(source: ClipSource, config: dict[str, Any], announce: Callable[[str], None] | None) -> None:

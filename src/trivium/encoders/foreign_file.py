@@ -11,8 +11,9 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_DIGITS = 40  # of a whole number: transformers write 10^30 for "no limit"
@@ -23,7 +24,7 @@ class ForeignFileError(ValueError):
     """A file that is not as it must be; the message names it."""
 
 
-def is_plain_name(name: object) -> bool:
+def is_plain_name(name: object) -> TypeGuard[str]:
     """Whether something is the name of a file in a folder, and of nothing outside: no path, no dots alone, no NUL."""
     return (
         isinstance(name, str)
@@ -34,7 +35,7 @@ def is_plain_name(name: object) -> bool:
     )
 
 
-def open_foreign(path: Path, *, max_bytes: int) -> BinaryIO:
+def open_foreign(path: Path, *, max_bytes: int) -> BufferedReader:
     """Open a regular file to read it. A link is followed only to where it stays in the file's own folder.
 
     Args:
@@ -63,9 +64,7 @@ def open_foreign(path: Path, *, max_bytes: int) -> BinaryIO:
         raise ForeignFileError(f"{path} is not a regular file")
     if status.st_size > max_bytes:
         os.close(descriptor)
-        raise ForeignFileError(
-            f"{path} is too large: it has {status.st_size:,} bytes, at most {max_bytes:,} are read for what it should hold"
-        )
+        raise ForeignFileError(f"{path} is too large: it has {status.st_size:,} bytes, at most {max_bytes:,} are read")
     return os.fdopen(descriptor, "rb")
 
 

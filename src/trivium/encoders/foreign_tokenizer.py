@@ -71,7 +71,9 @@ def cut_at(tokenizer: Tokenizer, path: Path, *, max_tokens: int, overlap: int = 
     """
     with telling_panics(path):
         tokenizer.enable_truncation(max_tokens, stride=overlap)
-        tokenizer.encode("a 1 " * max_tokens)
+        count = len(tokenizer.encode("a 1 " * max_tokens))
+    if count > max_tokens:
+        raise ForeignFileError(f"{path} puts more tokens around a text than the {max_tokens} that it may have")
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def _check_kinds(part: str, told: Any, known: frozenset[str], members: str | Non
     if members is not None and kind == "Sequence":
         for member in told[members]:
             _check_kinds(part, {} if member is None else member, known, members)
-    elif kind not in known:
+    elif str(kind) not in known:
         raise ForeignFileError(
             f"its {part} is of kind {shown(kind)}, which text models are not written with; known are "
             f"{', '.join(sorted(known))}"

@@ -29,9 +29,7 @@ GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that tor
 class OpenClip:
     """A model by its reference, loaded as far as it is needed."""
 
-    def __init__(
-        self, reference: str, *, announce: Callable[[str], None] | None = None, is_named: bool = True
-    ) -> None:
+    def __init__(self, reference: str, *, announce: Callable[[str], None] | None = None, is_named: bool = True) -> None:
         """Find out about a model.
 
         Args:

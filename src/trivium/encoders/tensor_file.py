@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class TensorFile:
 
     path: Path
     entries: Mapping[str, TensorEntry]
-    _file: BinaryIO
+    _file: BufferedReader
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -75,7 +76,7 @@ class TensorFile:
         found = np.empty(entry.size, np.uint8)
         try:
             self._file.seek(entry.start)
-            count = self._file.readinto(found.data)  # type: ignore[attr-defined]
+            count = self._file.readinto(found.data)
         except OSError as error:
             raise ForeignFileError(f"{self.path} cannot be read: {error.strerror}") from error
         if count != entry.size:
@@ -107,7 +108,7 @@ def read_tensors(path: Path, *, max_bytes: int) -> dict[str, NDArray[Any]]:
         return file.read()
 
 
-def _header(file: BinaryIO, path: Path) -> dict[str, TensorEntry]:
+def _header(file: BufferedReader, path: Path) -> dict[str, TensorEntry]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(_LENGTH), "little")
     begin = _LENGTH + length

@@ -23,6 +23,7 @@ from trivium.encoders.foreign_file import ForeignFileError, open_foreign, read_f
 from trivium.encoders.foreign_tokenizer import cut_at, read_foreign_tokenizer
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.networks import Network, device_kind, load_network
+from trivium.encoders.tensor_file import open_tensors
 from trivium.encoders.text import (
     MAX_CHARACTERS,
     TOKENS_PER_PASS,
@@ -31,7 +32,6 @@ from trivium.encoders.text import (
     passages_of,
     passes_by_length,
 )
-from trivium.encoders.tensor_file import open_tensors
 from trivium.encoders.text_shapes import LstmShape, Shape, TransformerShape
 from trivium.encoders.weights import WeightsError
 from trivium.encoders.whole_folder import OwnFolder, check_target, marker_of, written_whole
@@ -106,7 +106,9 @@ def read_text_model(folder: Path) -> TextModelConfig:
         raise TextModelError(f"{path}: heads must divide the width, got {shape['heads']} and {shape['width']}")
     ways = 2 if shape.get("both_ways") else 1
     if not shape["projected"] and shape["dim"] != ways * shape["width"]:
-        raise TextModelError(f"{path}: dim must be {ways * shape['width']} where nothing is projected, got {shape['dim']}")
+        raise TextModelError(
+            f"{path}: dim must be {ways * shape['width']} where nothing is projected, got {shape['dim']}"
+        )
     config = TextModelConfig(shape=of_kind(**shape), max_tokens=numbers["max_tokens"])
     if (size := _bytes_of_a_text(config)) > MAX_TEXT_BYTES:
         raise TextModelError(
@@ -191,7 +193,7 @@ def _check_shapes(config: TextModelConfig, found: Mapping[str, tuple[int, ...]])
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise ForeignFileError(
-                f"{does_not_fit} {shown(name)} has shape {found.get(name, 'none')}, {wanted.get(name, 'none')} is needed"
+                f"{does_not_fit} {shown(name)} has shape {found.get(name)}, needed is {wanted.get(name)}"
             )
 
 

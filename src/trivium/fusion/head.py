@@ -136,9 +136,7 @@ def check_shapes(found: Mapping[str, tuple[int, ...]]) -> int:
     if missing := sorted(wanted - set(found)):
         raise ValueError(f"a head needs tensors {', '.join(missing)}, it has {', '.join(sorted(found)[:9]) or 'none'}")
     if len(found["linear.weight"]) != 3 or 0 in found["linear.weight"]:
-        raise ValueError(
-            f"a head's linear.weight must have shape (members, width, dim), got {found['linear.weight']}"
-        )
+        raise ValueError(f"a head's linear.weight must have shape (members, width, dim), got {found['linear.weight']}")
     members, width, each = found["linear.weight"]
     shapes: dict[str, tuple[int, ...]] = {"mean": (width,), "scale": (width,), "centre": (members * each,)}
     shapes |= {"linear.weight": (members, width, each), "linear.bias": (members, each)}

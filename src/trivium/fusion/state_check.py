@@ -60,9 +60,7 @@ def check_state(shapes: Shapes, told: Any, *, widths: Mapping[str, int], outputs
             )
 
 
-def _of_network(
-    shapes: Shapes, widths: Mapping[str, int], outputs: int, fusion: str
-) -> dict[str, tuple[int, ...]]:
+def _of_network(shapes: Shapes, widths: Mapping[str, int], outputs: int, fusion: str) -> dict[str, tuple[int, ...]]:
     if fusion not in FUSIONS:
         raise StateError("its network is not known")
     import torch

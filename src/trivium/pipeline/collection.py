@@ -73,7 +73,9 @@ class Collection:
         self._search: Retrieval | None = None
         self._sandbox: DecodeSandbox | None = None
         self._source = self._space_source(space)
-        self._is_named = space is not None or self._store is None  # else the collection, which may be anybody's, names it
+        self._is_named = (
+            space is not None or self._store is None
+        )  # else the collection, which may be anybody's, names it
         self._space = space if isinstance(space, JointSpace) else None
         if space is not None and self._store is not None:
             self._store.require(self.space.space)

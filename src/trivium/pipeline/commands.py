@@ -184,7 +184,7 @@ def spaces(options: argparse.Namespace) -> int:
         encoders: Any = space["encoders"]
         print(f"{space['name']}{'  (default)' if space['default'] else ''}")
         print(f"    {space['dim']} dimensions, " + ", ".join(f"{m}: {b}" for m, b in encoders.items()))
-        print(f"    {printable(space['description'])}")
+        print(f"    {printable(str(space['description']))}")
     return 0
 
 

@@ -64,7 +64,9 @@ class ProjectedEncoder:
             with np.errstate(all="ignore"):  # numbers that are too large are told below
                 vectors = self.projection(features)
         except ValueError as error:
-            raise SpaceError(f"the projection of {self.modality} in space {self.space} does not fit: {error}") from error
+            raise SpaceError(
+                f"the projection of {self.modality} in space {self.space} does not fit: {error}"
+            ) from error
         if not np.isfinite(vectors).all():
             raise SpaceError(f"the projection of {self.modality} in space {self.space} gives NaN or infinity")
         return vectors

@@ -95,8 +95,11 @@ class Relevance:
             query, _, matched = name.partition("->")
             if query not in MODALITIES or matched not in MODALITIES:
                 raise ValueError(f"{shown(name)} is no pair of modalities, such as text->image")
-            given = [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
-            values = [float(v) for v in given if type(v) in (int, float) and -LARGEST <= v <= LARGEST]
+            given: list[Any] = (
+                [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
+            )
+            are_numbers = all(type(value) in (int, float) for value in given)
+            values = [float(value) for value in given if -LARGEST <= value <= LARGEST] if are_numbers else []
             if len(values) != 3:
                 raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
             if values[1] <= 0:

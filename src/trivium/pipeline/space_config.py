@@ -231,7 +231,7 @@ def _own_text_model(
 
 def _projection(folder: Path, where: str, projection: Any, faults: list[str]) -> ProjectionConfig | None:
     kind: Any = projection.get("kind") if isinstance(projection, dict) else None
-    if not isinstance(projection, dict) or not isinstance(kind, str) or kind not in PROJECTION_KEYS:
+    if not isinstance(projection, dict) or str(kind) not in PROJECTION_KEYS:
         faults.append(f"{where}: projection.kind must be one of {', '.join(PROJECTION_KEYS)}, got {shown(kind)}")
         return None
     _refuse_unknown(projection, PROJECTION_KEYS[kind], f"{where}.projection", faults)

@@ -51,7 +51,7 @@ def is_utf8(text: str) -> bool:
 def spreadsheet_cell(cell: Any) -> Any:
     """Return a cell of a CSV file as a spreadsheet does not run it; what is no text, or a number, stays as it is.
 
-    What begins like a formula gets an apostrophe before it, and control characters are written out (``\\x1b``).
+    What begins like a formula gets an apostrophe before it, and control characters are written out, as Python does.
     """
     if not isinstance(cell, str):
         return cell

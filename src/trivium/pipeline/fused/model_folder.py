@@ -89,7 +89,7 @@ def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
         outputs = 1 if kind == "regressor" else len(checked.classes)
         with open_tensors(folder / TENSORS, max_bytes=MAX_TENSOR_BYTES) as file:
             fusion = checked.parameters.get("fusion", "")
-            widths = {m: sum(views) for m, views in checked.views.items()}
+            widths: dict[str, int] = {m: sum(views) for m, views in checked.views.items()}
             check_state(file.shapes, config.get("model"), widths=widths, outputs=outputs, fusion=fusion)
             tensors = file.read()
         filled.set_params(**checked.parameters)
@@ -127,7 +127,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def _inner(checked: ModelConfig, tensors: dict[str, np.ndarray], told: dict[str, Any], kind: Kind) -> Any:
-    blocks = blocks_of(checked.views)
+    blocks = blocks_of({str(m): views for m, views in checked.views.items()})
     parameters = {name: value for name, value in checked.parameters.items() if name not in OF_FRAMES}
     if kind != "transfer":
         parameters["views"] = dict(checked.views)

@@ -8,7 +8,7 @@ open_clip's once, when its model is first seen, and refused if it differs.
 
 import hashlib
 import html
-import json
+import os
 import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,14 @@ from tokenizers import Tokenizer
 
 from trivium.encoders.clip_facts import TokenizerFacts, tokenizer_file
 from trivium.encoders.clip_tokenizer import MAX_CHARACTERS
+from trivium.encoders.foreign_file import ForeignFileError, read_foreign, read_foreign_json
+from trivium.encoders.foreign_tokenizer import MAX_TOKENIZER_BYTES, tokenizer_of
 from trivium.encoders.user_cache import write_private
 from trivium.encoders.weights import WeightsError
 
 # The first is needed; the others say what it is and which of its tokens means what.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+MAX_OPTIONS_BYTES = 16 << 20  # some list each of their tokens there
 KNOWN_OPTIONS = {"clean", "strip_sep_token"}
 PROBES = [
     "a photo of a cat",
@@ -43,10 +46,7 @@ class FileTokenizer:
     def __init__(self, file: Path, facts: TokenizerFacts, *, context_length: int) -> None:
         self._clean = CLEANERS[facts.clean]
         self._stripped_id = facts.stripped_id
-        try:
-            self._tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # of Rust
-            raise WeightsError(f"{file} is no tokenizer: {error}") from error
+        self._tokenizer = _tokenizer(_content(file), file)
         direction = "left" if facts.pads_left else "right"
         self._tokenizer.enable_truncation(context_length)
         self._tokenizer.enable_padding(
@@ -84,18 +84,14 @@ def keep_tokenizer(folder: Path, name: str, text_config: Mapping[str, Any]) -> T
     clean = str(options.get("clean", "whitespace"))
     if clean not in CLEANERS:
         raise WeightsError(f"the tokenizer {name} cleans texts by '{clean}', known are {', '.join(CLEANERS)}")
-    try:
-        content = (folder / TOKENIZER_FILES[0]).read_bytes()
-    except OSError as error:
+    if not (folder / TOKENIZER_FILES[0]).is_file():
         raise WeightsError(
             f"the tokenizer {name} has no {TOKENIZER_FILES[0]}, the only form that is read here. Make one: "
             "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` (transformers)"
-        ) from error
+        )
+    content = _content(folder / TOKENIZER_FILES[0])
     said = _special_tokens(folder)
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as error:  # of Rust
-        raise WeightsError(f"{folder / TOKENIZER_FILES[0]} is no tokenizer: {error}") from error
+    tokenizer = _tokenizer(content, folder / TOKENIZER_FILES[0])
     ids = {key: None if said.get(key) is None else tokenizer.token_to_id(said[key]) for key in ("pad", "sep")}
     if ids["pad"] is None:
         raise WeightsError(f"the tokenizer {name} does not say what to fill texts up with: no pad_token in {folder}")
@@ -119,15 +115,30 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter is right where both speak
         try:
-            said = json.loads((folder / name).read_bytes())
-        except (OSError, ValueError):
+            said = read_foreign_json(Path(os.path.realpath(folder / name)), max_bytes=MAX_OPTIONS_BYTES)
+        except ForeignFileError:
             continue
         for key, of in (("pad", "pad_token"), ("sep", "sep_token"), ("side", "padding_side")):
-            value = said.get(of) if isinstance(said, dict) else None
+            value = said.get(of)
             value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str):
                 found[key] = value
     return found
+
+
+def _content(file: Path) -> bytes:
+    """Read a tokenizer's file; the Hub's cache has links to its blobs there."""
+    try:
+        return read_foreign(Path(os.path.realpath(file)), max_bytes=MAX_TOKENIZER_BYTES)
+    except ForeignFileError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _tokenizer(content: bytes, file: Path) -> Tokenizer:
+    try:
+        return tokenizer_of(content, file)
+    except ForeignFileError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _pad_token(tokenizer: Tokenizer, facts: TokenizerFacts) -> str:

@@ -4,12 +4,12 @@ A branch means the commit that the cache knows for it (`hf download` brings anot
 repository has them; else a checkpoint that is read as tensors only.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivium.encoders.fetching import forbidden_by
 from trivium.encoders.weights import WeightsError
 
 CONFIG_FILE = "open_clip_config.json"
@@ -88,23 +88,14 @@ def cached_folder(repo: str, revision: str, name: str) -> Path | None:
     return folder if commit and (folder / name).is_file() else None
 
 
-def forbidden_by() -> str | None:
-    """Return the environment variable that forbids fetching, if one does."""
-    from huggingface_hub import constants
-
-    if os.environ.get("TRIVIUM_OFFLINE"):
-        return "TRIVIUM_OFFLINE"
-    return "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else None
-
-
 def _downloaded(repo: str, revision: str, name: str, *, wanted: Sequence[str]) -> Path | None:
     """Return a file of a repository; None if that has none of this name."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    variable = forbidden_by()
-    if variable is not None:
-        raise WeightsError(_missing(repo, revision, wanted, f"{variable} forbids fetching them"))
+    reason = forbidden_by()
+    if reason is not None:
+        raise WeightsError(_missing(repo, revision, wanted, reason))
     try:
         return Path(hf_hub_download(repo, name, revision=revision, cache_dir=constants.HF_HUB_CACHE))
     except LocalEntryNotFoundError as error:

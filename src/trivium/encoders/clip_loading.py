@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -19,9 +18,12 @@ from trivium.encoders.clip_facts import TokenizerFacts, tokenizer_file
 from trivium.encoders.clip_file_tokenizer import PROBES, TOKENIZER_FILES, FileTokenizer, keep_tokenizer
 from trivium.encoders.clip_hub import CONFIG_FILE, hub_files
 from trivium.encoders.clip_source import FOLDER, HUB, HUB_NAME, ClipSource
+from trivium.encoders.fetching import forbidden_by
+from trivium.encoders.foreign_file import read_foreign_json
 from trivium.encoders.weights import WeightsError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+MAX_CONFIG_BYTES = 1 << 20
 CONTEXT_LENGTH = 77  # open_clip's, where a config has none
 NO_AUDIO = (
     "open_clip {version} has no audio towers (CLAP). Its main branch has them, as version 4: "
@@ -117,15 +119,16 @@ def checkpoint_file(source: ClipSource) -> Path:
         )
     cfg = open_clip.get_pretrained_cfg(name, pretrained)
     try:
-        if os.environ.get("TRIVIUM_OFFLINE") and cfg.get("url") and not cfg.get("hf_hub"):
+        if forbidden_by() is not None and cfg.get("url") and not cfg.get("hf_hub"):
             kept = Path("~/.cache/clip").expanduser() / cfg["url"].rpartition("/")[2]  # open_clip's, of what has no hub
             if not kept.is_file():
                 raise FileNotFoundError(f"no {kept}")
         return Path(_offline_first(lambda: open_clip.download_pretrained(cfg)))
     except Exception as error:  # of the hub, of urllib, of the disk
-        hint = ""
+        reason = forbidden_by()
+        hint = "" if reason is None else f", and {reason}"
         if os.environ.get("TRIVIUM_OFFLINE"):
-            hint = ", and TRIVIUM_OFFLINE forbids fetching them: run `trivium pull` where there is a network"
+            hint += ": run `trivium pull` where there is a network"
         raise WeightsError(
             f"open_clip cannot give the weights '{pretrained}' of {name}{hint}: {_one_line(error)}"
         ) from error
@@ -157,7 +160,13 @@ def load_model(source: ClipSource) -> Any:
                 )
                 open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True)
     except Exception as error:  # torch, safetensors, transformers: each has its own
-        raise WeightsError(f"{file} cannot be loaded as open_clip's {source.name}: {_one_line(error)}") from error
+        if "weights_only" not in str(error):
+            raise WeightsError(f"{file} cannot be loaded as open_clip's {source.name}: {_one_line(error)}") from error
+        # torch's advice would be to load what may run code.
+        raise WeightsError(
+            f"{file} cannot be loaded as open_clip's {source.name}: it holds more than tensors, which may run code and "
+            "is never loaded. Ask whoever made it for safetensors"
+        ) from None
     if (open_clip.get_pretrained_cfg(source.name, source.pretrained) or {}).get("hf_transformers_clap"):
         _check_clap(model, file)
     return model.eval()
@@ -218,7 +227,7 @@ def tokenizer_facts(
 
 @contextmanager
 def quietly(*, offline: bool = False) -> Iterator[None]:
-    """Keep open_clip from logging to the screen, and from the network where TRIVIUM_OFFLINE is set, or if told to."""
+    """Keep open_clip from logging to the screen, and from the network where nothing may be fetched, or if told to."""
     from huggingface_hub import constants
 
     root = logging.getLogger()
@@ -226,7 +235,7 @@ def quietly(*, offline: bool = False) -> Iterator[None]:
     level, was_offline = root.level, constants.HF_HUB_OFFLINE
     root.addHandler(silent)
     root.setLevel(logging.CRITICAL)
-    constants.HF_HUB_OFFLINE = was_offline or offline or bool(os.environ.get("TRIVIUM_OFFLINE"))
+    constants.HF_HUB_OFFLINE = offline or forbidden_by() is not None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -249,12 +258,20 @@ def _offline_first(make: Callable[[], Any]) -> Any:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = _foreign_json(path)["model_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read as a config of open_clip: {_one_line(error)}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("text_cfg"), dict) or "embed_dim" not in config:
+    parts = [config.get(part, {}) for part in ("vision_cfg", "audio_cfg")] if isinstance(config, dict) else [None]
+    is_whole = isinstance(config, dict) and isinstance(config.get("text_cfg"), dict) and "embed_dim" in config
+    if not is_whole or not all(isinstance(part, dict) for part in parts):
         raise WeightsError(f"{path} is no config of open_clip: its model_cfg needs embed_dim and text_cfg")
     return config
+
+
+def _foreign_json(path: Path) -> dict[str, Any]:
+    """Read JSON of a snapshot; the Hub's cache has links to its blobs there."""
+    found: dict[str, Any] = read_foreign_json(Path(os.path.realpath(path)), max_bytes=MAX_CONFIG_BYTES)
+    return found
 
 
 def _check_outside(source: ClipSource, config: dict[str, Any], announce: Callable[[str], None] | None) -> None:
@@ -266,8 +283,8 @@ def _check_outside(source: ClipSource, config: dict[str, Any], announce: Callabl
         return
     folder = _outside_folder(str(name), ["config.json"], announce)
     try:
-        described = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
+        described = _foreign_json(folder / "config.json")
+    except ValueError as error:
         raise WeightsError(f"the config of {name} in {folder} cannot be read: {error}") from error
     from transformers import CONFIG_MAPPING
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.clip_facts import ClipFacts, SoundFacts, facts_file, fit_of, keep, kept_facts
-from trivium.encoders.clip_source import HUB, locate
+from trivium.encoders.clip_source import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip_texts import ClipTexts, tokenizer_of
+from trivium.encoders.fetching import fetching_for
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.image import image_backbone
 from trivium.encoders.networks import PLAIN, load_network
@@ -29,25 +30,29 @@ GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that tor
 class OpenClip:
     """A model by its reference, loaded as far as it is needed."""
 
-    def __init__(self, reference: str, *, announce: Callable[[str], None] | None = None) -> None:
+    def __init__(self, reference: str, *, announce: Callable[[str], None] | None = None, is_named: bool = True) -> None:
         """Find out about a model.
 
         Args:
             reference: See `clip_source`.
             announce: Told before a download or other work that is done once.
+            is_named: The user named it; else it was found in a file from elsewhere, and nothing is fetched for it.
 
         Raises:
             WeightsError: If there is no such model, or its weights cannot be had.
         """
         self._announce = announce
-        self._source = locate(reference, announce=announce)
-        self.reference = self._source.reference  # of a model of the Hub with its commit, so that it stays the same
-        self._known = kept_facts(self._source)
-        if self._known is None:
-            self.facts = self._found_facts()
-            keep(self.facts, self._source)
-        else:
-            self.facts = self._known
+        # A folder names others on the Hub, which the user has not.
+        self._is_named = is_named and not reference.startswith(f"{PREFIX}{FOLDER}")
+        with fetching_for(reference, is_named=self._is_named):
+            self._source = locate(reference, announce=announce)
+            self.reference = self._source.reference  # of a model of the Hub with its commit, so that it stays the same
+            self._known = kept_facts(self._source)
+            if self._known is None:
+                self.facts = self._found_facts()
+                keep(self.facts, self._source)
+            else:
+                self.facts = self._known
 
     def backbone(self, modality: Modality, *, device: str = "cpu", precision: Precision = "float32") -> Backbone:
         """Load one of the towers.
@@ -55,6 +60,10 @@ class OpenClip:
         Raises:
             WeightsError: If the model has none for the modality, or its weights cannot be had.
         """
+        with fetching_for(self.reference, is_named=self._is_named):
+            return self._backbone(modality, device, precision)
+
+    def _backbone(self, modality: Modality, device: str, precision: Precision) -> Backbone:
         facts = self.facts
         if modality not in facts.modalities:
             raise WeightsError(f"{self.reference} has towers for {' and '.join(facts.modalities)}, not for {modality}")

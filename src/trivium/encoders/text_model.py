@@ -10,7 +10,7 @@ of the three files. Importing this loads no torch; on a CPU the network runs as 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +19,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared
+from trivium.encoders.foreign_file import ForeignFileError, open_foreign, read_foreign_json, shown
+from trivium.encoders.foreign_tokenizer import cut_at, read_foreign_tokenizer
 from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.networks import Network, device_kind, load_network
+from trivium.encoders.tensor_file import open_tensors
 from trivium.encoders.text import (
     MAX_CHARACTERS,
     TOKENS_PER_PASS,
@@ -31,7 +34,7 @@ from trivium.encoders.text import (
 )
 from trivium.encoders.text_shapes import LstmShape, Shape, TransformerShape
 from trivium.encoders.weights import WeightsError
-from trivium.encoders.whole_folder import is_other, written_whole
+from trivium.encoders.whole_folder import OwnFolder, check_target, marker_of, written_whole
 
 if TYPE_CHECKING:
     import torch
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "model.json", "model.safetensors", "tokenizer.json"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+MORE_FILES = frozenset({"classifier.json", "classifier.safetensors", "training.json"})  # that training may add
 MAX_CONFIG_BYTES = 1 << 20
+MAX_WEIGHTS_BYTES = 2 << 30  # more cannot be exported: an ONNX file holds no more
+MAX_TEXT_BYTES = 1 << 30
 MOST = 1 << 24  # of any size in a shape: what is more was not written by us
 OVERLAP_SHARE = 8  # a passage overlaps the next by an eighth of its length, as MiniLM's do
 Kind = Literal["transformer", "lstm"]
-SHAPES: Mapping[Kind, type[TransformerShape] | type[LstmShape]] = {"transformer": TransformerShape, "lstm": LstmShape}
+SHAPES: Mapping[str, type[TransformerShape] | type[LstmShape]] = {"transformer": TransformerShape, "lstm": LstmShape}
 
 
 class TextModelError(WeightsError):
@@ -71,39 +77,53 @@ def read_text_model(folder: Path) -> TextModelConfig:
     """
     path = folder / CONFIG_FILE
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise TextModelError(f"{path} is too large for what it should hold")
-        raw: Any = json.loads(path.read_bytes())
-    except OSError as error:
-        raise TextModelError(f"{folder} holds no text model: {path.name} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise TextModelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else None
-        raise TextModelError(f"{path} has format {found!r}, this Trivium reads format {FORMAT}")
-    kind: Any = raw.get("kind")
-    shape: Any = raw.get("shape")
-    max_tokens: Any = raw.get("max_tokens")
-    if kind not in SHAPES or not isinstance(shape, dict):
-        raise TextModelError(f"{path}: kind must be one of {', '.join(SHAPES)} with its shape, got {kind!r}")
+        raw = read_foreign_json(path, max_bytes=MAX_CONFIG_BYTES)
+    except ForeignFileError as error:
+        raise TextModelError(f"{folder} holds no text model: {error}") from error
+    if raw.get("format") != FORMAT:
+        raise TextModelError(f"{path} has format {shown(raw.get('format'))}, this Trivium reads format {FORMAT}")
+    kind, shape, max_tokens = raw.get("kind"), raw.get("shape"), raw.get("max_tokens")
+    if not isinstance(kind, str) or kind not in SHAPES or not isinstance(shape, dict):
+        raise TextModelError(f"{path}: kind must be one of {', '.join(SHAPES)} with its shape, got {shown(kind)}")
     of_kind = SHAPES[kind]
     wanted = {field.name: field.type for field in fields(of_kind)}
     if wanted.keys() != shape.keys():
-        differing = ", ".join(sorted(wanted.keys() ^ shape.keys()))
+        differing = ", ".join(map(shown, sorted(wanted.keys() ^ shape.keys())[:5]))
         raise TextModelError(f"{path}: a shape of kind '{kind}' has {', '.join(wanted)}; what differs: {differing}")
     numbers = {name: value for name, value in shape.items() if wanted[name] is int}
     numbers["max_tokens"] = max_tokens
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-            raise TextModelError(f"{path}: {name} must be a whole number of at least 1, got {value!r}")
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise TextModelError(f"{path}: {name} must be a whole number of at least 1, got {shown(value)}")
     for name, value in shape.items():
         if wanted[name] is bool and not isinstance(value, bool):
-            raise TextModelError(f"{path}: {name} must be true or false, got {value!r}")
+            raise TextModelError(f"{path}: {name} must be true or false, got {shown(value)}")
     if kind == "lstm" and shape["pooling"] not in ("mean", "last"):
-        raise TextModelError(f"{path}: pooling must be mean or last, got {shape['pooling']!r}")
-    if kind == "transformer" and max_tokens > shape["positions"]:
+        raise TextModelError(f"{path}: pooling must be mean or last, got {shown(shape['pooling'])}")
+    if kind == "transformer" and numbers["max_tokens"] > shape["positions"]:
         raise TextModelError(f"{path}: max_tokens is {max_tokens}, there are {shape['positions']} positions")
-    return TextModelConfig(shape=of_kind(**shape), max_tokens=max_tokens)
+    if kind == "transformer" and shape["width"] % shape["heads"]:
+        raise TextModelError(f"{path}: heads must divide the width, got {shape['heads']} and {shape['width']}")
+    ways = 2 if shape.get("both_ways") else 1
+    if not shape["projected"] and shape["dim"] != ways * shape["width"]:
+        raise TextModelError(
+            f"{path}: dim must be {ways * shape['width']} where nothing is projected, got {shape['dim']}"
+        )
+    config = TextModelConfig(shape=of_kind(**shape), max_tokens=numbers["max_tokens"])
+    if (size := _bytes_of_a_text(config)) > MAX_TEXT_BYTES:
+        raise TextModelError(
+            f"{path}: one text of {config.max_tokens:,} tokens would take {size:,} bytes, at most {MAX_TEXT_BYTES:,} "
+            "are given to it: cut texts sooner (max_tokens)"
+        )
+    return config
+
+
+def _bytes_of_a_text(config: TextModelConfig) -> int:
+    """Return what the largest array of one text's pass takes."""
+    shape, tokens = config.shape, config.max_tokens
+    if isinstance(shape, TransformerShape):
+        return 4 * tokens * max(shape.inner, shape.width, shape.embedding, tokens * shape.heads)
+    return 4 * tokens * max(4 * shape.width, shape.embedding)
 
 
 def revision_of(folder: Path) -> str:
@@ -115,8 +135,10 @@ def revision_of(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in FILES:
         try:
-            with (folder / name).open("rb") as file:
+            with open_foreign(folder / name, max_bytes=MAX_WEIGHTS_BYTES) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        except ForeignFileError as error:
+            raise TextModelError(f"{folder} holds no text model: {error}") from error
         except OSError as error:
             raise TextModelError(f"{folder} holds no text model: {name} cannot be read ({error.strerror})") from error
     return f"text-model-{digest.hexdigest()[:12]}"
@@ -139,15 +161,40 @@ def load_text_network(folder: Path, *, dropout: float = 0.0) -> "torch.nn.Module
     Raises:
         TextModelError: If there is none, or its weights do not fit.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    module = build_network(read_text_model(folder), dropout=dropout)
+    config, path = read_text_model(folder), folder / WEIGHTS_FILE
     try:
-        module.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TextModelError(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {error}") from error
+        with open_tensors(path, max_bytes=MAX_WEIGHTS_BYTES) as file:
+            _check_shapes(config, file.shapes)
+            state = file.read()
+    except ForeignFileError as error:
+        raise TextModelError(f"{folder} holds no text model that can be used: {error}") from error
+    import torch
+
+    module = build_network(config, dropout=dropout)
+    module.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
+    if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
+        raise TextModelError(f"{path} holds NaN or infinity")
     return module.eval()
+
+
+def _check_shapes(config: TextModelConfig, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what a file holds with what the network needs, before either is made.
+
+    Raises:
+        ForeignFileError: If they differ.
+    """
+    does_not_fit = f"{WEIGHTS_FILE} does not fit its {CONFIG_FILE}:"
+    if config.shape.layers > len(found):  # modules take memory even if their weights take none
+        raise ForeignFileError(f"{does_not_fit} {config.shape.layers:,} layers, and {len(found):,} tensors")
+    import torch
+
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in build_network(config).state_dict().items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ForeignFileError(
+                f"{does_not_fit} {shown(name)} has shape {found.get(name)}, needed is {wanted.get(name)}"
+            )
 
 
 def save_text_model(
@@ -161,11 +208,11 @@ def save_text_model(
     """Write a text model's folder, whole or not at all.
 
     Args:
-        folder: Must not exist, unless it holds a text model, which is replaced.
+        folder: Must not exist, unless it holds a text model and nothing else, which is replaced.
         config: Of the network.
         state: Its weights.
         tokenizer: Its tokenizer's JSON.
-        more: Other files, by name.
+        more: Other files, by name: some of `MORE_FILES`.
 
     Raises:
         TextModelError: If the folder holds anything else.
@@ -173,13 +220,14 @@ def save_text_model(
     """
     from safetensors.torch import save_file
 
-    check_model_target(folder)
-    with written_whole(folder) as draft:
+    more = more or {}
+    assert more.keys() <= MORE_FILES  # else what is written could not be replaced
+    with written_whole(folder, OWN) as draft:
         written = {"format": FORMAT, "kind": config.kind, "max_tokens": config.max_tokens}
         (draft / CONFIG_FILE).write_text(json.dumps({**written, "shape": asdict(config.shape)}, indent=1) + "\n")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft / WEIGHTS_FILE)
         (draft / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
-        for name, content in (more or {}).items():
+        for name, content in more.items():
             (draft / name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         read_text_model(draft)
 
@@ -190,8 +238,15 @@ def check_model_target(folder: Path) -> None:
     Raises:
         TextModelError: If it does.
     """
-    if is_other(folder, marker=CONFIG_FILE):
-        raise TextModelError(f"{folder} exists and is no text model: choose another folder")
+    check_target(folder, OWN)
+
+
+def _own_names(folder: Path) -> Set[str] | None:
+    is_ours = marker_of(folder, CONFIG_FILE, formats=FORMAT, kinds=SHAPES.keys()) is not None
+    return {*FILES, *MORE_FILES} if is_ours else None
+
+
+OWN = OwnFolder(what="text model", marker=CONFIG_FILE, refused=TextModelError, names=_own_names)
 
 
 def load_text_model(
@@ -247,8 +302,8 @@ class TextModel(Backbone):
         self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
         self._max_tokens = config.max_tokens
         passage = max(4, config.max_tokens // 2)
-        self._tokenizer = read_tokenizer(folder, max_tokens=config.max_tokens)
-        self._pieces = read_tokenizer(folder)
+        self._tokenizer = read_tokenizer(folder, vocabulary=config.shape.vocabulary, max_tokens=config.max_tokens)
+        self._pieces = read_tokenizer(folder, vocabulary=config.shape.vocabulary)
         self._passage_tokens, self._overlap_tokens = passage, max(1, passage // OVERLAP_SHARE)
 
     def prepare(self, item: Any, /) -> Prepared:
@@ -289,23 +344,22 @@ class TextModel(Backbone):
         return Features(pooled=pooled)
 
 
-def read_tokenizer(folder: Path, *, max_tokens: int | None = None) -> Tokenizer:
+def read_tokenizer(folder: Path, *, vocabulary: int | None = None, max_tokens: int | None = None) -> Tokenizer:
     """Read a folder's tokenizer.
 
     Args:
         folder: Of a text model, or of MiniLM's weights.
+        vocabulary: How many tokens the network knows, which must be enough; None: it is not asked.
         max_tokens: Longer texts are cut there; None: they are not.
 
     Raises:
         TextModelError: If it cannot be read.
     """
+    path = folder / TOKENIZER_FILE
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # the Rust package raises nothing more telling
-        raise TextModelError(f"{folder / TOKENIZER_FILE} cannot be read: {error}") from error
-    tokenizer.no_padding()
-    if max_tokens is None:
-        tokenizer.no_truncation()
-    else:
-        tokenizer.enable_truncation(max_tokens)
+        tokenizer = read_foreign_tokenizer(path, vocabulary=vocabulary)
+        if max_tokens is not None:
+            cut_at(tokenizer, path, max_tokens=max_tokens)
+    except ForeignFileError as error:
+        raise TextModelError(str(error)) from error
     return tokenizer

@@ -4,18 +4,19 @@ A line is a word and its numbers, with blanks between; a first line with two who
 over. Source of the format: Pennington, Socher, Manning, "GloVe: Global vectors for word representation", EMNLP 2014.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.weights import WEIGHTS, fetch, fetch_checked
+from trivium.encoders.whole_file import SHARED, write_file
 
 Matrix = NDArray[np.float32]
 MAX_LINE = 1 << 20
+MAX_WIDTH = 1 << 13  # numbers of a word's vector
 EMBEDDINGS = "embeddings.word_embeddings.weight"  # in MiniLM's checkpoint
 
 
@@ -43,12 +44,16 @@ def read_word_vectors(path: Path, wanted: Iterable[str]) -> tuple[dict[str, int]
     width = 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
+            if len(line) == MAX_LINE:
+                raise WordVectorsError(f"{path}, line {number}: has more than {MAX_LINE:,} characters")
             # Words of GloVe's largest files may hold blanks: what is not of the known width is the word.
             parts = line.rstrip("\n").split(" ")
             if not width:
                 if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
                     continue
                 width = len(parts) - 1
+                if width > MAX_WIDTH:
+                    raise WordVectorsError(f"{path}, line {number}: {width:,} numbers, at most {MAX_WIDTH:,} are read")
             word = " ".join(parts[:-width]) if width else ""
             if width < 1 or not word:
                 raise WordVectorsError(f"{path}, line {number}: needs a word and {width or 'its'} numbers")
@@ -74,16 +79,12 @@ def write_word_vectors(path: Path, words: Sequence[str], vectors: Matrix) -> Non
     Raises:
         OSError: If it cannot be written.
     """
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            for word, vector in zip(words, vectors, strict=True):
-                file.write(f"{word} {' '.join(f'{number:.5g}' for number in vector)}\n")
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+
+    def write(file: IO[bytes]) -> None:
+        for word, vector in zip(words, vectors, strict=True):
+            file.write(f"{word} {' '.join(f'{number:.5g}' for number in vector)}\n".encode())
+
+    write_file(path, write, mode=SHARED)
 
 
 def minilm_word_vectors(words: Sequence[str]) -> Matrix:

@@ -15,16 +15,11 @@ from trivium.fusion.experts import AgreementExpert, AgreementPlan, Expert, Kerne
 from trivium.fusion.link import Link
 from trivium.fusion.network_fusion import NetworkFusion, parameters_of, with_parameters
 from trivium.fusion.registry import LATE, build_fusion
+from trivium.fusion.state_check import SCALE, SEPARATOR, StateError
 from trivium.fusion.transfer import Transfer
 
 Fitted: TypeAlias = BlockFusion | NetworkFusion | Transfer
 Tensors: TypeAlias = Mapping[str, np.ndarray]
-SEPARATOR = "+"  # between modalities of a set
-SCALE = ("mean", "deviation", "weight")
-
-
-class StateError(ValueError):
-    """What was kept is no fusion."""
 
 
 def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -60,7 +55,7 @@ def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fitted:
-    """Make a fusion of what was kept.
+    """Make a fusion of what was kept; `state_check` says before whether it can be one.
 
     Args:
         tensors: As `state_of` returns them.
@@ -73,6 +68,8 @@ def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fit
     try:
         if not all(np.isfinite(tensor).all() for name, tensor in tensors.items() if not name.startswith("centres.")):
             raise StateError("a tensor holds NaN or infinity")
+        if not all((tensor > 0).all() for name, tensor in tensors.items() if name.endswith(".deviation")):
+            raise StateError("a deviation is not above 0")
         if told["kind"] == "transfer":
             return Transfer(
                 centres={str(name): tensors[f"centres.{name}"] for name in told["modalities"]},

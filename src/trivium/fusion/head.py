@@ -114,27 +114,39 @@ def check_tensors(tensors: Tensors) -> None:
     Raises:
         ValueError: If one is missing, is not finite, or does not fit the others.
     """
-    wanted = {"mean", "scale", "centre", "linear.weight", "linear.bias"}
-    if missing := sorted(wanted - set(tensors)):
-        raise ValueError(f"a head needs tensors {', '.join(missing)}, it has {', '.join(sorted(tensors)) or 'none'}")
-    if tensors["linear.weight"].ndim != 3 or not tensors["linear.weight"].size:
-        got = tensors["linear.weight"].shape
-        raise ValueError(f"a head's linear.weight must have shape (members, width, dim), got {got}")
-    members, width, each = tensors["linear.weight"].shape
-    shapes = {"mean": (width,), "scale": (width,), "centre": (members * each,), "linear.weight": (members, width, each)}
-    shapes["linear.bias"] = (members, each)
-    if "hidden.weight" in tensors:
-        hidden = tensors["hidden.weight"].shape[-1]
-        shapes |= {"hidden.weight": (members, width, hidden), "hidden.bias": (members, hidden)}
-        shapes["out.weight"] = (members, hidden, each)
-    if MEMBER_WEIGHTS in tensors:
-        shapes[MEMBER_WEIGHTS] = (members,)
-    for name, shape in shapes.items():
-        if name not in tensors or tensors[name].shape != shape:
-            found = tensors[name].shape if name in tensors else "none"
-            raise ValueError(f"a head's {name} must have shape {shape}, got {found}")
-        if not np.isfinite(tensors[name]).all():
+    check_shapes({name: tensor.shape for name, tensor in tensors.items()})
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
             raise ValueError(f"a head's {name} holds NaN or infinity")
     for name in {"scale", MEMBER_WEIGHTS} & set(tensors):
         if not (tensors[name] > 0).all():
             raise ValueError(f"a head's {name} must be above 0")
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]]) -> int:
+    """Refuse shapes of tensors that are no head, before they are read.
+
+    Returns:
+        How many numbers a vector of the head has.
+
+    Raises:
+        ValueError: If one is missing, is not known, or does not fit the others.
+    """
+    wanted = {"mean", "scale", "centre", "linear.weight", "linear.bias"}
+    if missing := sorted(wanted - set(found)):
+        raise ValueError(f"a head needs tensors {', '.join(missing)}, it has {', '.join(sorted(found)[:9]) or 'none'}")
+    if len(found["linear.weight"]) != 3 or 0 in found["linear.weight"]:
+        raise ValueError(f"a head's linear.weight must have shape (members, width, dim), got {found['linear.weight']}")
+    members, width, each = found["linear.weight"]
+    shapes: dict[str, tuple[int, ...]] = {"mean": (width,), "scale": (width,), "centre": (members * each,)}
+    shapes |= {"linear.weight": (members, width, each), "linear.bias": (members, each)}
+    if "hidden.weight" in found:
+        hidden = found["hidden.weight"][-1] if found["hidden.weight"] else 0
+        shapes |= {"hidden.weight": (members, width, hidden), "hidden.bias": (members, hidden)}
+        shapes["out.weight"] = (members, hidden, each)
+    if MEMBER_WEIGHTS in found:
+        shapes[MEMBER_WEIGHTS] = (members,)
+    for name, shape in shapes.items():
+        if found.get(name) != shape:
+            raise ValueError(f"a head's {name} must have shape {shape}, got {found.get(name, 'none')}")
+    return members * each

@@ -1,8 +1,8 @@
 """What is told of an aligned space: a training record as JSON, a model card, and the curves of loss and recall."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import trivium
@@ -77,8 +77,8 @@ def model_card(name: str, record: Mapping[str, Any], *, has_curve: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_curve(record: Mapping[str, Any], target: Path) -> None:
-    """Draw the loss and the validation recall of each epoch; needs matplotlib."""
+def draw_curve(record: Mapping[str, Any]) -> bytes:
+    """Draw the loss and the validation recall of each epoch, as a PNG; needs matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -92,4 +92,6 @@ def draw_curve(record: Mapping[str, Any], target: Path) -> None:
         axes.axvline(record["best_epoch"], color="grey", linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
         axes.set_title(label, fontsize=10)
-    figure.savefig(target, dpi=130)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=130)
+    return drawn.getvalue()

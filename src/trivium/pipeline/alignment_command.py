@@ -54,6 +54,10 @@ def run_align(options: argparse.Namespace) -> int:
     name = options.name or target.name
     record = training_record(found, plan, sources, {m: encoder.backbone for m, encoder in encoders.items()})
     has_curve = found.training is not None and pictures.can_draw()
+    more: dict[str, str | bytes] = {"training.json": json.dumps(record, indent=1) + "\n"}
+    more["card.md"] = model_card(name, record, has_curve=has_curve)
+    if has_curve:
+        more[CURVE] = draw_curve(record)
     write_space(
         target,
         name=name,
@@ -63,14 +67,9 @@ def run_align(options: argparse.Namespace) -> int:
         heads=found.heads,
         relevance=found.relevance,
         half=options.half,
-        more={
-            "training.json": json.dumps(record, indent=1) + "\n",
-            "card.md": model_card(name, record, has_curve=has_curve),
-        },
+        more=more,
     )
-    if has_curve:
-        draw_curve(record, target / CURVE)
-    elif found.training is not None:
+    if found.training is not None and not has_curve:
         announce(pictures.MISSING)
     if options.json:
         say(json.dumps({**record, "out": str(target)}))
@@ -100,17 +99,21 @@ def _space(options: argparse.Namespace) -> JointSpace:
     device_of(options)
     encoders: dict[Modality, EncoderConfig] = {}
     dim, name = 0, "to be aligned"
+    named: list[str] = []
     for part in options.encoders.split(","):
         modality, equals, backbone = part.partition("=")
         if not equals or modality not in MODALITIES:
             base = load_space(part, device=options.device, announce=announce)
             encoders |= {m: base.config_of(m) for m in base.modalities}
             dim, name = base.space.dim, base.space.name
+            named += [base.source]
         elif backbone.startswith(OPEN_CLIP):
-            encoders[modality] = load_space(backbone, device=options.device, announce=announce).config_of(modality)
+            base = load_space(backbone, device=options.device, announce=announce)
+            encoders[modality] = base.config_of(modality)
+            named += [base.source]
         else:
             encoders[modality] = EncoderConfig(backbone=backbone, projection=ProjectionConfig(kind="identity"))
-    return space_of(encoders, name=name, dim=dim, device=options.device, announce=announce)
+    return space_of(encoders, name=name, dim=dim, device=options.device, announce=announce, named=named)
 
 
 def _plan(options: argparse.Namespace, space: JointSpace) -> Plan:

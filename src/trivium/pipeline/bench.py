@@ -37,7 +37,13 @@ def bench(options: argparse.Namespace) -> int:
     device = device_of(options)
     keep_freed_memory()  # as indexing does
     with tempfile.TemporaryDirectory(prefix="trivium-bench-") as scratch:
-        space = load_space(_space_of(options), device=device, precision=options.precision, announce=announce)
+        space = load_space(
+            _space_of(options),
+            device=device,
+            precision=options.precision,
+            announce=announce,
+            is_named=options.space is not None,  # else a collection, which may be anybody's, names it
+        )
         try:
             report = run(space, options.media, scratch=Path(scratch), options=options)
         except DecodeError as error:
@@ -82,7 +88,7 @@ def run(space: JointSpace, media: list[str], *, scratch: Path, options: argparse
         raise CollectionError(f"nothing that space {space.space} can encode")
     report.peak_mib = _peak_mib()
     if options.precision != "float32" and device_kind(devices[0]) == "cpu":  # other devices know no such choice
-        plain = load_space(space.source, device="cpu", announce=announce)
+        plain = load_space(space.source, device="cpu", announce=announce, is_named=options.space is not None)
         for kind, measured in report.measured.items():
             if kind == "video" and "image" in report.measured:  # by the same network
                 continue

@@ -76,6 +76,9 @@ class Collection:
         self._search: Retrieval | None = None
         self._sandbox: DecodeSandbox | None = None
         self._source = self._space_source(space)
+        self._is_named = (
+            space is not None or self._store is None
+        )  # else the collection, which may be anybody's, names it
         self._space = space if isinstance(space, JointSpace) else None
         if space is not None and self._store is not None:
             self._store.require(self.space.space)
@@ -111,7 +114,11 @@ class Collection:
         """The collection's space; its networks are loaded when they are first used."""
         if self._space is None:
             self._space = load_space(
-                self._source, device=self._device, precision=self._precision, announce=self._announce
+                self._source,
+                device=self._device,
+                precision=self._precision,
+                announce=self._announce,
+                is_named=self._is_named,
             )
         return self._space
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trivium.encoders.whole_file import make_folder, write_file
 from trivium.pipeline.explanation import Explanation
 
 if TYPE_CHECKING:
@@ -65,14 +67,15 @@ def write_overlays(explanations: Sequence[Explanation], hits: "Sequence[Hit]", f
         The explanations, with the overlays' paths.
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If they cannot be written: the folder or a file in it is a link, say.
     """
     told = []
     for place, (explanation, hit) in enumerate(zip(explanations, hits, strict=False), start=1):
         if explanation.regions is not None and explanation.picture is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             file = folder / f"{place:02}-{_plain(hit.path)}.png"
-            overlay(explanation.picture, explanation.regions).save(file)
+            drawn = overlay(explanation.picture, explanation.regions)
+            write_file(file, partial(drawn.save, format="PNG"), own_folder=True)
             explanation = replace(explanation, overlay=os.fspath(file))
         told.append(explanation)
     return told

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared, Space, Vectors
 from trivium.fusion.projection import Projection
+from trivium.pipeline.space_config import SpaceError
 
 
 class ProjectedEncoder:
@@ -23,7 +26,7 @@ class ProjectedEncoder:
 
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d)."""
-        return self.projection(self.backbone.features(batch))
+        return self._projected(self.backbone.features(batch))
 
     def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Prepare many items in one call."""
@@ -49,4 +52,21 @@ class ProjectedEncoder:
         """Return the vector of a whole sound and of each window, shape (1 + windows, d)."""
         features = Features.joined([self.backbone.block_features([part]) for part in blocks])
         count = len(features.pooled)
-        return self.projection(features.means([(0, count), *self.backbone.windows(count, seconds)]))
+        return self._projected(features.means([(0, count), *self.backbone.windows(count, seconds)]))
+
+    def _projected(self, features: Features) -> Vectors:
+        """Project features, whatever a space's folder says of how.
+
+        Raises:
+            SpaceError: If the projection does not fit the backbone, or gives what is no vector.
+        """
+        try:
+            with np.errstate(all="ignore"):  # numbers that are too large are told below
+                vectors = self.projection(features)
+        except ValueError as error:
+            raise SpaceError(
+                f"the projection of {self.modality} in space {self.space} does not fit: {error}"
+            ) from error
+        if not np.isfinite(vectors).all():
+            raise SpaceError(f"the projection of {self.modality} in space {self.space} gives NaN or infinity")
+        return vectors

@@ -7,8 +7,8 @@ sizes, for half of the queries without what they ask for. No item meets a copy o
 copies: two items of one modality that are nearly the same are taken for them (`COPY_SCORE`).
 """
 
-import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
+from trivium.encoders.foreign_file import read_foreign_json, shown
 
 FORMAT = 1
 HITS_PER_QUERY = 5  # that are looked at in a gallery
@@ -29,6 +30,8 @@ MAX_QUERIES = 2_000  # of a gallery
 # their MP3 or Ogg 0.972 or more, and 19 of 20 pictures no other that is nearer than 0.924.
 COPY_SCORE = 0.975
 COPY_SLOPE = 240.0
+LARGEST = 1e6  # of any number in a calibration
+MAX_BYTES = 1 << 20
 RIDGE = 1e-3  # keeps the weights finite where scores separate perfectly
 
 
@@ -91,9 +94,12 @@ class Relevance:
         for name, numbers in raw["log_odds"].items():
             query, _, matched = name.partition("->")
             if query not in MODALITIES or matched not in MODALITIES:
-                raise ValueError(f"'{name}' is no pair of modalities, such as text->image")
-            given = [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
-            values = [float(v) for v in given if isinstance(v, int | float) and math.isfinite(v)]
+                raise ValueError(f"{shown(name)} is no pair of modalities, such as text->image")
+            given: list[Any] = (
+                [numbers.get(key) for key in ("offset", "slope", "size")] if isinstance(numbers, dict) else []
+            )
+            are_numbers = all(type(value) in (int, float) for value in given)
+            values = [float(value) for value in given if -LARGEST <= value <= LARGEST] if are_numbers else []
             if len(values) != 3:
                 raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
             if values[1] <= 0:
@@ -109,9 +115,10 @@ def read_relevance(path: Path) -> Relevance | None:
         ValueError: If it is not valid.
     """
     try:
-        return Relevance.from_json(json.loads(path.read_bytes()))
+        os.lstat(path)
     except FileNotFoundError:
         return None
+    return Relevance.from_json(read_foreign_json(path, max_bytes=MAX_BYTES))
 
 
 def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from trivium.encoders.base import Modality
 from trivium.encoders.text_shapes import TEXT_MODEL
-from trivium.encoders.whole_folder import is_other, written_whole
+from trivium.encoders.whole_folder import OwnFolder, marker_of, written_whole
+from trivium.encoders.whole_folder import check_target as check_folder
 from trivium.fusion.head import MEMBER_WEIGHTS, Head, HeadInput
 from trivium.pipeline.relevance import Relevance
 from trivium.pipeline.space_config import (
@@ -19,8 +20,11 @@ from trivium.pipeline.space_config import (
     FORMAT,
     EncoderConfig,
     SpaceError,
+    named_files,
     read_space_config,
 )
+
+MORE_FILES = frozenset({"training.json", "card.md", "curve.png"})  # that training may add
 
 
 def write_space(
@@ -33,12 +37,12 @@ def write_space(
     heads: Mapping[Modality, Head],
     relevance: Relevance | None = None,
     half: bool = False,
-    more: Mapping[str, str] | None = None,
+    more: Mapping[str, str | bytes] | None = None,
 ) -> None:
     """Write a space's folder.
 
     Args:
-        folder: Must not exist, unless it holds a space, which is replaced.
+        folder: Must not exist, unless it holds a space and nothing else, which is replaced.
         name: Of the space.
         description: One sentence.
         dim: Numbers of a vector.
@@ -46,14 +50,15 @@ def write_space(
         heads: The new heads.
         relevance: How scores become probabilities.
         half: Keep heads in half precision: half the size, vectors off by about 1e-4.
-        more: Other files, by name.
+        more: Other files, by name: some of `MORE_FILES`.
 
     Raises:
         SpaceError: If the folder holds anything else, or what was written is not valid.
         OSError: If it cannot be written.
     """
-    check_target(folder)
-    with written_whole(folder) as draft:
+    more = more or {}
+    assert more.keys() <= MORE_FILES  # else what is written could not be replaced
+    with written_whole(folder, OWN) as draft:
         entries = {}
         for modality, encoder in encoders.items():
             entry: dict[str, Any] = {"backbone": _copied_backbone(draft, encoder)}
@@ -68,8 +73,8 @@ def write_space(
         (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
         if relevance is not None and relevance.of_pair:
             (draft / CALIBRATION_FILE).write_text(json.dumps(relevance.to_json(), indent=1) + "\n")
-        for file, text in (more or {}).items():
-            (draft / file).write_text(text, encoding="utf-8")
+        for file, content in more.items():
+            (draft / file).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         read_space_config(draft)
 
 
@@ -79,8 +84,16 @@ def check_target(folder: Path) -> None:
     Raises:
         SpaceError: If it does.
     """
-    if is_other(folder, marker=CONFIG_FILE):
-        raise SpaceError(f"{folder} exists and is no space: choose another folder")
+    check_folder(folder, OWN)
+
+
+def _own_names(folder: Path) -> Set[str] | None:
+    if marker_of(folder, CONFIG_FILE, formats=FORMAT) is None:
+        return None
+    return {CONFIG_FILE, CALIBRATION_FILE, *MORE_FILES, *named_files(folder)}
+
+
+OWN = OwnFolder(what="space", marker=CONFIG_FILE, refused=SpaceError, names=_own_names)
 
 
 def _write_head(folder: Path, modality: Modality, head: Head, *, half: bool) -> dict[str, Any]:

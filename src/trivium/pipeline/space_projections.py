@@ -3,20 +3,34 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
+from trivium.encoders.foreign_file import ForeignFileError, shown
 from trivium.encoders.registry import backbone_spec, build_backbone
+from trivium.encoders.tensor_file import open_tensors
 from trivium.encoders.user_cache import cache_folder, read_sealed, write_sealed
-from trivium.fusion.head import Head
+from trivium.fusion.head import Head, check_shapes
 from trivium.fusion.labels import LabelBridge
 from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
 from trivium.pipeline.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space_config import EncoderConfig, Labels, ProjectionConfig, SpaceConfig, SpaceError, read_labels
+from trivium.pipeline.space_config import (
+    MAX_PROJECTION_BYTES,
+    EncoderConfig,
+    Labels,
+    ProjectionConfig,
+    SpaceConfig,
+    SpaceError,
+    read_labels,
+)
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
 
 def build_projection(
@@ -46,12 +60,7 @@ def build_projection(
     if projection.kind == "head":
         return _head(projection, projection.file, space)
     if projection.kind == "linear":
-        tensors = _load_tensors(projection.file)
-        if "weight" not in tensors:
-            raise SpaceError(f"{projection.file} must hold a tensor 'weight', it has {', '.join(tensors)}")
-        weight = tensors["weight"].astype(np.float32)
-        _check_width(own, weight.shape[-1], space.dim)
-        return LinearProjection(weight, tensors.get("bias"))
+        return _linear(own, projection.file, width, space)
     labels = read_labels(projection.file)
     vectors = _label_vectors(config, labels, device=device, announce=announce)
     mean = np.mean(list(vectors.values()), axis=0)
@@ -63,13 +72,31 @@ def build_projection(
 
 
 def _head(projection: ProjectionConfig, file: Path, space: Space) -> Head:
+    def check(shapes: Shapes) -> None:
+        dim = check_shapes(shapes)
+        if dim != space.dim:
+            raise SpaceError(f"{file} gives vectors of width {dim}, the space has {space.dim}")
+
+    tensors = _load_tensors(file, check)
     try:
-        head = Head(projection.inputs, {name: t.astype(np.float32) for name, t in _load_tensors(file).items()})
+        return Head(projection.inputs, tensors)
     except ValueError as error:
         raise SpaceError(f"{file} is no head: {error}") from error
-    if head.dim != space.dim:
-        raise SpaceError(f"{file} gives vectors of width {head.dim}, the space has {space.dim}")
-    return head
+
+
+def _linear(own: EncoderConfig, file: Path, width: int, space: Space) -> LinearProjection:
+    def check(shapes: Shapes) -> None:
+        if "weight" not in shapes:
+            raise ValueError(f"it must hold a tensor 'weight', it has {', '.join(map(shown, [*shapes][:5])) or 'none'}")
+        if len(shapes["weight"]) != 2 or shapes["weight"][0] != width:
+            raise ValueError(f"its weight must have shape ({width}, {space.dim}), got {shapes['weight']}")
+        _check_width(own, shapes["weight"][1], space.dim)
+
+    tensors = _load_tensors(file, check)
+    try:
+        return LinearProjection(tensors["weight"], tensors.get("bias"))
+    except ValueError as error:
+        raise SpaceError(f"{file} is no linear map: {error}") from error
 
 
 def _label_vectors(
@@ -79,6 +106,8 @@ def _label_vectors(
     text = config.encoders.get("text")
     if text is None:
         raise SpaceError(f"space {config.space} has labels, but no text encoder to give them vectors")
+    if text.revision is not None:
+        raise SpaceError(f"space {config.space} has labels, which need a text encoder of Trivium's: {text.backbone}")
     names = sorted(labels.phrases)
     words = sorted({word for name in names for word in labels.phrases[name]}, key=lambda word: (len(word), word))
     revision = backbone_spec(text.backbone).revision
@@ -107,14 +136,17 @@ def _check_width(config: EncoderConfig, width: int, dim: int) -> None:
         )
 
 
-def _load_tensors(file: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def _load_tensors(file: Path, check: Callable[[Shapes], None]) -> dict[str, NDArray[np.float32]]:
+    """Read tensors as float32, whose shapes were checked first: before that, nothing of them is in memory."""
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise SpaceError(f"{file} cannot be read: {error}") from error
+        with open_tensors(file, max_bytes=MAX_PROJECTION_BYTES) as tensors:
+            check(tensors.shapes)
+            with np.errstate(over="ignore"):  # infinity is told of by who takes them
+                return {name: tensor.astype(np.float32) for name, tensor in tensors.read().items()}
+    except ForeignFileError as error:
+        raise SpaceError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise SpaceError(f"{file} cannot be used: {error}") from error
 
 
 def _load_matrix(path: Path, *, rows: int, dim: int) -> Vectors | None:

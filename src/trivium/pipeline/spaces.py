@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from trivium.encoders.base import (
 from trivium.encoders.batching import BATCH_ITEMS, OnError, encode
 from trivium.encoders.devices import resolve
 from trivium.encoders.engine import Stats
+from trivium.encoders.foreign_file import shown
 from trivium.encoders.graphs import Precision
 from trivium.encoders.networks import DeviceKind, device_kind
 from trivium.encoders.registry import backbone_spec, build_backbone
@@ -60,6 +61,7 @@ class JointSpace:
         precision: Precision = "float32",
         announce: Callable[[str], None] | None = None,
         clips: "Mapping[str, OpenClip] | None" = None,
+        named: Collection[str] = (),
     ) -> None:
         """Prepare a space.
 
@@ -70,6 +72,8 @@ class JointSpace:
             precision: See `load_space`.
             announce: Called with one line before each download.
             clips: open_clip's models that are loaded already, by reference.
+            named: References of open_clip's models that the user named; for others, which only the space's folder
+                names, nothing is fetched.
         """
         self.source = source
         self.space = config.space
@@ -78,6 +82,7 @@ class JointSpace:
         self._precision: Precision = precision
         self._announce = announce
         self._clips = dict(clips or {})
+        self._named = frozenset(named)
         self._encoders: dict[tuple[Modality, int], Encoder] = {}
         self._lock = threading.Lock()
 
@@ -246,10 +251,9 @@ class JointSpace:
         return build_backbone(config.backbone, device=device, precision=self._precision, announce=self._announce)
 
     def _clip(self, reference: str) -> "OpenClip":
-        from trivium.encoders.open_clip import OpenClip
-
         if reference not in self._clips:
-            self._clips[reference] = OpenClip(reference, announce=self._announce)
+            is_named = reference in self._named
+            self._clips[reference] = _open_clip(reference, is_named=is_named, announce=self._announce)
         return self._clips[reference]
 
 
@@ -259,6 +263,7 @@ def load_space(
     device: str = "cpu",
     precision: Precision = "float32",
     announce: Callable[[str], None] | None = None,
+    is_named: bool = True,
 ) -> JointSpace:
     """Load a space that ships with Trivium, one of the user's, any folder with a ``space.json``, or one of open_clip.
 
@@ -270,14 +275,22 @@ def load_space(
         device: Where the networks run: see `encoders.networks.load_network`.
         precision: ``int8`` is faster for texts on a CPU, and less exact (docs/benchmarks.md).
         announce: Called with one line before each download.
+        is_named: The user named it. Else it stands in a file from elsewhere: a known name, an absolute folder, or a
+            model of open_clip's for which nothing is fetched.
 
     Raises:
         SpaceError: If there is no such space, or its folder is not valid.
         WeightsError: If open_clip has no such model, or its weights cannot be had.
     """
     if str(name_or_folder).startswith(OPEN_CLIP):
-        return _open_clip_space(str(name_or_folder), device=device, precision=precision, announce=announce)
+        clip = _open_clip(str(name_or_folder), is_named=is_named, announce=announce)
+        return _open_clip_space(clip, device=device, precision=precision, announce=announce)
     known = space_folders()
+    if not is_named and name_or_folder not in known and not _is_absolute(name_or_folder):
+        raise SpaceError(
+            f"{shown(name_or_folder)} stands for the space, and is none here: known are {', '.join(known)}. Name the "
+            "space yourself (--space)"
+        )
     folder = known.get(str(name_or_folder), Path(name_or_folder))
     if not (folder / CONFIG_FILE).is_file():
         raise SpaceError(
@@ -294,6 +307,7 @@ def space_of(
     dim: int,
     device: str = "cpu",
     announce: Callable[[str], None] | None = None,
+    named: Collection[str] = (),
 ) -> JointSpace:
     """Put encoders together whose own projections may lie in different spaces, or in none: what is to be aligned.
 
@@ -311,7 +325,7 @@ def space_of(
                 raise SpaceError(f"backbone '{encoder.backbone}' is for {known.modality}, not for {modality}")
     space = Space(name=name, dim=dim, revision="")
     config = SpaceConfig(space=space, description="", encoders=encoders)
-    return JointSpace(config, source=name, device=device, announce=announce)
+    return JointSpace(config, source=name, device=device, announce=announce, named=named)
 
 
 def _with_own_revision(encoder: EncoderConfig) -> EncoderConfig:
@@ -324,12 +338,20 @@ def _with_own_revision(encoder: EncoderConfig) -> EncoderConfig:
     return replace(encoder, backbone=f"{TEXT_MODEL}{folder}", revision=revision_of(folder))
 
 
-def _open_clip_space(
-    reference: str, *, device: str, precision: Precision, announce: Callable[[str], None] | None
-) -> JointSpace:
+def _is_absolute(folder: object) -> bool:
+    """Whether a file from elsewhere may name this folder: a path of this machine, and of no other in the network."""
+    return isinstance(folder, str) and os.path.isabs(folder) and folder[:2] not in ("//", "\\\\") and "\0" not in folder
+
+
+def _open_clip(reference: str, *, is_named: bool, announce: Callable[[str], None] | None) -> "OpenClip":
     from trivium.encoders.open_clip import OpenClip
 
-    clip = OpenClip(reference, announce=announce)
+    return OpenClip(reference, announce=announce, is_named=is_named)
+
+
+def _open_clip_space(
+    clip: "OpenClip", *, device: str, precision: Precision, announce: Callable[[str], None] | None
+) -> JointSpace:
     projection = ProjectionConfig(kind="identity")
     entry = EncoderConfig(backbone=clip.reference, projection=projection, revision=clip.facts.revision)
     config = SpaceConfig(

@@ -13,16 +13,22 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TextIO, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 MAX_TABLE_BYTES = 1024**3  # also of what a gzipped one unpacks to, in characters
 MAX_LINE = 1024**2  # characters; no row that long has cells within the limits
+MAX_LINES = 20_000_000  # in a table as large as it may be, that is 53 bytes a line
+MAX_BLANK_LINES = 1_000_000
 
 Refuse: TypeAlias = Callable[[int, str], None]  # called with a row's line, from 1, and the reason
 
 _DELIMITERS = ",;\t"
 _LINES_SUFFIXES = (".jsonl", ".ndjson")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
+# What a terminal obeys, half characters, and what turns the direction of writing.
+_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]")
+_FORMULA_SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four are the wide ones of East Asia
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class TableError(ValueError):
@@ -40,6 +46,18 @@ def table_kind(path: Path) -> Literal["csv", "lines", "parquet"]:
 def is_utf8(text: str) -> bool:
     """Whether a text was read from proper UTF-8: broken bytes come as surrogates, as names of files may have them."""
     return text.isascii() or _HALF_CHARACTERS.search(text) is None
+
+
+def spreadsheet_cell(cell: Any) -> Any:
+    """Return a cell of a CSV file as a spreadsheet does not run it; what is no text, or a number, stays as it is.
+
+    What begins like a formula gets an apostrophe before it, and control characters are written out, as Python does.
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = _CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape", "backslashreplace").decode(), cell)
+    is_formula = cell[:1] in _FORMULA_SIGNS and cell != "" and _NUMBER.fullmatch(cell) is None
+    return f"'{text}" if is_formula else text
 
 
 def check_file(path: Path) -> None:
@@ -62,6 +80,7 @@ class Lines:
     def __init__(self, text: TextIO, path: Path, refuse: Refuse) -> None:
         self.refuse = refuse
         self.count = 0
+        self._blank = 0
         self._text = text
         self._path = path
         self._characters = 0
@@ -74,6 +93,12 @@ class Lines:
         if not line:
             raise StopIteration
         self.count += 1
+        if self.count > MAX_LINES:  # a small gzipped file may have a thousand million of them
+            raise TableError(f"{self._path} has more than {MAX_LINES:,} lines: split it into several tables")
+        if line.isspace():
+            self._blank += 1
+            if self._blank > MAX_BLANK_LINES:
+                raise TableError(f"{self._path} has more than {MAX_BLANK_LINES:,} blank lines: it is no table")
         if len(line) < MAX_LINE:
             return line
         while line and not line.endswith(("\n", "\r")):

@@ -84,7 +84,7 @@ class MadeUpSpace:
 def made_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpSpace:
     """The space, whatever is named, with an empty cache."""
     space = MadeUpSpace()
-    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu", precision="float32": space)
+    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu", precision="float32", is_named=True: space)
     return space
 
 

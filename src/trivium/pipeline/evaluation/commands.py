@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from trivium.encoders.whole_file import make_folder
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.evaluation import pictures, report
 from trivium.pipeline.evaluation.recall import Evaluation, evaluate
@@ -69,7 +70,7 @@ def _space(options: argparse.Namespace) -> JointSpace:
 
 def _draw(folder: Path, name: str, draw: Callable[[Path], None]) -> str | None:
     """Draw a picture if that can be done; return its name then."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not pictures.can_draw():
         announce(pictures.MISSING)
         return None

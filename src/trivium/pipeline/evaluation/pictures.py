@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.encoders.whole_file import write_file
 from trivium.fusion.blocks import Numbers
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.metrics import Integers
@@ -154,4 +155,6 @@ def _save(figure: "Figure", target: Path) -> None:
     with warnings.catch_warnings():  # labels in scripts that its font has no letters for
         warnings.simplefilter("ignore")
         FigureCanvasAgg(figure)
-        figure.savefig(target, format="png", metadata={"Software": None})
+        write_file(
+            target, lambda file: figure.savefig(file, format="png", metadata={"Software": None}), own_folder=True
+        )

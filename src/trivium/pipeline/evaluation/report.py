@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import Space
+from trivium.encoders.whole_file import make_folder, write_file
 from trivium.pipeline.escaping import code, markdown_table, plain, printable
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import Evaluation, Pair
@@ -113,13 +114,13 @@ def zero_shot_text(found: ZeroShot) -> str:
 
 
 def write_report(folder: Path, name: str, told: Mapping[str, Any], markdown: str) -> None:
-    """Write NAME.json and NAME.md into a folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write NAME.json and NAME.md, for their owner alone, into a folder, which is made if it is not there."""
+    make_folder(folder)
     text = json.dumps(told, indent=1, ensure_ascii=False)
     # A file name that is not UTF-8 has surrogates, which only escapes can hold.
     text = text if _is_plain(text) else json.dumps(told, indent=1)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(markdown, encoding="utf-8", errors="backslashreplace")
+    write_file(folder / f"{name}.json", text + "\n", own_folder=True)
+    write_file(folder / f"{name}.md", markdown, own_folder=True)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,7 +22,8 @@ from trivium.fusion.blocks import Numbers
 from trivium.fusion.selection import Metric
 from trivium.pipeline.fused.columns import FrameColumns
 from trivium.pipeline.fused.frames import EncodedFrame, table_of
-from trivium.pipeline.fused.model_folder import Kind, load_model, save_model
+from trivium.pipeline.fused.model_config import Kind
+from trivium.pipeline.fused.model_folder import load_model, save_model
 from trivium.pipeline.spaces import DEFAULT_SPACE
 
 

@@ -35,6 +35,7 @@ class FrameColumns(FrameTags):
     blocks_: dict[str, tuple[int, int]]  # their columns
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
+    named_elsewhere_: str | None = None  # a space that a loaded model names, and nobody here
 
     def learn_columns(self, X: Any, *, layers: bool = True) -> EncodedFrame:
         """Encode a frame to learn from, and keep what it has; of each modality the last layer alone if not ``layers``.
@@ -60,7 +61,8 @@ class FrameColumns(FrameTags):
 
     def joint_space(self) -> JointSpace:
         """Return the space, loaded once."""
-        return space_named(str(self.space), self.device, self.precision)
+        is_named = str(self.space) != self.named_elsewhere_
+        return space_named(str(self.space), self.device, self.precision, is_named=is_named)
 
     def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
         cache = None if self.cache is None else Path(self.cache)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import MODALITIES
+from trivium.encoders.whole_file import make_folder, write_file
 from trivium.pipeline.escaping import code_block, plain, printable
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.options import UsageError, columns_of, device_of
 from trivium.pipeline.space_config import SpaceError
 from trivium.pipeline.spaces import DEFAULT_SPACE
-from trivium.pipeline.table_file import TableError
+from trivium.pipeline.table_file import TableError, spreadsheet_cell
 from trivium.pipeline.terminal import announce, say
 
 
@@ -163,8 +164,8 @@ def _write_report(options: argparse.Namespace, found: Any) -> None:
     from trivium.pipeline.evaluation import pictures
 
     folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    make_folder(folder)
+    write_file(folder / "report.json", json.dumps(found.to_json(), indent=1) + "\n", own_folder=True)
     page = [
         f"# {plain(Path(options.model).name)} on {plain(Path(options.table).name)}",
         "",
@@ -183,7 +184,7 @@ def _write_report(options: argparse.Namespace, found: Any) -> None:
         page += [*(f"![{Path(name).stem}]({name})" for name in drawn), ""]
     else:
         announce(pictures.MISSING)
-    (folder / "report.md").write_text("\n".join(page), encoding="utf-8")
+    write_file(folder / "report.md", "\n".join(page), own_folder=True)
     announce(f"wrote {printable(str(folder / 'report.md'))}")
 
 
@@ -213,17 +214,14 @@ def _find_place(model: Any, frame: Any) -> None:
 
 def _model(options: argparse.Namespace) -> Any:
     from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
-    from trivium.pipeline.fused.model_folder import CONFIG, ModelError
+    from trivium.pipeline.fused.model_folder import ModelError, read_model_config
     from trivium.pipeline.fused.transfer import TransferClassifier
 
     kinds: dict[Any, Any] = {each.kind: each for each in (FusedClassifier, FusedRegressor, TransferClassifier)}
     try:
-        kept = json.loads((Path(options.model) / CONFIG).read_text(encoding="utf-8"))
-        kind = kept.get("kind") if isinstance(kept, dict) else None
-    except (OSError, ValueError) as error:
-        raise TableError(f"{options.model} cannot be read as a model: {error}") from error
-    try:
-        model: Any = kinds.get(kind, FusedClassifier).load(options.model)
+        kind = read_model_config(Path(options.model)).get("kind")
+        known = kinds[kind] if isinstance(kind, str) and kind in kinds else FusedClassifier
+        model: Any = known.load(options.model)
     except ModelError as error:
         raise TableError(str(error)) from error
     if options.precision is not None:
@@ -269,17 +267,13 @@ def _target(out: str) -> Path:
 
 def _write(frame: Any, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.draft")
-    try:
-        if target.suffix == ".csv":
-            frame.to_csv(draft, index=False)
-        else:
-            frame.astype({name: np.float32 for name in frame.columns if frame[name].dtype == np.float64}).to_parquet(
-                draft, index=False
-            )
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    if target.suffix == ".csv":
+        told = frame.apply(lambda column: column if column.dtype.kind in "biufc" else column.map(spreadsheet_cell))
+        told.columns = [spreadsheet_cell(name) for name in frame.columns]
+        write_file(target, lambda file: told.to_csv(file, index=False, mode="wb"))
+        return
+    narrow = {name: np.float32 for name in frame.columns if frame[name].dtype == np.float64}
+    write_file(target, lambda file: frame.astype(narrow).to_parquet(file, index=False))
 
 
 @contextmanager

@@ -41,9 +41,11 @@ class EncodedFrame:
 
 
 @lru_cache(maxsize=4)
-def space_named(source: str, device: str = "cpu", precision: Precision = "float32") -> JointSpace:
-    """Load a space once: clones of an estimator, and folds of a search, share its encoders."""
-    return load_space(source, device=device, precision=precision)
+def space_named(
+    source: str, device: str = "cpu", precision: Precision = "float32", *, is_named: bool = True
+) -> JointSpace:
+    """Load a space once: clones of an estimator, and folds of a search, share its encoders. See `load_space`."""
+    return load_space(source, device=device, precision=precision, is_named=is_named)
 
 
 def modalities_of(frame: Any, space: JointSpace) -> tuple[Modality, ...]:

@@ -2,26 +2,32 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 import trivium
-from trivium.encoders.base import MODALITIES, Modality
-from trivium.encoders.whole_folder import is_other, written_whole
+from trivium.encoders.base import MODALITIES
+from trivium.encoders.foreign_file import ForeignFileError, read_foreign_json, shown
+from trivium.encoders.tensor_file import open_tensors
+from trivium.encoders.whole_folder import OwnFolder, check_target, marker_of, written_whole
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.fusion_state import StateError, from_state, state_of
+from trivium.fusion.fusion_state import from_state, state_of
+from trivium.fusion.state_check import StateError, check_state
 from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.fused.columns import blocks_of
 from trivium.pipeline.fused.frames import revisions_of
+from trivium.pipeline.fused.model_config import Kind, ModelConfig, checked_config
+from trivium.pipeline.space_config import OPEN_CLIP
+from trivium.pipeline.spaces import space_folders
 
 FORMAT = 2
 CONFIG, TENSORS = "model.json", "model.safetensors"
-Kind = Literal["classifier", "regressor", "transfer"]
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_TENSOR_BYTES = 4 << 30  # kernels keep 2,500 rows of some 10,000 numbers: 100 MB
 Estimator = TypeVar("Estimator")
-Views = dict[str, tuple[int, ...]]
 PATHS = ("cache", "device")  # parameters of this machine, not of the model
 OF_FRAMES = ("space", "precision")  # and those that a model over tables has not
 INNER: Mapping[Kind, Any] = {
@@ -43,10 +49,9 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
     """
     from safetensors.numpy import save_file
 
-    if is_other(folder, marker=CONFIG):
-        raise ModelError(f"{folder} exists and is no model: choose another folder")
+    check_target(folder, OWN)
     tensors, told = state_of(estimator.model_.model_)
-    parameters = {name: _plain(value) for name, value in estimator.get_params().items() if name not in PATHS}
+    parameters = {name: _plain(name, value) for name, value in estimator.get_params().items() if name not in PATHS}
     config = {
         "format": FORMAT,
         "trivium": trivium.__version__,
@@ -62,63 +67,87 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         config["deviation"] = estimator.model_.deviation_
     else:
         config["classes"] = _labels(estimator.classes_)
-    with written_whole(folder) as draft:
+    with written_whole(folder, OWN) as draft:
         (draft / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft / TENSORS)
 
 
 def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
-    """Fill an estimator with what `save_model` wrote.
+    """Fill an estimator with what `save_model` wrote, or what somebody says it did.
 
     Raises:
         ModelError: If it is no such folder, or of other encoders than those that are there.
+        SpaceError: If its space is none here.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+    config = read_model_config(folder)
+    if config.get("format") != FORMAT or config.get("kind") != kind:
+        found = shown(config.get("kind")).strip("'"), shown(config.get("format"))
+        raise ModelError(f"{folder} is no {kind} of format {FORMAT}, it is {found[0]} of format {found[1]}")
+    filled: Any = estimator
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("kind") != kind:
-            found = config.get("kind"), config.get("format")
-            raise ModelError(f"{folder} is no {kind} of format {FORMAT}, it is {found[0]} of format {found[1]}")
-        tensors = load_file(folder / TENSORS)
-        filled: Any = estimator
-        filled.set_params(**config["parameters"])
-        kept: dict[str, list[int]] = config["views"]
-        modalities: list[Modality] = [m for m in MODALITIES if m in kept]
-        views: Views = {m: tuple(int(width) for width in kept[m]) for m in modalities}
-        filled.views_ = views
-        filled.feature_names_in_ = np.array([str(name) for name in config["columns"]], object)
-        filled.label_name_ = None if config["label"] is None else str(config["label"])
-        filled.n_features_in_ = len(filled.feature_names_in_)
-        inner: Any = _inner(config, views, tensors, kind)
+        checked = checked_config(config, kind)
+        outputs = 1 if kind == "regressor" else len(checked.classes)
+        with open_tensors(folder / TENSORS, max_bytes=MAX_TENSOR_BYTES) as file:
+            fusion = checked.parameters.get("fusion", "")
+            widths: dict[str, int] = {m: sum(views) for m, views in checked.views.items()}
+            check_state(file.shapes, config.get("model"), widths=widths, outputs=outputs, fusion=fusion)
+            tensors = file.read()
+        filled.set_params(**checked.parameters)
+        filled.named_elsewhere_ = checked.parameters.get("space")
+        filled.views_ = dict(checked.views)
+        filled.feature_names_in_ = np.array(checked.columns, object)
+        filled.label_name_ = checked.label
+        filled.n_features_in_ = len(checked.columns)
+        inner: Any = _inner(checked, tensors, config["model"], kind)
         filled.model_, filled.blocks_ = inner, inner.blocks_
         if kind != "regressor":
             filled.classes_ = inner.classes_
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except StateError as error:
+        raise ModelError(f"{folder} is damaged: {error}") from error
+    except ForeignFileError as error:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, StateError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    here = revisions_of(filled.joint_space(), modalities)
-    if here != config["encoders"]:
-        raise ModelError(f"{folder} was made with encoders {config['encoders']}, here they are {here}: train it again")
+    here = revisions_of(filled.joint_space(), list(checked.views))
+    if here != checked.encoders:
+        raise ModelError(f"{folder} was made with encoders {checked.encoders}, here they are {here}: train it again")
     return estimator
 
 
-def _inner(config: dict[str, Any], views: Views, tensors: dict[str, np.ndarray], kind: Kind) -> Any:
-    blocks = blocks_of(views)
-    parameters = {name: value for name, value in config["parameters"].items() if name not in OF_FRAMES}
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """Read what a folder's model is; nothing of it is checked but that it is an object.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
+    try:
+        return read_foreign_json(folder / CONFIG, max_bytes=MAX_CONFIG_BYTES, constants=True)
+    except ForeignFileError as error:
+        raise ModelError(f"{folder} cannot be read as a model: {error}") from error
+
+
+def _inner(checked: ModelConfig, tensors: dict[str, np.ndarray], told: dict[str, Any], kind: Kind) -> Any:
+    blocks = blocks_of({str(m): views for m, views in checked.views.items()})
+    parameters = {name: value for name, value in checked.parameters.items() if name not in OF_FRAMES}
     if kind != "transfer":
-        parameters["views"] = views
+        parameters["views"] = dict(checked.views)
     inner: Any = INNER[kind](blocks=blocks, **parameters)
     inner.blocks_ = dict(sorted(blocks.items()))
-    inner.n_features_in_ = sum(map(sum, views.values()))
-    inner.model_ = from_state(tensors, config["model"], fusion=config["parameters"].get("fusion", ""))
+    inner.n_features_in_ = sum(map(sum, checked.views.values()))
+    inner.model_ = from_state(tensors, told, fusion=checked.parameters.get("fusion", ""))
     if kind == "regressor":
-        inner.deviation_ = float(config["deviation"])
+        inner.deviation_ = checked.deviation
     else:
-        inner.classes_ = np.array(config["classes"])
+        inner.classes_ = np.array(checked.classes)
     return inner
+
+
+def _own_names(folder: Path) -> Set[str] | None:
+    is_ours = marker_of(folder, CONFIG, formats=FORMAT, kinds=INNER.keys()) is not None
+    return {CONFIG, TENSORS} if is_ours else None
+
+
+OWN = OwnFolder(what="model", marker=CONFIG, refused=ModelError, names=_own_names)
 
 
 def _labels(classes: Any) -> list[Any]:
@@ -129,5 +158,8 @@ def _labels(classes: Any) -> list[Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, os.PathLike) else value
+def _plain(name: str, value: Any) -> Any:
+    """Return a parameter as JSON has it; a space's folder by its whole path, as a model may be used from anywhere."""
+    value = str(value) if isinstance(value, os.PathLike) else value
+    is_folder = name == "space" and value not in space_folders() and not value.startswith(OPEN_CLIP)
+    return os.path.abspath(value) if is_folder else value

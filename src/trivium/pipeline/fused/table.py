@@ -12,7 +12,7 @@ from typing import Any
 from trivium.pipeline.fused.frames import file_of
 from trivium.pipeline.metadata import json_rows
 from trivium.pipeline.scanning import SUFFIXES
-from trivium.pipeline.table_file import CsvRows, TableError, open_lines, table_kind
+from trivium.pipeline.table_file import CsvRows, TableError, is_utf8, open_lines, table_kind
 from trivium.pipeline.tables import PATH_COLUMNS, SYNONYMS, Role
 
 ITEM_ROLES: tuple[Role, ...] = ("text", "image", "audio")
@@ -47,7 +47,12 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str]) -> 
     if not made:
         raise TableError(f"{path} has no column of text, image or audio; its columns: {', '.join(names)}")
     others = {name: cells for name, cells in found.items() if name not in made}
-    return pandas.DataFrame({**others, **made})
+    for name, cells in {**others, **{role: made[role] for role in made if role == "text"}}.items():
+        if not is_utf8(name) or not all(is_utf8(cell) for cell in cells if isinstance(cell, str)):
+            raise TableError(f"{path}: column {name[:40]!a} is not UTF-8: save the table as UTF-8")
+    # Names of files need not be UTF-8, which pandas asks of texts.
+    files = {role: pandas.Series(cells, dtype=object) for role, cells in made.items() if role != "text"}
+    return pandas.DataFrame({**others, **made, **files})
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:

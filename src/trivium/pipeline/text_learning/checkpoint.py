@@ -6,15 +6,22 @@ newest. A run that is killed at any moment finds the checkpoint before or the on
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from trivium.encoders.foreign_file import read_foreign_json
+from trivium.encoders.tensor_file import read_tensors
+from trivium.encoders.whole_file import make_folder
 from trivium.pipeline.durable import file_sha256, write_durably
 
 STATE_FILE = "checkpoint.json"
+TENSORS = re.compile(r"checkpoint-[0-9a-f]{16}\.safetensors")
+MAX_BYTES = 64 << 30
 FORMAT = 1
 
 
@@ -35,15 +42,13 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     name = f"checkpoint-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
     written = write_durably(folder / name, lambda write: write(data))
     told = {"format": FORMAT, "tensors": name, "sha256": written.sha256, "state": state}
     write_durably(folder / STATE_FILE, lambda write: write(json.dumps(told, indent=1).encode()))
-    for other in folder.glob("checkpoint-*.safetensors"):
-        if other.name != name:
-            other.unlink()
+    _drop_tensors(folder, but=name)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -52,30 +57,36 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     Raises:
         CheckpointError: If it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / STATE_FILE
     if not path.exists():
         return None
     try:
-        told = json.loads(path.read_bytes())
+        told = read_foreign_json(path)
         if told["format"] != FORMAT:
             raise CheckpointError(f"{path} has format {told['format']!r}, this Trivium reads format {FORMAT}")
         name, state = str(told["tensors"]), dict(told["state"])
-        if Path(name).name != name or file_sha256(folder / name) != told["sha256"]:
+        if TENSORS.fullmatch(name) is None or file_sha256(folder / name) != told["sha256"]:
             raise CheckpointError(f"{folder / name} is not what was written: remove {folder} to begin anew")
-        return load_file(folder / name), state
+        found = read_tensors(folder / name, max_bytes=MAX_BYTES)
+        return {key: torch.from_numpy(tensor) for key, tensor in found.items()}, state
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}; remove {folder} to begin anew") from error
 
 
 def drop_checkpoint(folder: Path) -> None:
     """Remove what a run that has come to its end does not need."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
     (folder / STATE_FILE).unlink(missing_ok=True)
-    for file in folder.glob("checkpoint-*.safetensors"):
-        file.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+    _drop_tensors(folder)
+    if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _drop_tensors(folder: Path, *, but: str = "") -> None:
+    """Remove what `save_checkpoint` wrote, and nothing that only looks like it."""
+    for file in folder.glob("checkpoint-*.safetensors"):
+        if file.name != but and TENSORS.fullmatch(file.name):
+            file.unlink()

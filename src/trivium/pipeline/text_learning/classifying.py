@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from trivium.encoders.foreign_file import read_foreign_json, shown
+from trivium.encoders.tensor_file import open_tensors
 from trivium.encoders.text_model import (
+    MAX_WEIGHTS_BYTES,
+    MOST,
     TextModelConfig,
     TextModelError,
     load_text_network,
@@ -168,23 +172,28 @@ def load_classifier(folder: Path) -> TextClassifier:
     Raises:
         TextModelError: If the folder does not hold that.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config, encoder = read_text_model(folder), load_text_network(folder)
+    dim = config.shape.dim
     try:
-        told: Any = json.loads((folder / CLASSIFIER_FILE).read_bytes())
-        if told["format"] != FORMAT:
-            raise TextModelError(f"{folder / CLASSIFIER_FILE} has format {told['format']!r}, {FORMAT} is read")
-        labels = [str(label) for label in told["labels"]]
-        linear = nn.Linear(config.shape.dim, outputs_of(labels))
-        linear.load_state_dict(load_file(folder / CLASSIFIER_WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        told = read_foreign_json(folder / CLASSIFIER_FILE)
+        labels, head_tokens = told.get("labels"), told.get("head_tokens")
+        if told.get("format") != FORMAT:
+            raise TextModelError(f"{folder / CLASSIFIER_FILE} has format {shown(told.get('format'))}, {FORMAT} is read")
+        if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+            raise ValueError("it needs a list of at least two labels")
+        if head_tokens is not None and not (type(head_tokens) is int and 0 <= head_tokens <= MOST):
+            raise ValueError(f"head_tokens must be a whole number, got {shown(head_tokens)}")
+        outputs = outputs_of(labels)
+        with open_tensors(folder / CLASSIFIER_WEIGHTS, max_bytes=MAX_WEIGHTS_BYTES) as file:
+            if file.shapes != {"weight": (outputs, dim), "bias": (outputs,)}:
+                raise ValueError(f"{CLASSIFIER_WEIGHTS} is not of {len(labels):,} labels and {dim} numbers")
+            state = {name: torch.from_numpy(tensor) for name, tensor in file.read().items()}
+    except (OSError, ValueError) as error:
         raise TextModelError(f"{folder} holds no classifier that can be used: {error}") from error
-    tokenizer = read_tokenizer(folder).to_str()
-    return TextClassifier(
-        encoder, linear, config=config, tokenizer=tokenizer, labels=labels, head_tokens=told["head_tokens"]
-    )
+    linear = nn.Linear(dim, outputs)
+    linear.load_state_dict(state)
+    tokenizer = read_tokenizer(folder, vocabulary=config.shape.vocabulary).to_str()
+    return TextClassifier(encoder, linear, config=config, tokenizer=tokenizer, labels=labels, head_tokens=head_tokens)
 
 
 def new_classifier(

@@ -30,7 +30,7 @@ def cut(ids: Ids, *, most: int, head: int | None = None) -> Ids:
     """
     if len(ids) <= most:
         return ids
-    head = most if head is None else head
+    head = most if head is None else min(head, most)
     return np.concatenate([ids[:head], ids[len(ids) - (most - head) :]])
 
 

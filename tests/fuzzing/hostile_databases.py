@@ -119,7 +119,7 @@ class HostileDatabases:
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             change = rng.choices(list(CHANGES), list(CHANGES.values()))[0]
             # The second change may meet what the first has left.
-            with contextlib.suppress(sqlite3.Error, OSError, UnicodeError, LookupError):
+            with contextlib.suppress(sqlite3.Error, OSError, UnicodeError, LookupError, TypeError):
                 recipe.append(change(self._folder, rng))
         return CASES.Case(recipe, self._operations(rng))
 

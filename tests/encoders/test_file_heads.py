@@ -3,12 +3,16 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from trivium.encoders import file_heads
 from trivium.encoders.base import DecodeError, UnreadableError
 from trivium.encoders.decode_kinds import MediaKind
-from trivium.encoders.file_heads import HEAD_BYTES, require_filled, require_known_head
+from trivium.encoders.file_heads import HEAD_BYTES, decodable, require_filled, require_known_head
 from trivium.encoders.files import open_file
+from trivium.encoders.image_decoding import decode_image
+from trivium.encoders.sandbox import DecodeSandbox
 
 ASSETS = Path(__file__).parents[1] / "assets"
 KINDS: dict[str, MediaKind] = {
@@ -96,3 +100,29 @@ def test_a_file_system_that_counts_no_blocks_is_asked_for_holes(tmp_path: Path) 
 
     with open_file(path) as file:
         require_filled(file.descriptor, Status())  # type: ignore[arg-type]
+
+
+def test_the_decoder_reads_large_files_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    picture = ASSETS / "airliner.png"
+    with decodable("image", picture) as source:
+        assert source == picture.read_bytes()
+    with decodable("image", b"bytes") as source:
+        assert source == b"bytes"
+    monkeypatch.setattr(file_heads, "MAX_HELD_BYTES", 10)
+    (tmp_path / "link.png").symlink_to(picture)
+    for path in (picture, str(tmp_path / "link.png")):
+        with decodable("image", path) as source, DecodeSandbox(1) as sandbox:
+            assert isinstance(source, int)
+            np.testing.assert_array_equal(
+                sandbox.decode("image", source), np.asarray(decode_image(picture.read_bytes()))
+            )
+    with pytest.raises(DecodeError, match="not a picture"), decodable("image", ASSETS / "beep.wav"):
+        pass
+
+
+def test_a_file_that_changes_meanwhile_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(file_heads, "MAX_HELD_BYTES", 10)
+    path = tmp_path / "photo.png"
+    path.write_bytes((ASSETS / "airliner.png").read_bytes())
+    with pytest.raises(UnreadableError, match="changed while it was being read"), decodable("image", path):
+        path.write_bytes(b"something else")

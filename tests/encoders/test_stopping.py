@@ -117,13 +117,19 @@ def test_who_works_ahead_obeys_the_same() -> None:
 
 
 def test_portions_are_given_as_they_are_made() -> None:
+    def load(job: int) -> int:
+        return job
+
+    def total(batch: list[int]) -> int:
+        return sum(batch)
+
     def portions(batch: list[int]) -> Iterator[list[int]]:
         return (batch[start : start + 3] for start in range(0, len(batch), 3))
 
     batches: Any = engine.run(
         range(6),
-        load=abs,
-        encode=[sum],
+        load=load,
+        encode=[total],
         batch_items=4,
         loaders=2,
         portions=portions,

@@ -12,7 +12,7 @@ from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
-from trivium.encoders.files import item_bytes
+from trivium.encoders.file_heads import decodable
 from trivium.encoders.networks import DeviceKind
 
 if TYPE_CHECKING:
@@ -120,8 +120,10 @@ def _loading(
 
 def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     if isinstance(item, bytes | str | Path):
-        data = item_bytes(item)
-        return data if encoder.takes_file(data) else sandbox.decode(encoder.modality, data, side=encoder.side)
+        with decodable(encoder.modality, item) as source:
+            if isinstance(source, bytes) and encoder.takes_file(source):
+                return source
+            return sandbox.decode(encoder.modality, source, side=encoder.side)
     return item
 
 

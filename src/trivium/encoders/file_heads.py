@@ -3,12 +3,16 @@
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from trivium.encoders.base import DecodeError, UnreadableError
 from trivium.encoders.decode_kinds import MediaKind
+from trivium.encoders.files import item_bytes, open_file
 from trivium.encoders.video_container import BOXES, MATROSKA
 
+# Larger files are not held in memory as well: the decoder reads them itself.
+MAX_HELD_BYTES = 32 << 20
 HEAD_BYTES = 64
 # As `decode_image`, `decode_audio` and `container_kind` tell them; a drawing is XML, of any encoding.
 KNOWN: Mapping[MediaKind, re.Pattern[bytes]] = {
@@ -62,6 +66,30 @@ def require_filled(descriptor: int, status: os.stat_result) -> None:
             f"only {there:,} of its {status.st_size:,} bytes are on the disk, the rest is a hole (a download that was "
             "not finished?)"
         )
+
+
+@contextmanager
+def decodable(kind: MediaKind, item: str | os.PathLike[str] | bytes) -> Iterator[bytes | int]:
+    """Open an item for the sandbox: its bytes, or of a large file the descriptor.
+
+    Args:
+        kind: What it is.
+        item: A file, or its bytes.
+
+    Raises:
+        DecodeError: If it cannot be read, or is seen at once not to be what it should.
+    """
+    if isinstance(item, bytes):
+        yield item_bytes(item)
+        return
+    with open_file(os.path.realpath(item) if os.path.islink(item) else item) as file:
+        if file.size <= MAX_HELD_BYTES:
+            yield file.read()
+        else:
+            require_known_head(kind, file.head(HEAD_BYTES))
+            require_filled(file.descriptor, file.status)
+            yield file.descriptor
+            file.require_unchanged()
 
 
 def _data_bytes(descriptor: int, size: int, enough: int) -> int:

@@ -25,7 +25,7 @@ from trivium.pipeline.options import (
     seconds,
 )
 
-EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED = 1, 2, 3, 75
 PART_OPTIONS = ("--text", "--image", "--audio")
 # Options of `search` that take a value, and its one-letter options: other words with a leading dash are queries.
 VALUE_OPTIONS = (

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, SandboxError, unit_rows
+from trivium.encoders.file_heads import MAX_HELD_BYTES
 from trivium.encoders.files import OpenedFile, open_file
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.encoders.text import MAX_DOCUMENT_CHARACTERS
@@ -30,7 +31,6 @@ from trivium.pipeline.explanation import (
     text_drops,
 )
 from trivium.pipeline.file_loading import MAX_FILE_BYTES
-from trivium.pipeline.loading import MAX_HELD_BYTES
 from trivium.pipeline.query import QueryPart
 from trivium.pipeline.records import Part, modality_of
 from trivium.pipeline.retrieval import Hit

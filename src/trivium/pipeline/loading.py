@@ -14,7 +14,7 @@ from trivium.encoders.audio_decoding import Sound
 from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
 from trivium.encoders.byte_budget import ByteBudget
 from trivium.encoders.engine import Stats, one_ahead
-from trivium.encoders.file_heads import HEAD_BYTES, require_filled, require_known_head
+from trivium.encoders.file_heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
 from trivium.encoders.files import OpenedFile
 from trivium.encoders.sandbox import DecodeSandbox, SoundStream
 from trivium.encoders.text import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
@@ -22,8 +22,6 @@ from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.spaces import JointSpace
 
-# Larger files are not held in memory as well: the decoder reads them itself.
-MAX_HELD_BYTES = 32 << 20
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
 VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked

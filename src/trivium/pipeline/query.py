@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
-from trivium.encoders.files import item_bytes
+from trivium.encoders.file_heads import decodable
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.spaces import JointSpace
 
@@ -98,6 +98,7 @@ def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None"
     try:
         if sandbox is None or not part.is_file:
             return encoder.prepare(part.item)
-        return encoder.prepare(sandbox.decode(part.modality, item_bytes(part.item), side=encoder.side))
+        with decodable(part.modality, part.item) as source:
+            return encoder.prepare(sandbox.decode(part.modality, source, side=encoder.side))
     except DecodeError as error:
         raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

@@ -229,6 +229,26 @@ def test_without_seccomp_files_stay_closed(attacked: Callable[..., dict[str, Any
     assert {tried[name] for name in ("chmod", "path socket", "UDP")} == {"done"}  # as docs/sandbox.md says
 
 
+NO_MORE = """
+import resource, sys
+from trivium.encoders.base import SandboxError
+from trivium.encoders.sandbox import DecodeSandbox
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    DecodeSandbox(1).decode("image", b"x")
+except SandboxError as error:
+    print(error)
+"""
+
+
+@needs_linux
+def test_a_user_who_may_have_no_more_processes() -> None:
+    command = [*as_user("nobody"), sys.executable, "-c", NO_MORE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment())
+    assert done.stderr == ""
+    assert re.fullmatch(r"cannot start a process to decode in: .*\(.*see `ulimit -u`\)\n", done.stdout)
+
+
 # What is said where the system lacks something
 
 

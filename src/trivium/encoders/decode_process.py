@@ -181,6 +181,11 @@ class DecodeProcess:
         self._started.wait()
         self._link.close()
 
+    def dismiss(self) -> None:
+        """Kill it, and let its end be cleaned up whenever it comes."""
+        self._started.dismiss()
+        self._link.close()
+
     def _send(self, data: bytes, deadline: float) -> None:
         self._link.settimeout(_remaining(deadline))
         # Where a program wants to die of SIGPIPE, like cat, it is not for our sake.

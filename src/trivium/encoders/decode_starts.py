@@ -47,6 +47,10 @@ class Started(Protocol):
         """Kill it, from any thread."""
         ...
 
+    def dismiss(self) -> None:
+        """Kill it, and do not wait."""
+        ...
+
     def wait(self) -> int | None:
         """Wait a moment for its exit status, as in `subprocess` negative for a signal; None if it lives or is lost."""
         ...
@@ -120,6 +124,13 @@ class Template:
         """Kill a worker. If nobody is there to do that, it has died with its template."""
         with self._lock:
             self._asked(b"K", pid)
+
+    def dismiss(self, pid: int) -> None:
+        """Kill a worker, and wait neither for that nor for its end."""
+        with self._lock:
+            if self._control is not None:
+                with contextlib.suppress(OSError):  # else it has died with its template
+                    self._control.sendall(REQUEST.pack(b"D", pid), getattr(socket, "MSG_NOSIGNAL", 0))
 
     def wait(self, pid: int) -> int | None:
         """Wait a moment for a worker's exit status."""
@@ -204,6 +215,10 @@ class Forked:
         """Kill it, from any thread."""
         self._template.kill(self.pid)
 
+    def dismiss(self) -> None:
+        """Kill it, and do not wait."""
+        self._template.dismiss(self.pid)
+
     def wait(self) -> int | None:
         """Wait a moment for its exit status; None if it lives, or its template is gone."""
         return self._template.wait(self.pid)
@@ -244,6 +259,11 @@ class Program:
     def kill(self) -> None:
         """Kill it."""
         self._process.kill()
+
+    def dismiss(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
 
     def wait(self) -> int | None:
         """Wait a moment for its exit status."""

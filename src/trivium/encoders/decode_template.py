@@ -6,6 +6,7 @@ locked. Started by `decode_starts` only. A request is an operation and a number 
 - ``F``: a worker for a kind of file, by its place in `KINDS`; one end of its socket comes with it. Answered by its
   process id, or minus the number of the error.
 - ``K``: kill a worker that has not been asked for its end yet. Answered by 0.
+- ``D``: kill a worker whose end nobody asks for. Not answered.
 - ``E``: the end of a worker, waited for. Answered by its exit status, negative for a signal, or `LIVES`.
 """
 
@@ -57,6 +58,7 @@ class _Template:
         self._own_bytes = _mapped_bytes()
         self._loaded: set[DecodeKind] = set()
         self._workers: set[int] = set()
+        self._dismissed: set[int] = set()
 
     def answer_all(self) -> None:
         with contextlib.suppress(ConnectionError):  # the parent is gone
@@ -65,7 +67,11 @@ class _Template:
                 if len(message) < REQUEST.size:
                     return
                 operation, number = REQUEST.unpack(message)
-                self._control.sendall(ANSWER.pack(self._answer(operation, number, descriptors)))
+                if operation == b"D":
+                    self._dismiss(number)
+                else:
+                    self._control.sendall(ANSWER.pack(self._answer(operation, number, descriptors)))
+                self._dismissed = {pid for pid in self._dismissed if not os.waitpid(pid, os.WNOHANG)[0]}
 
     def _answer(self, operation: bytes, number: int, descriptors: list[int]) -> int:
         if operation == b"F":
@@ -76,6 +82,12 @@ class _Template:
             os.kill(number, signal.SIGKILL)
             return 0
         return self._end_of(number)
+
+    def _dismiss(self, pid: int) -> None:
+        if pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            self._workers.remove(pid)
+            self._dismissed.add(pid)
 
     def _fork(self, kind: DecodeKind, descriptor: int) -> int:
         if kind not in self._loaded:
@@ -90,6 +102,7 @@ class _Template:
         if not pid:
             try:
                 gc.enable()  # which loading has no use for
+                os.setsid()  # Linux shares the processor out by session too
                 self._control.close()
                 with socket.socket(fileno=descriptor) as link:
                     serve(link, kind, self._memory_bytes + max(_mapped_bytes() - self._own_bytes, 0))

@@ -280,13 +280,17 @@ class DecodeSandbox:
                 self._idle.append(worker)
             # Those of other kinds wait too, but no more than may work.
             ended = self._idle.pop(0) if len(self._idle) > self._count else None if keeps else worker
+            is_closed = self._closed
         if ended is not None:
-            self.end(ended)
+            self._forget(ended, ended.end if is_closed else ended.dismiss)
 
     def end(self, worker: DecodeProcess) -> None:
         """End a worker, whatever it does."""
+        self._forget(worker, worker.end)
+
+    def _forget(self, worker: DecodeProcess, ending: Callable[[], None]) -> None:
         used = worker.cpu_seconds()  # nobody knows it afterwards
-        worker.end()
+        ending()
         with self._lock:
             if worker in self._running:
                 self._running.remove(worker)

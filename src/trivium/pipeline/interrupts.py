@@ -15,6 +15,7 @@ import time
 from types import FrameType
 
 AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked, until it is woken
+NUDGES = 20
 NUDGE = signal.SIGURG  # nobody uses it, and nobody minds it
 GRACE_SECONDS = 1.2  # for what is under way to end by itself; two seconds are promised
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -116,9 +117,13 @@ class _Watch:
             raise Interrupted(number)
 
     def _run(self) -> None:
+        nudges = 0  # that are left for what came while an earlier signal was answered
         while True:
-            number = self._next(None)
+            number = self._next(AGAIN_SECONDS if nudges else None)
             if number is None:
+                if nudges:
+                    nudges -= 1
+                    self._nudge()
                 continue
             until = time.monotonic() + GRACE_SECONDS
             while not self._answered.is_set():
@@ -130,7 +135,7 @@ class _Watch:
                 if time.monotonic() > until and number not in self.spared:
                     self._end(number)
             self._answered.clear()
-            self._nudge()  # another may have come meanwhile
+            nudges = NUDGES
 
     def _nudge(self) -> None:
         """Wake the main thread, which then runs the handler of what it has overlooked."""

@@ -19,7 +19,7 @@ import numpy as np
 from trivium.__main__ import main
 from trivium.encoders import stopping
 from trivium.encoders.base import Encoder, Modality, Prepared, Space, Vectors, unit_rows
-from trivium.pipeline import collection, interrupts
+from trivium.pipeline import collection, interrupts, streams
 from trivium.pipeline.space_config import SpaceConfig
 from trivium.pipeline.spaces import JointSpace
 
@@ -121,6 +121,7 @@ def begin() -> None:
 if __name__ == "__main__":
     made = SlowSpace(WORKS[sys.argv.pop(1)])
     vars(collection)["load_space"] = lambda *_, **__: made
+    streams.settle()
     interrupts.install()
     os.write(2, b"READY\n")
     sys.exit(main())

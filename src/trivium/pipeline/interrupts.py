@@ -14,7 +14,9 @@ import threading
 import time
 from types import FrameType
 
-AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked: it is sent again
+AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked, until it is woken
+NUDGES = 20
+NUDGE = signal.SIGURG  # nobody uses it, and nobody minds it
 GRACE_SECONDS = 1.2  # for what is under way to end by itself; two seconds are promised
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TOLD = "interrupted; what was done is kept, run again to go on"
@@ -94,6 +96,7 @@ class _Watch:
         threading.Thread(target=self._run, name="signals", daemon=True).start()
         # Written to as the signal comes, also while the main thread is in a library and cannot run a handler.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(NUDGE, lambda *_: None)
         for number in numbers:
             signal.signal(number, self._raise)
 
@@ -114,22 +117,29 @@ class _Watch:
             raise Interrupted(number)
 
     def _run(self) -> None:
+        nudges = 0  # that are left for what came while an earlier signal was answered
         while True:
-            number = self._next(None)
+            number = self._next(AGAIN_SECONDS if nudges else None)
             if number is None:
+                if nudges:
+                    nudges -= 1
+                    self._nudge()
                 continue
             until = time.monotonic() + GRACE_SECONDS
             while not self._answered.is_set():
                 later = self._next(AGAIN_SECONDS)
                 if later is not None and number in self.spared and later not in self.spared:
                     number, until = later, time.monotonic() + GRACE_SECONDS
-                if self._raised is None and not self._answered.is_set():
-                    signal.pthread_kill(self._main, number)
+                if self._raised is None:
+                    self._nudge()
                 if time.monotonic() > until and number not in self.spared:
                     self._end(number)
-            while self._next(0.0) is not None:  # what was sent again
-                pass
             self._answered.clear()
+            nudges = NUDGES
+
+    def _nudge(self) -> None:
+        """Wake the main thread, which then runs the handler of what it has overlooked."""
+        signal.pthread_kill(self._main, NUDGE)
 
     def _next(self, seconds: float | None) -> int | None:
         """Wait for a signal, at most so long."""

@@ -106,3 +106,14 @@ def test_being_told_no_takes_no_torch() -> None:
         "assert devices.resolve('auto') == ['cpu']; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_no_picture_is_decoded_outside_a_strict_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_SANDBOX", "strict")
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "jpeg")
+    with pytest.raises(
+        DeviceError, match="TRIVIUM_GPU_PICTURES=jpeg decodes outside the sandbox, which is to be strict"
+    ):
+        devices.picture_mode()
+    monkeypatch.setenv("TRIVIUM_GPU_PICTURES", "resize")
+    assert devices.picture_mode() == "resize"

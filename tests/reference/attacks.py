@@ -8,7 +8,6 @@ it denies raises an OSError; and one may end the worker.
 import contextlib
 import ctypes
 import errno
-import functools
 import hashlib
 import json
 import mmap
@@ -143,12 +142,10 @@ def called(number: int, *arguments: Any) -> int:
 
 
 def calling(name: str) -> Callable[[], None]:
-    numbers = CALLS[name]
+    *numbers, arguments = CALLS[name]
 
     def call() -> None:
-        number, arguments = numbers[COLUMN], numbers[2]
-        assert isinstance(number, int)
-        if called(number, *arguments) == 0 and "clone" in name:
+        if called(numbers[COLUMN], *arguments) == 0 and "clone" in name:
             os._exit(0)  # the child
 
     return call
@@ -251,7 +248,7 @@ TRIALS: dict[str, Callable[[], object]] = {
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
     "raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
     "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close(),
-    "socket pair": lambda: [made.fileno() for made in socket.socketpair()],
+    "socket pair": socket.socketpair,
     "execve": lambda: os.execv("/bin/true", ["/bin/true"]),
     "fork": forked,
     "a program": lambda: subprocess.run(["/bin/true"], check=True),
@@ -356,12 +353,10 @@ def _hijacked(target: dict[str, Any], *, without: tuple[str, ...]) -> Iterator[N
         decode_starts.BOOTSTRAP = own
 
 
-def _take(digest: Any, pixels: Any) -> None:
-    digest.update(pixels.tobytes())
-
-
 def _decoded(media: list[Path]) -> dict[str, str]:
     """Decode files whose names begin with their modality; return a hash of all that came, or why not."""
+    import numpy as np
+
     from trivium.encoders.base import DecodeError
     from trivium.encoders.sandbox import DecodedVideo, DecodeSandbox
 
@@ -371,7 +366,9 @@ def _decoded(media: list[Path]) -> dict[str, str]:
             digest, data = hashlib.sha256(), path.read_bytes()
             try:
                 if path.name.startswith("video"):
-                    decoded: Any = box.video(data, functools.partial(_take, digest))
+                    decoded: Any = box.video(data, np.copy)
+                    for _, pixels in decoded.frames:
+                        digest.update(pixels.tobytes())
                 else:
                     decoded = box.decode("image" if path.name.startswith("image") else "audio", data)
             except DecodeError as error:

@@ -33,9 +33,19 @@ def write(folder: Path, change: Change) -> Path:
     "change",
     [
         lambda raw: None,
-        lambda raw: raw.update(padding={"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None,
-                                        "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}),  # fmt: skip
-        lambda raw: raw.update(normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}),
+        lambda raw: raw.update(
+            padding={
+                "strategy": {"Fixed": 10**9},
+                "direction": "Left",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "x",
+            }
+        ),  # fmt: skip
+        lambda raw: raw.update(
+            normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+        ),
         lambda raw: raw.update(normalizer=None, pre_tokenizer={"type": "WhitespaceSplit"}, post_processor=TEMPLATE),
     ],
 )
@@ -48,7 +58,10 @@ def test_what_text_models_are_made_of_is_read(tmp_path: Path, change: Change) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.update(pre_tokenizer=SPLIT), "its pre_tokenizer is of kind 'Split', which text models are not"),
+        (
+            lambda raw: raw.update(pre_tokenizer=SPLIT),
+            "its pre_tokenizer is of kind 'Split', which text models are not",
+        ),
         (lambda raw: raw.update(normalizer={"type": "Replace"}), "its normalizer is of kind 'Replace'"),
         (
             lambda raw: raw.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}),

@@ -55,15 +55,16 @@ def test_whatever_a_stranger_made_is_used_or_refused(
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(valid, folder / "folder")
         done = hostile.change(folder / "folder", secret, seed)
+        message = "used without a word"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 assert len(type(model).load(folder / "folder").predict(asked)) == len(expected)
         except (ModelError, SpaceError) as error:
-            refused += 1
-            assert 10 < len(str(error)) < 5_000, (seed, done)
+            refused, message = refused + 1, str(error)
         except BaseException as error:
             raise AssertionError(f"seed {seed}: {done}: {type(error).__name__}: {error}") from error
+        assert 10 < len(message) < 5_000, (seed, done)
         assert secret.read_text() == "{}"
         assert sorted(os.listdir(tmp_path)) == ["cache", "hostile", "outside", "valid"]
     assert refused > count / 10

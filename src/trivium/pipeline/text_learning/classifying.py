@@ -193,9 +193,7 @@ def load_classifier(folder: Path) -> TextClassifier:
     linear = nn.Linear(dim, outputs)
     linear.load_state_dict(state)
     tokenizer = read_tokenizer(folder, vocabulary=config.shape.vocabulary).to_str()
-    return TextClassifier(
-        encoder, linear, config=config, tokenizer=tokenizer, labels=labels, head_tokens=head_tokens
-    )
+    return TextClassifier(encoder, linear, config=config, tokenizer=tokenizer, labels=labels, head_tokens=head_tokens)
 
 
 def new_classifier(

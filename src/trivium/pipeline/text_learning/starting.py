@@ -50,7 +50,9 @@ def start_from_folder(folder: Path, *, max_tokens: int | None = None, dropout: f
     """
     config = read_text_model(folder)
     network = load_text_network(folder, dropout=dropout)
-    return Start(network, _cut_at(config, max_tokens), read_tokenizer(folder, vocabulary=config.shape.vocabulary).to_str())
+    return Start(
+        network, _cut_at(config, max_tokens), read_tokenizer(folder, vocabulary=config.shape.vocabulary).to_str()
+    )
 
 
 def start_from_minilm(*, max_tokens: int = 256, dropout: float = 0.0) -> Start:

@@ -14,6 +14,8 @@ from trivium.encoders.vocabulary import word_tokenizer
 
 Change = Callable[[dict[str, Any]], object]
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}
+PADDING = {"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None}
+PADDING |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
 TEMPLATE = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -33,16 +35,7 @@ def write(folder: Path, change: Change) -> Path:
     "change",
     [
         lambda raw: None,
-        lambda raw: raw.update(
-            padding={
-                "strategy": {"Fixed": 10**9},
-                "direction": "Left",
-                "pad_to_multiple_of": None,
-                "pad_id": 0,
-                "pad_type_id": 0,
-                "pad_token": "x",
-            }
-        ),  # fmt: skip
+        lambda raw: raw.update(padding=PADDING),
         lambda raw: raw.update(
             normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
         ),

@@ -14,7 +14,7 @@ from trivium.encoders.vocabulary import word_tokenizer
 
 Change = Callable[[dict[str, Any]], object]
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}
-PADDING = {"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None}
+PADDING: dict[str, Any] = {"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None}
 PADDING |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
 TEMPLATE = {
     "type": "TemplateProcessing",

@@ -33,7 +33,7 @@ def network(monkeypatch: pytest.MonkeyPatch, hub_cache: Path) -> list[object]:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: tried.append(address) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: connect(None, address))
     return tried
 
 

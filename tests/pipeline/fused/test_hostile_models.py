@@ -70,36 +70,34 @@ def test_whatever_a_stranger_made_is_used_or_refused(
     assert refused > count / 10
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"parameters": {"cache": "/home/you"}}, "a classifier has no parameter 'cache'"),
-        ({"parameters": {"device": "cuda"}}, "a classifier has no parameter 'device'"),
-        ({"parameters": {"space": 3}}, "the parameter space cannot be 3"),
-        ({"parameters": {"most_rows": True}}, "the parameter most_rows cannot be True"),
-        ({"parameters": {"metric": []}}, "the parameter metric cannot be list"),
-        ({"views": {"text": [0]}}, "views must have widths"),
-        ({"views": {"smell": [3]}}, "views must be of modalities"),
-        ({"classes": ["red shirt"] * 4}, "a class is there twice"),
-        ({"classes": ["a", 1]}, "classes must all be words or all numbers"),
-        ({"classes": ["a"]}, "classes must be a list of at least two"),
-        ({"columns": ["../x"]}, "columns must be modalities"),
-        ({"label": 3}, "label must be a column's name, got 3"),
-        ({"encoders": {"text": None}}, "encoders must name a revision for each modality"),
-        ({"deviation": 0}, "deviation must be above 0, got 0"),
-        ({"model": {"kind": "kernels"}}, "its modalities are not those of the model"),
-        ({"model": {"kind": "magic", "modalities": ["text"], "is_classes": True}}, "its kind is not known"),
-        ({"model": []}, "it has no kind"),
-    ],
-)
-def test_fields_are_checked_one_by_one(
-    products: Products, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"parameters": {"cache": "/home/you"}}, "a classifier has no parameter 'cache'"),
+    ({"parameters": {"device": "cuda"}}, "a classifier has no parameter 'device'"),
+    ({"parameters": {"space": 3}}, "the parameter space cannot be 3"),
+    ({"parameters": {"most_rows": True}}, "the parameter most_rows cannot be True"),
+    ({"parameters": {"metric": []}}, "the parameter metric cannot be list"),
+    ({"views": {"text": [0]}}, "views must have widths"),
+    ({"views": {"smell": [3]}}, "views must be of modalities"),
+    ({"classes": ["red shirt"] * 4}, "a class is there twice"),
+    ({"classes": ["a", 1]}, "classes must all be words or all numbers"),
+    ({"classes": ["a"]}, "classes must be a list of at least two"),
+    ({"columns": ["../x"]}, "columns must be modalities"),
+    ({"label": 3}, "label must be a column's name, got 3"),
+    ({"encoders": {"text": None}}, "encoders must name a revision for each modality"),
+    ({"deviation": 0}, "deviation must be above 0, got 0"),
+    ({"model": {"kind": "kernels"}}, "its modalities are not those of the model"),
+    ({"model": {"kind": "magic", "modalities": ["text"], "is_classes": True}}, "its kind is not known"),
+    ({"model": []}, "it has no kind"),
+]
+
+
+def test_fields_are_checked_one_by_one(products: Products, tmp_path: Path) -> None:
     fitted("kernels", products(40)).save(tmp_path / "m")
     config = json.loads((tmp_path / "m" / CONFIG).read_text())
-    (tmp_path / "m" / CONFIG).write_text(json.dumps(config | change))
-    with pytest.raises(ModelError, match=f"is damaged: .*{message}"):
-        FusedClassifier.load(tmp_path / "m")
+    for change, message in CHANGES:
+        (tmp_path / "m" / CONFIG).write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match=f"is damaged: .*{message}"):
+            FusedClassifier.load(tmp_path / "m")
 
 
 def test_a_space_of_ones_own_is_kept_by_its_whole_path(

@@ -14,6 +14,8 @@ from trivium.encoders.vocabulary import word_tokenizer
 
 Change = Callable[[dict[str, Any]], object]
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}
+PADDING: dict[str, Any] = {"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None}
+PADDING |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
 TEMPLATE = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -33,9 +35,10 @@ def write(folder: Path, change: Change) -> Path:
     "change",
     [
         lambda raw: None,
-        lambda raw: raw.update(padding={"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None,
-                                        "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}),  # fmt: skip
-        lambda raw: raw.update(normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}),
+        lambda raw: raw.update(padding=PADDING),
+        lambda raw: raw.update(
+            normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+        ),
         lambda raw: raw.update(normalizer=None, pre_tokenizer={"type": "WhitespaceSplit"}, post_processor=TEMPLATE),
     ],
 )
@@ -48,7 +51,10 @@ def test_what_text_models_are_made_of_is_read(tmp_path: Path, change: Change) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.update(pre_tokenizer=SPLIT), "its pre_tokenizer is of kind 'Split', which text models are not"),
+        (
+            lambda raw: raw.update(pre_tokenizer=SPLIT),
+            "its pre_tokenizer is of kind 'Split', which text models are not",
+        ),
         (lambda raw: raw.update(normalizer={"type": "Replace"}), "its normalizer is of kind 'Replace'"),
         (
             lambda raw: raw.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}),

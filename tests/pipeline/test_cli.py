@@ -294,8 +294,24 @@ def test_lines_and_pages_tell_why(tmp_path: Path, indexed: str, run, monkeypatch
     assert len(out.splitlines()[0].split("\t")) == 4
 
 
+def test_what_is_written_is_private_whole_and_follows_no_link(tmp_path: Path, indexed: str, run) -> None:
+    victim, documents = tmp_path / "bashrc", tmp_path / "Documents"
+    victim.write_text("mine")
+    documents.mkdir()
+    (tmp_path / "page.html").symlink_to(victim)
+    (tmp_path / "explanations").symlink_to(documents)
+    for option, name in (("--html", "page.html"), ("--explain", "explanations")):
+        status, _, err = run("search", indexed, "x", "--only", "image", option, str(tmp_path / name))
+        assert status == 1
+        assert f"{name} is a link" in " ".join(err.split())
+    assert victim.read_text() == "mine"
+    assert list(documents.iterdir()) == []
+    assert run("search", indexed, "x", "--html", str(tmp_path / "own.html"))[0] == 0
+    assert (tmp_path / "own.html").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, indexed: str, run) -> None:
     (tmp_path / "file").write_text("no folder")
     status, _, err = run("search", indexed, "x", "--only", "image", "--explain", str(tmp_path / "file"))
     assert status == 1
-    assert "File exists" in err
+    assert "file is not a folder: name another one" in err

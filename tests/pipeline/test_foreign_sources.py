@@ -33,7 +33,7 @@ def network(monkeypatch: pytest.MonkeyPatch, hub_cache: Path) -> list[object]:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: tried.append(address) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: connect(None, address))
     return tried
 
 
@@ -49,10 +49,16 @@ def named_in(collection: Collection, source: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "source", [f"{REFERENCE}", f"{REFERENCE}@{'0' * 40}", "open-clip:ViT-B-32/laion2b_s34b_b79k", "open-clip:RN50/openai"]
+    "source",
+    [f"{REFERENCE}", f"{REFERENCE}@{'0' * 40}", "open-clip:ViT-B-32/laion2b_s34b_b79k", "open-clip:RN50/openai"],
 )
 def test_a_collection_makes_nobody_fetch(
-    collection: Collection, network: list[object], source: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    collection: Collection,
+    network: list[object],
+    source: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where open_clip keeps what comes from no hub
     status, _, err = run("search", str(named_in(collection, source)), "a dog")

@@ -1,6 +1,7 @@
 """Metadata: what is read from files beside items and from tables, what is left out, what is refused and why."""
 
 import csv
+import gzip
 import io
 import json
 import math
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trivium.pipeline import table_file
 from trivium.pipeline.metadata import (
     Metadata,
     MetadataError,
@@ -33,6 +35,18 @@ def table(folder: Path, content: str | bytes, name: str = "table.csv", **options
     file = folder / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_table(file, **options)
+
+
+def test_a_table_of_empty_lines_ends_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand million of them take a megabyte, gzipped."""
+    monkeypatch.setattr(table_file, "MAX_BLANK_LINES", 1_000)
+    monkeypatch.setattr(table_file, "MAX_LINES", 3_000)
+    rows = b"path,a\n" + b"x.jpg,1\n"
+    with pytest.raises(MetadataError, match="has more than 1,000 blank lines: it is no table"):
+        table(tmp_path, gzip.compress(rows + b"\n \n" * 501), "t.csv.gz")
+    with pytest.raises(MetadataError, match="has more than 3,000 lines: split it into several tables"):
+        table(tmp_path, rows + b"x\n" * 3_000)
+    assert len(table(tmp_path, rows + b"\n" * 999)) == 1
 
 
 # Beside an item.

@@ -33,6 +33,22 @@ def table(folder: Path, content: str | bytes, name: str = "t.csv", **options) ->
     return read_pairs(file, **options)
 
 
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        *((sign + "cmd()", f"'{sign}cmd()") for sign in "=+-@＝"),
+        ("\t=1", r"'\t=1"),
+        *((number, number) for number in ("-1", "+3.5", "-1e-5", ".5", "")),
+        ("a\x1b[31mb\u202ec\ud800", r"a\x1b[31mb\u202ec\ud800"),
+        ("ü\xa0x 👩\u200d🚀", "ü\xa0x 👩\u200d🚀"),
+        (3, 3),
+        (None, None),
+    ],
+)
+def test_a_spreadsheet_runs_no_cell(cell: object, written: object) -> None:
+    assert table_file.spreadsheet_cell(cell) == written
+
+
 def told(read: PairTable) -> list[dict[str, Any]]:
     """The rows, without what is None, and files by their names."""
     rows: list[dict[str, Any]] = []

@@ -258,7 +258,7 @@ def _offline_first(make: Callable[[], Any]) -> Any:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = _foreign_json(path)["model_cfg"]
+        config: dict[str, Any] = _foreign_json(path)["model_cfg"]
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read as a config of open_clip: {_one_line(error)}") from error
     parts = [config.get(part, {}) for part in ("vision_cfg", "audio_cfg")] if isinstance(config, dict) else [None]

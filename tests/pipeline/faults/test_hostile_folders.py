@@ -163,7 +163,8 @@ def use_text_model(folder: Path) -> None:
 def use_space(folder: Path) -> None:
     config = read_space_config(folder)
     space = load_space(folder, device="cpu-torch")  # nothing is exported
-    assert space.relevance is None or space.relevance.probabilities("text", "image", np.zeros(2), 10) is not None
+    if space.relevance is not None:
+        space.relevance.probabilities("text", "image", np.zeros(2), 10)
     for modality, own in config.encoders.items():
         if own.revision is not None:
             space.backbone(modality)  # a text model, or one of open_clip's that nobody here named
@@ -189,8 +190,8 @@ def use_tables(folder: Path) -> None:
             for read in (read_table, read_pairs, lambda path: read_frame(path, columns={})):
                 try:
                     read(folder / name)
-                except (TableError, MetadataError) as error:
-                    assert str(error)
+                except (TableError, MetadataError):
+                    continue
 
 
 def peak_bytes() -> int:
@@ -247,15 +248,17 @@ def test_whatever_a_stranger_made_is_used_or_refused(
         shutil.rmtree(folder.parent, ignore_errors=True)
         shutil.copytree(valid.parent, folder.parent, symlinks=True)
         done = hostile.change(folder, secret, seed)
+        message = "used without a word"
         try:
             use(folder)
             told["used"] += 1
         except (SpaceError, WeightsError, TableError, MetadataError) as error:  # a TextModelError is a WeightsError
             told["refused"] += 1
-            assert 10 < len(str(error)) < 5_000, (seed, done)
-            assert "weights_only" not in str(error)
+            message = str(error)
         except BaseException as error:
             raise AssertionError(f"seed {seed}: {done}: {type(error).__name__}: {error}") from error
+        assert 10 < len(message) < 5_000, (seed, done)
+        assert "weights_only" not in message
         assert listing(outside) | listing(valid.parent) == before, (seed, done)
     assert told["used"] + told["refused"] == count
     assert told["refused"] > count / 10 or case == "tables", told

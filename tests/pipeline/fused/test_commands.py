@@ -231,3 +231,27 @@ def test_with_the_real_encoders(tables: tuple[Path, Path], tmp_path: Path, run: 
     told = json.loads(out)
     assert told["accuracy"] > 0.8
     assert told["modalities"]["text"]["macro_f1_without"] < told["macro_f1"]
+
+
+def test_class_names_are_no_formulas(tmp_path: Path) -> None:
+    """Of a model that may be anybody's; a table is written for its owner alone."""
+    from trivium.pipeline.fused import commands
+
+    frame = pandas.DataFrame({"prediction": ["=cmd()", "a\x1bb"], "probability": [0.5, 0.25], "p(=cmd())": [0.5, 0.75]})
+    commands._write(frame, tmp_path / "found.csv")
+    assert (
+        tmp_path / "found.csv"
+    ).read_text() == "prediction,probability,p(=cmd())\n'=cmd(),0.5,0.5\na\\x1bb,0.25,0.75\n"
+    assert (tmp_path / "found.csv").stat().st_mode & 0o777 == 0o600
+    commands._write(frame, tmp_path / "found.parquet")
+    assert list(pandas.read_parquet(tmp_path / "found.parquet")["prediction"]) == ["=cmd()", "a\x1bb"]
+
+
+def test_broken_text_is_told(tmp_path: Path) -> None:
+    """Names of files may be any bytes; texts and labels may not."""
+    (tmp_path / "t.csv").write_bytes(b"text,image,label\nred,a\xff.png,x\n")
+    assert read_frame(tmp_path / "t.csv", columns={})["image"][0].endswith("a\udcff.png")
+    for row in (b"r\xffd,a.png,x", b"red,a.png,\xff"):
+        (tmp_path / "t.csv").write_bytes(b"text,image,label\n" + row + b"\n")
+        with pytest.raises(TableError, match=r"column '(text|label)' is not UTF-8: save the table as UTF-8"):
+            read_frame(tmp_path / "t.csv", columns={})

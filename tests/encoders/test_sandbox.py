@@ -968,3 +968,11 @@ def test_descriptors_that_can_be_written_to_are_not_handed_over(tmp_path: Path) 
                 box.sound(descriptor)
             os.close(descriptor)
         assert box.pids == []
+
+
+def test_pictures_of_each_kind_are_decoded_by_their_descriptors(tmp_path: Path) -> None:
+    for name in ("strawberry.jpg", "teacup.webp", "penguin.svg"):
+        path = ASSETS / name
+        with DecodeSandbox(1) as box, path.open("rb") as file:
+            by_descriptor = box.decode("image", file.fileno())
+            np.testing.assert_array_equal(by_descriptor, box.decode("image", path.read_bytes()))

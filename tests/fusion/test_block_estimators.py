@@ -11,8 +11,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.block_fusion import FAMILIES, BlockFusion
-from trivium.fusion.fusion_state import StateError, from_state, state_of
+from trivium.fusion.fusion_state import from_state, state_of
 from trivium.fusion.registry import FUSIONS
+from trivium.fusion.state_check import StateError
 
 CHECKS = [
     pytest.param(estimator, check, id=f"{type(estimator).__name__}-{check.func.__name__}")

@@ -50,7 +50,7 @@ class Request:
             # A worker could change the file through it, whatever it may open.
             raise ValueError(f"the descriptor {source} must be open for reading only")
         self.source = source
-        self.kind = kind_of(modality, source)
+        self.kind: DecodeKind = kind_of(modality, source)
         self.limits = limits
         size = os.fstat(source).st_size if isinstance(source, int) else len(source)
         self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
@@ -66,7 +66,7 @@ class DecodeProcess:
     """One process and our end of its socket; used by one thread at a time."""
 
     def __init__(self, starts: Starts, kind: DecodeKind) -> None:
-        self.kind = kind
+        self.kind: DecodeKind = kind
         self.files = 0
         self.isolation: dict[str, int] = {}  # what holds in it, once it is ready
         # A socket and no pipes: twice as fast, has time-outs, and a dead reader need not raise SIGPIPE.

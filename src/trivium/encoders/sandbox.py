@@ -67,7 +67,7 @@ class DecodeSandbox:
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._limits = limits or Limits()
-        self._mode = mode or sandbox_mode()
+        self._mode: SandboxMode = mode or sandbox_mode()
         self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(command)
         self._slots = threading.BoundedSemaphore(count)
         self._count = count

@@ -242,10 +242,7 @@ def _damaged(weights: Weights, *, most_bytes: int | None) -> list[str]:
     folder = weights_folder(weights)
     pins = {file.name: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in weights.files}
     manifest = _read_manifest(folder)
-    if weights.convert is None:
-        if manifest != pins:
-            return [MANIFEST]
-    elif manifest is None:
+    if manifest is None or (weights.convert is None and manifest != pins):
         return [MANIFEST]
     found = []
     for name, entry in manifest.items():

@@ -321,7 +321,7 @@ class Store:
         ):
             items.append(item)
             contents.setdefault(modality, []).append(content)
-        by_modality = {modality: np.array(ids, np.int64) for modality, ids in contents.items()}
+        by_modality: dict[Modality, Ids] = {modality: np.array(ids, np.int64) for modality, ids in contents.items()}
         return np.array(items, np.int64), by_modality
 
     # Contents and their vectors

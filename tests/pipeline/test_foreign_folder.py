@@ -19,6 +19,7 @@ from trivium.pipeline.database import CollectionError, open_database
 from trivium.pipeline.database_file import _kept
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.retrieval import Retrieval
+from trivium.pipeline.rows import MalformedError, index_report
 from trivium.pipeline.store import Store
 from trivium.pipeline.verification import verify
 from trivium.pipeline.writer import writing
@@ -331,3 +332,67 @@ def test_any_byte_of_the_schema_may_be_wrong(folder: Path) -> None:
         verify(folder)
     database.write_bytes(sound)
     assert verify(folder, read_data=True).is_sound
+
+
+# What is stored is of its type, or the message says which column is not
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE collection SET generation = 'abc'", "in its column 'generation', 'abc' is no whole number"),
+        ("UPDATE item SET path = 7 WHERE id = 1", "in its column 'path', 7 is no path of a file"),
+        ("UPDATE item SET path = CAST('relative' AS BLOB) WHERE id = 1", "is no path of a file"),
+        ("UPDATE item SET modality = 'odour'", "in its column 'modality', 'odour' is no kind of item"),
+        ("UPDATE embedding SET role = 'window x'", "'window x' is no part of an item"),
+        ("UPDATE collection SET wish = '{\"colour\": 1}'", "what is asked of its index makes no sense"),
+        ("UPDATE collection SET wish = '[]'", "is no object in JSON"),
+        (f"UPDATE collection SET wish = '{'[' * 100_000}'", "is no JSON"),
+        ("UPDATE collection SET wish = CAST(x'ff' AS TEXT)", "Could not decode to UTF-8"),
+        ("UPDATE space SET dim = -1", "in its column 'dim', -1 is no width of a vector"),
+        ("UPDATE shard SET name = '../../secret'", "is no name of a file"),
+        ("UPDATE vector SET shard = 99", "vectors lie in shard 99, which is not recorded"),
+        ("UPDATE vector SET row = 99", "row 99 of .* is named, it has 3"),
+    ],
+)
+def test_wrong_values_are_told_by_their_column(folder: Path, statement: str, message: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "collection.db")) as db:
+        db.execute(statement)
+        db.commit()
+
+    def use() -> None:
+        with contextlib.closing(Store(folder)) as store, store.reading():
+            Collection.open(folder).info()
+            store.states()
+            Retrieval(store).search(unit_rows(np.ones((1, SPACE.dim))), k=3)
+
+    with pytest.raises(CollectionError, match=message):
+        use()
+    verify(folder, read_data=True)
+
+
+@pytest.mark.parametrize(
+    "report",
+    ["[]", '{"recall": [1]}', '{"recall": {"text": 1}, "queries": {}}', '{"notes": [1]}', '{"reason": {"a": 1}}'],
+)
+def test_wrong_reports_are_told(report: str) -> None:
+    with pytest.raises(MalformedError, match=r"is no (report of an index file|object in JSON)"):
+        index_report(report)
+
+
+def test_a_journal_of_a_huge_database_is_refused(folder: Path) -> None:
+    header = MAGIC + struct.pack(">IIIII", 5, 0, 1 << 31, 512, 4096)
+    (folder / "collection.db-journal").write_bytes(header.ljust(4616, b"\0"))
+    size = (folder / "collection.db").stat().st_size
+    with pytest.raises(CollectionError, match=r"is of a database of 8,796,093,022,208 bytes"):
+        Store(folder)
+    assert (folder / "collection.db").stat().st_size == size
+
+
+def test_vectors_that_are_none_are_damage(folder: Path) -> None:
+    (shard,) = (folder / "vectors").iterdir()
+    data = bytearray(shard.read_bytes())
+    data[-SPACE.dim * 2 :] = b"\xff\x7f" * SPACE.dim  # NaN
+    shard.write_bytes(data)
+    with pytest.raises(CollectionError, match="what is stored of image are no vectors"):
+        Retrieval(Store(folder)).search(unit_rows(np.ones((1, SPACE.dim))), k=3)

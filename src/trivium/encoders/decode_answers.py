@@ -47,7 +47,7 @@ def stream_shape(answer: dict[str, Any]) -> tuple[int, int, float]:
 def frame_seconds(answer: dict[str, Any]) -> float:
     """Return when a video's picture is shown, or raise `WorkerFailed`."""
     match answer.get("seconds"):
-        case float(seconds) | int(seconds) if math.isfinite(seconds) and seconds >= 0:
+        case float(seconds) | int(seconds) if 0 <= seconds <= MAX_STREAM_SECONDS * 1000:  # NaN is not
             return float(seconds)
     raise nonsense()
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -109,7 +109,7 @@ def read_text_model(folder: Path) -> TextModelConfig:
         raise TextModelError(
             f"{path}: dim must be {ways * shape['width']} where nothing is projected, got {shape['dim']}"
         )
-    config = TextModelConfig(shape=of_kind(**shape), max_tokens=max_tokens)
+    config = TextModelConfig(shape=of_kind(**shape), max_tokens=cast(int, max_tokens))
     if (size := _bytes_of_a_text(config)) > MAX_TEXT_BYTES:
         raise TextModelError(
             f"{path}: one text of {config.max_tokens:,} tokens would take {size:,} bytes, at most {MAX_TEXT_BYTES:,} "

@@ -26,7 +26,7 @@ import numpy as np
 
 from trivium.encoders.base import Vectors
 from trivium.pipeline import rows as column
-from trivium.pipeline.database import DAMAGED, CollectionError, failure
+from trivium.pipeline.database import DAMAGED, CollectionError, damage, failure
 from trivium.pipeline.durable import sync_folder
 from trivium.pipeline.filters import Filter
 from trivium.pipeline.rows import Column, maybe, read_rows
@@ -198,6 +198,8 @@ def export(
                 _write_npy(drafts, rows, chunks)
     except (OSError, sqlite3.OperationalError) as error:
         raise CollectionError(f"cannot export to {target}: {getattr(error, 'strerror', None) or error}") from error
+    except (ValueError, RecursionError) as error:  # a caption or metadata that are no text, or no JSON
+        raise damage(store.db.database, f"what it says of an item cannot be written: {error}") from error
     return rows.count
 
 

@@ -45,6 +45,8 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
     Raises:
         QueryError: If nothing is left beside the weight.
     """
+    if not isinstance(written, str):  # what argparse makes of "--"
+        raise QueryError(f"'--' is no {modality} to look for")
     weight, item = 1.0, written
     if match := WEIGHTED.fullmatch(written):
         weight, item = float(match["weight"]), match["rest"]

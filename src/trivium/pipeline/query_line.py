@@ -101,6 +101,8 @@ def _arguments(words: Sequence[tuple[str, bool]]) -> list[str]:
         else:
             named.append(f"--text={word}")
             is_open = not is_quoted
+    if empty := next((part for part in named if part.endswith("=--")), None):
+        raise UsageError(f"'{empty}': '--' is nothing to look for, and no file")
     return named
 
 

@@ -161,6 +161,29 @@ def json_object(value: Any) -> dict[str, Any]:
     return parsed
 
 
+def index_report(value: Any) -> dict[str, Any]:
+    """Take the JSON of what is told of an index file: its wish, why it is so, and what was measured."""
+    report = json_object(value)
+    recall, queries, notes = report.get("recall") or {}, report.get("queries") or {}, report.get("notes") or []
+    is_sound = (
+        isinstance(report.get("wish") or {}, dict)
+        and isinstance(report.get("reason") or "", str)
+        and isinstance(notes, list)
+        and all(isinstance(note, str) for note in notes)
+        and _is_of_numbers(recall)
+        and _is_of_numbers(queries)
+        and recall.keys() <= queries.keys()
+        and isinstance(report.get("milliseconds", None if recall else 0), int | float)
+    )
+    if not is_sound:
+        raise MalformedError(value, "report of an index file")
+    return report
+
+
+def _is_of_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(number, int | float) for number in value.values())
+
+
 def maybe(column: Column) -> Column:
     """Take nothing too."""
     return lambda value: None if value is None else column(value)

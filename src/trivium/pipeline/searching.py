@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors
 from trivium.indexes import FaissIndex, Hits, IdSet, merge_hits
+from trivium.pipeline.database import CollectionError
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.index_seal import reason_against
 from trivium.pipeline.records import IndexFile
@@ -107,7 +108,7 @@ class VectorSearch:
         """Take in what has been committed since the last call.
 
         Raises:
-            CollectionError: If a shard is missing or damaged.
+            CollectionError: If a shard is missing or damaged, or holds no vectors.
         """
         if generation == self._generation:
             return
@@ -117,7 +118,13 @@ class VectorSearch:
             self._parts = {modality: _Part(modality) for modality in MODALITIES}
         files = store.index_files()
         for modality, part in self._parts.items():
-            part.refresh(store, files.get(modality))
+            try:
+                part.refresh(store, files.get(modality))
+            except ValueError as error:  # of a shard that its hash fits, or that is not read by `verify` yet
+                raise CollectionError(
+                    f"{store.folder} is damaged: what is stored of {modality} are no vectors ({error}). `trivium "
+                    "verify --read-data` tells which files are wrong"
+                ) from error
         orphans = store.orphans()
         self._orphans = IdSet(orphans) if len(orphans) else None
         self._joined.clear()

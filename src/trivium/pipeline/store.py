@@ -496,7 +496,7 @@ _MATCH_TYPES: tuple[Column, ...] = (
 )
 _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
-    *(maybe(column.count), column.count, column.count, column.json_object),
+    *(maybe(column.count), column.count, column.count, column.index_report),
 )
 
 

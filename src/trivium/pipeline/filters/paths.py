@@ -26,8 +26,9 @@ def resolved(pattern: str) -> str:
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise FilterError(f"a path pattern has {len(pattern):,} characters, at most {MAX_PATTERN_LENGTH:,} are taken")
     try:
-        os.fsencode(pattern)
-    except UnicodeEncodeError as error:
+        if b"\0" in os.fsencode(pattern):
+            raise ValueError
+    except ValueError as error:  # a UnicodeEncodeError is one
         raise FilterError(f"the path pattern {pattern!r} has a character that no path can have") from error
     first, slash, rest = pattern.partition("/")
     if first.startswith("~"):

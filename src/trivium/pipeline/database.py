@@ -65,10 +65,11 @@ class Connection(sqlite3.Connection):
         self._release()
 
     def require_current(self) -> None:
-        """See that the file that is open is still the one at its path.
+        """See that the file that is open is still the one at its path, before a transaction begins.
 
         Raises:
-            CollectionError: If the collection's folder was moved, or another put in its place, by a restore say.
+            CollectionError: If the collection's folder was moved, or another put in its place, by a restore say; or if
+                a journal that is not ours was put beside it.
         """
         try:
             is_current = file_id(self.database) == self.file
@@ -79,6 +80,7 @@ class Connection(sqlite3.Connection):
                 f"{self.database.parent} is no longer the collection that was opened: it was moved, or another was put "
                 "in its place (restored from a backup?) meanwhile. Nothing was changed there; open it again"
             )
+        require_own_files(self.database)
 
 
 def create_database(folder: Path, space: Space, *, source: str) -> None:
@@ -112,12 +114,7 @@ def open_database(folder: Path, *, any_thread: bool = False) -> Connection:
     database = folder / DATABASE
     if not os.path.lexists(database):
         raise CollectionError(what_is_missing(folder))
-    try:
-        check_files(folder)
-    except DatabaseFileError as error:
-        raise CollectionError(str(error)) from error
-    except OSError as error:
-        raise failure(database, error) from error
+    require_own_files(database)
     with contextlib.ExitStack() as on_failure:
         try:
             db = connect(database, any_thread=any_thread)
@@ -133,6 +130,20 @@ def open_database(folder: Path, *, any_thread: bool = False) -> Connection:
             raise damage(database, "it names no space")
         on_failure.pop_all()
     return db
+
+
+def require_own_files(database: Path) -> None:
+    """Refuse what SQLite must not open: see `check_files`.
+
+    Raises:
+        CollectionError: If it must not, or it cannot be read.
+    """
+    try:
+        check_files(database.parent)
+    except DatabaseFileError as error:
+        raise CollectionError(str(error)) from error
+    except OSError as error:
+        raise failure(database, error) from error
 
 
 def connect(database: Path, *, any_thread: bool = False, mode: str = "rw") -> Connection:

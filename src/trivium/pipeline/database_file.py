@@ -46,7 +46,10 @@ def check_files(folder: Path) -> None:
             )
     with kept_open(database) as descriptor:
         header, status = os.pread(descriptor, 100, 0), os.fstat(descriptor)
-    is_hot = _check_journal(journal, database_bytes=status.st_size)
+    page_bytes = int.from_bytes(header[16:18], "big")
+    is_hot = _check_journal(
+        journal, database_bytes=status.st_size, page_bytes=1 << 16 if page_bytes == 1 else page_bytes
+    )
     if not header.startswith(_HEADER_MAGIC) or len(header) < 100:
         # Half-written when the power failed: the journal has what was there. A hard link may be another's database.
         if not is_hot or status.st_nlink > 1:
@@ -132,7 +135,7 @@ def _require_regular(path: Path) -> None:
         raise DatabaseFileError(f"{path} is {kind}: it is not what Trivium made")
 
 
-def _check_journal(journal: Path, *, database_bytes: int) -> bool:
+def _check_journal(journal: Path, *, database_bytes: int, page_bytes: int) -> bool:
     """Refuse a journal that is not ours; return whether there is one that SQLite would roll back."""
     try:
         _require_regular(journal)
@@ -155,7 +158,8 @@ def _check_journal(journal: Path, *, database_bytes: int) -> bool:
     if not header.startswith(JOURNAL_MAGIC) or len(header) < 28:
         return False
     # What a transaction has cut off the database is in its journal: more than both together was never there.
-    pages, page_bytes = int.from_bytes(header[16:20], "big"), int.from_bytes(header[24:28], "big")
+    pages = int.from_bytes(header[16:20], "big")
+    page_bytes = int.from_bytes(header[24:28], "big") or page_bytes
     if pages * page_bytes > database_bytes + size + page_bytes:
         raise DatabaseFileError(
             f"{journal} is of a database of {pages * page_bytes:,} bytes, this one has {database_bytes:,}: it is "

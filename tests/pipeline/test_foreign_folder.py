@@ -396,3 +396,16 @@ def test_vectors_that_are_none_are_damage(folder: Path) -> None:
     shard.write_bytes(data)
     with pytest.raises(CollectionError, match="what is stored of image are no vectors"):
         Retrieval(Store(folder)).search(unit_rows(np.ones((1, SPACE.dim))), k=3)
+
+
+def test_a_sparse_database_is_refused(folder: Path) -> None:
+    os.truncate(folder / "collection.db", 1 << 40)
+    with pytest.raises(CollectionError, match="1,099,511,627,776 bytes, of which hardly any are on the disk"):
+        Store(folder)
+    assert not verify(folder, read_data=True).is_sound
+
+
+def test_what_lies_behind_the_database_is_of_no_matter(folder: Path) -> None:
+    with (folder / "collection.db").open("ab") as file:
+        file.write(bytes(1 << 20))  # as a power cut may bring back what a VACUUM cut off
+    assert verify(folder, read_data=True).is_sound

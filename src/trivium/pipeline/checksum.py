@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.pipeline.database_file import DATABASE, kept_open
+from trivium.pipeline.database_file import DATABASE, kept_open, said_bytes
 from trivium.pipeline.durable import CHUNK_BYTES, open_regular, write_durably
 
 CHECKSUM = f"{DATABASE}.sha256"
@@ -87,14 +87,15 @@ def read_checksum(folder: Path) -> Checksum | None:
 
 
 def database_pieces(folder: Path) -> Iterator[bytes]:
-    """Yield the database's bytes, without dropping the locks that this process has on it.
+    """Yield the database's bytes, as many as it says, without dropping the locks that this process has on it.
 
     Raises:
         OSError: If it cannot be read.
     """
     offset = 0
     with kept_open(folder / DATABASE) as descriptor:
-        while data := os.pread(descriptor, CHUNK_BYTES, offset):
+        end = said_bytes(os.pread(descriptor, 100, 0)) or os.fstat(descriptor).st_size
+        while data := os.pread(descriptor, min(CHUNK_BYTES, end - offset), offset):
             yield data
             offset += len(data)
 

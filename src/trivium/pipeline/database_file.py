@@ -20,6 +20,7 @@ _ROLLBACK = b"\1\1"  # the file's write and read version where a journal is used
 # Files that SQLite may make beside a database in modes that we never use.
 _FOREIGN_ENDS = ("-wal", "-shm")
 
+SPARSE_BYTES = 64 << 20  # smaller ones are read in no time, whatever they are
 FileId = tuple[int, int]  # device and inode
 
 
@@ -46,10 +47,12 @@ def check_files(folder: Path) -> None:
             )
     with kept_open(database) as descriptor:
         header, status = os.pread(descriptor, 100, 0), os.fstat(descriptor)
-    page_bytes = int.from_bytes(header[16:18], "big")
-    is_hot = _check_journal(
-        journal, database_bytes=status.st_size, page_bytes=1 << 16 if page_bytes == 1 else page_bytes
-    )
+    if status.st_size > SPARSE_BYTES and 512 * getattr(status, "st_blocks", status.st_size) < status.st_size // 100:
+        raise DatabaseFileError(
+            f"{database} is damaged or a stranger's: it has {status.st_size:,} bytes, of which hardly any are on the "
+            "disk. Restore a backup with `trivium restore`"
+        )
+    is_hot = _check_journal(journal, database_bytes=status.st_size, page_bytes=_page_bytes(header))
     if not header.startswith(_HEADER_MAGIC) or len(header) < 100:
         # Half-written when the power failed: the journal has what was there. A hard link may be another's database.
         if not is_hot or status.st_nlink > 1:
@@ -108,6 +111,17 @@ def release(file: FileId) -> None:
         else:
             del _kept[file]
             os.close(descriptor)
+
+
+def said_bytes(header: bytes) -> int | None:
+    """Return how long a database is by its first 100 bytes, if they say so; what lies behind is of no matter."""
+    is_said = header[24:28] == header[92:96]  # else another program has left it as it was (fileformat2.html, 1.3.8)
+    return _page_bytes(header) * int.from_bytes(header[28:32], "big") or None if is_said else None
+
+
+def _page_bytes(header: bytes) -> int:
+    size = int.from_bytes(header[16:18], "big")
+    return 1 << 16 if size == 1 else size
 
 
 def file_id(path: Path) -> FileId:

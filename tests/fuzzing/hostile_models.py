@@ -40,7 +40,7 @@ class HostileModels:
         self._outside.mkdir()
         self._templates.mkdir()
         os.environ["HOME"] = os.environ["TRIVIUM_CACHE"] = str(scratch / "cache")
-        vars(columns)["space_named"] = lambda *_: FUSED.MadeUpSpace()  # whatever a model names
+        vars(columns)["space_named"] = lambda *_, **__: FUSED.MadeUpSpace()  # whatever a model names
         rng = np.random.default_rng(0)
         things = rng.choice(list(FUSED.WORDS), ROWS)
         self._frame = pandas.DataFrame({"text": [f"a nice {thing} number {n}" for n, thing in enumerate(things)]})

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def network(monkeypatch: pytest.MonkeyPatch, hub_cache: Path) -> list[object]:
         raise OSError("no network in this test")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the Hub's attempts
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: connect(None, address))
     return tried
@@ -195,6 +197,7 @@ def test_who_is_asked_for_is_remembered_only_meanwhile(monkeypatch: pytest.Monke
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the Hub's attempts
     monkeypatch.delenv("TRIVIUM_OFFLINE", raising=False)
     with fetching_for("a", is_named=False):
         assert "run `trivium pull a` first" in str(forbidden_by())

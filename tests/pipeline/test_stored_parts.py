@@ -176,7 +176,7 @@ def test_parts_that_make_no_sense_are_damage(store: Store, statement: str, what:
 
 def test_a_search_that_meets_such_a_part_says_so(store: Store) -> None:
     store.db.execute("UPDATE embedding SET role = 'window 0.000' WHERE role = 'frame 0.000'")
-    with pytest.raises(CollectionError, match=r"is damaged: 'window 0.000' names no part of an item. `trivium verify"):
+    with pytest.raises(CollectionError, match=r"in its column 'role', 'window 0\.000' is no part of an item"):
         search(store, contents_of("/m/e.mkv")["frame 0.000"])
 
 

@@ -12,7 +12,6 @@ from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
-from trivium.encoders.file_heads import decodable
 from trivium.encoders.networks import DeviceKind
 
 if TYPE_CHECKING:
@@ -120,6 +119,8 @@ def _loading(
 
 def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     if isinstance(item, bytes | str | Path):
+        from trivium.encoders.file_heads import decodable  # texts need none of it
+
         with decodable(encoder.modality, item) as source:
             if isinstance(source, bytes) and encoder.takes_file(source):
                 return source

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias, get_args
 
 from trivium.encoders.base import SandboxError
-from trivium.encoders.isolation import missing, risk
 
 SandboxMode: TypeAlias = Literal["auto", "strict"]
 MODES: tuple[SandboxMode, ...] = get_args(SandboxMode)
@@ -55,6 +54,8 @@ def judge(found: Mapping[str, int], mode: SandboxMode) -> None:
     Raises:
         SandboxError: If something lacks and the mode is ``strict``.
     """
+    from trivium.encoders.isolation import missing, risk  # a text query decodes nothing
+
     if not (lacking := missing(found)):
         return
     told = (

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from trivium.encoders.base import SandboxError
 from trivium.encoders.sandbox_mode import asked_for
 from trivium.encoders.weights import WeightsError, damaged_files, fetch_again, weights_folder
-from trivium.encoders.whole_file import write_file
 from trivium.indexes import Wish
 from trivium.pipeline import failures, interrupts, streams
 from trivium.pipeline.allocation import keep_freed_memory
@@ -373,5 +372,7 @@ def _write_page(
 ) -> None:
     heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
     page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
+    from trivium.encoders.whole_file import write_file
+
     write_file(target, page)
     announce(f"wrote {printable(str(target))}")

@@ -5,7 +5,6 @@ printed but by `terminal.say`, no HTML is made but by `markup`, and what Markdow
 `code_block`: who adds a field cannot forget it.
 """
 
-import html
 import re
 import string
 from collections.abc import Iterable, Sequence
@@ -43,6 +42,8 @@ class _Escaping(string.Formatter):
     def format_field(self, value: object, format_spec: str) -> str:
         if format_spec:
             value = format(value, format_spec)
+        import html  # with a table of all entities, which takes 8 ms: a search that writes no page waits for none
+
         return value if isinstance(value, Html) else html.escape(printable(value))
 
 

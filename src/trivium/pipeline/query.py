@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
-from trivium.encoders.file_heads import decodable
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.spaces import JointSpace
 
@@ -100,6 +99,8 @@ def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None"
     try:
         if sandbox is None or not part.is_file:
             return encoder.prepare(part.item)
+        from trivium.encoders.file_heads import decodable  # texts need none of it
+
         with decodable(part.modality, part.item) as source:
             return encoder.prepare(sandbox.decode(part.modality, source, side=encoder.side))
     except DecodeError as error:

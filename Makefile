@@ -29,7 +29,7 @@ train-base: base-data
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-# Faults, kills and mutants by the thousand: half an hour on two cores.
+# Faults, kills and mutants by the thousand: an hour on two cores.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow -s
 

@@ -207,12 +207,12 @@ def run(
                     counted.queued = sum(len(waiting) for waiting, _ in encoded)
                     continue
                 if ahead:
-                    loaded = iter(portions([_result(future) for future in ahead.popleft()]))
+                    loaded = iter(portions([_result(future, loading) for future in ahead.popleft()]))
                     continue
             if not encoded:
                 return
             portion, future = encoded.popleft()
-            yield portion, _result(future)
+            yield portion, _result(future, encoding)
             counted.queued = sum(len(waiting) for waiting, _ in encoded)
     except BaseException:
         stop.set()
@@ -223,10 +223,16 @@ def run(
         encoding.shutdown(cancel_futures=True)
 
 
-def _result(future: Future[R]) -> R:
-    """Wait for a result, so that Ctrl-C is heard."""
+def _result(future: Future[R], pool: ThreadPoolExecutor) -> R:
+    """Wait for a result, so that Ctrl-C is heard.
+
+    Raises:
+        MemoryError: If a thread has died, perhaps with this in its hands: without memory it does so without a word.
+    """
     while not future.done():
         wait((future,), timeout=WAKE_SECONDS)
+        if not future.done() and not all(thread.is_alive() for thread in pool._threads):
+            raise MemoryError("a thread had too little memory to go on")
     return future.result()
 
 

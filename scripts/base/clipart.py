@@ -1,7 +1,7 @@
 """The Open Clip Art Library: drawings with a title, sometimes a description, and keywords in their metadata."""
 
 import re
-import xml.etree.ElementTree as ElementTree  # nosec B405: of packages that Debian signs
+import xml.etree.ElementTree as ElementTree  # nosec B405
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

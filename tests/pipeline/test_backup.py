@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
+from trivium.encoders.exchange import exchange
 from trivium.pipeline import backup as backup_module
 from trivium.pipeline import index_seal
 from trivium.pipeline import snapshot as snapshot_module
@@ -22,7 +23,6 @@ from trivium.pipeline.collection import Collection
 from trivium.pipeline.compaction import compact
 from trivium.pipeline.database import CollectionError, CollectionLockedError
 from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.exchange import exchange
 from trivium.pipeline.indexing import build_index_file
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.records import ContentKey, NewItem

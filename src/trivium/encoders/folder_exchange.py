@@ -1,23 +1,18 @@
 """Putting a folder in another's place by exchanging names, and removing what was there: nothing is ever halfway.
 
-Linux exchanges two names in one step (`renameat2`). Where a system or a file system cannot, the old folder steps aside
+Linux and macOS exchange two names in one step (`exchange`). Where a file system cannot, the old folder steps aside
 first, under a name that `put_back` finds: whoever is killed between the two steps has lost nothing.
 """
 
 import contextlib
-import ctypes
 import errno
-import functools
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
-_AT_FDCWD, _EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-# What a kernel or a file system says that cannot do it.
-_UNABLE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+from trivium.encoders.exchange import exchange
 
 
 def put_in_place(draft: Path, folder: Path) -> Path | None:
@@ -32,7 +27,7 @@ def put_in_place(draft: Path, folder: Path) -> Path | None:
     if not os.path.lexists(folder):
         os.rename(draft, folder)  # does not replace what came meanwhile, unless that is an empty folder
         return None
-    if _exchanged(draft, folder):
+    if exchange(draft, folder):
         return draft
     aside = aside_of(folder)
     os.rename(folder, aside)
@@ -148,30 +143,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _exchanged(draft: Path, folder: Path) -> bool:
-    """Exchange two names in one step; False if that cannot be done here."""
-    rename = _renameat2()
-    if rename is None:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(draft), _AT_FDCWD, os.fsencode(folder), _EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _UNABLE:
-        return False
-    raise OSError(code, os.strerror(code), str(folder))
-
-
-@functools.cache
-def _renameat2() -> Callable[..., int] | None:
-    """Return Linux's function, if the C library has it (glibc has it from 2.28 on)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if function is None:
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-    function.restype = ctypes.c_int
-    found: Callable[..., int] = function
-    return found

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivium.encoders.exchange import exchange
 from trivium.pipeline.checksum import Checksum, change_counter, read_checksum
 from trivium.pipeline.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 from trivium.pipeline.database_file import DATABASE
 from trivium.pipeline.durable import sync_folder, write_durably
-from trivium.pipeline.exchange import exchange
 from trivium.pipeline.findings import BytesProgress, reason
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.shards import FOLDER as VECTORS

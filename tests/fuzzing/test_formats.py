@@ -30,24 +30,6 @@ FORMATS = [
 ]
 # By target: why its cases may leak, and what is known of it.
 KNOWN: dict[str, tuple[str, list[str]]] = {
-    "checkpoints": (
-        "deep JSON is to be a CheckpointError",
-        [
-            "RecursionError at pipeline/text_learning/checkpoint.py:load_checkpoint",
-        ],
-    ),
-    "filters": (
-        "a NUL behind a tilde in a pattern",
-        [
-            "ValueError at pipeline/filters/paths.py:resolved",
-        ],
-    ),
-    "headers": (
-        "a number of seconds that no float holds",
-        [
-            "OverflowError at encoders/decode_answers.py:frame_seconds",
-        ],
-    ),
     "indexes": (
         "FAISS trusts its files: it is given only those that this machine has made",
         [
@@ -57,14 +39,6 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
             "RuntimeError at indexes/faiss_index.py:_search",
             "search: hung",
             "search: killed by SIGSEGV",
-        ],
-    ),
-    "lines": (
-        "an option whose value is --",
-        [
-            "TypeError at pipeline/filters/filter.py:__post_init__",
-            "TypeError at pipeline/query.py:parse_part",
-            "TypeError at pipeline/query_line.py:_with_home",
         ],
     ),
     "models": (
@@ -85,39 +59,13 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
             "ValueError at pipeline/fused/frames.py:table_of",
         ],
     ),
-    "sidecars": (
-        "a number that no float holds",
-        [
-            "OverflowError at pipeline/relevance.py:<listcomp>",
-        ],
-    ),
     "spaces": (
-        "damage in a space is to be a SpaceError or a WeightsError",
+        "a projection that is called by itself, not by an encoder, which says SpaceError",
         [
-            "AttributeError at pipeline/space_projections.py:_load_tensors",
-            "ComplexWarning at pipeline/space_projections.py:<dictcomp>",
-            "ComplexWarning at pipeline/space_projections.py:build_projection",
-            "Exception at encoders/text_model.py:prepare_all",
-            "OSError at pipeline/space_config.py:_projection",
-            "OverflowError at pipeline/relevance.py:<listcomp>",
-            "RecursionError at encoders/text_model.py:read_text_model",
-            "RecursionError at pipeline/space_config.py:_read_json",
-            "RuntimeError at encoders/lstm_text.py:__init__",
             "RuntimeWarning at fusion/head.py:plain",
             "RuntimeWarning at fusion/head.py:plain_of_standard",
             "RuntimeWarning at fusion/projection.py:__call__",
-            "TypeError at encoders/text_model.py:read_text_model",
-            "TypeError at pipeline/space_config.py:<listcomp>",
-            "TypeError at pipeline/space_config.py:_projection",
-            "TypeError at pipeline/space_config.py:read_labels",
             "ValueError at fusion/head.py:joined",
-            "ValueError at fusion/projection.py:__init__",
-        ],
-    ),
-    "tables": (
-        "a lone surrogate in the name of a file",
-        [
-            "UnicodeEncodeError at pipeline/fused/table.py:read_frame",
         ],
     ),
     "vectors": (

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from trivium.encoders.foreign_file import ForeignFileError, foreign_json, read_foreign, shown
 
+MANY_WORDS = 4096  # of which every tokenizer makes more tokens than it puts around a text
 MAX_TOKENIZER_BYTES = 32 * 1024 * 1024  # a million words
 MAX_PIECES = 16  # tokens that are put around a text
 MAX_LETTERS = 1_000  # of a word that is cut into pieces, which takes their square in time
@@ -71,7 +72,7 @@ def cut_at(tokenizer: Tokenizer, path: Path, *, max_tokens: int, overlap: int = 
     """
     with telling_panics(path):
         tokenizer.enable_truncation(max_tokens, stride=overlap)
-        count = len(tokenizer.encode("a 1 " * max_tokens))
+        count = len(tokenizer.encode("a 1 " * min(max_tokens, MANY_WORDS)))
     if count > max_tokens:
         raise ForeignFileError(f"{path} puts more tokens around a text than the {max_tokens} that it may have")
 

@@ -62,9 +62,9 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
 
         try:
             frame = pandas.read_parquet(path)
+            return [dict(zip(map(str, frame.columns), row, strict=True)) for row in frame.itertuples(index=False)]
         except Exception as error:  # a damaged file fails in many ways
             raise TableError(f"{path} cannot be read as Parquet: {error}") from error
-        return [dict(zip(map(str, frame.columns), row, strict=True)) for row in frame.itertuples(index=False)]
     rows: list[Mapping[str, Any]] = []
     with open_lines(path, lambda line, reason: refused.append((line, reason))) as lines:
         if table_kind(path) == "lines":

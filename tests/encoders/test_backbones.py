@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from trivium.encoders import BACKBONES, Backbone, DecodeError, build_backbone, image_decoding, log_mel, unit_rows
 from trivium.encoders.aisfx import HEADS
+from trivium.encoders.pictures import MOST_PIXELS_LONG, Fit
 
 pytestmark = pytest.mark.weights
 
@@ -416,3 +417,25 @@ def test_features_keep_no_gradient_and_no_state(backbones: dict[str, Backbone], 
     first = backbones[name].features([prepared]).pooled
     assert torch.is_grad_enabled()
     assert_array_equal(backbones[name].features([prepared]).pooled, first)
+
+
+@pytest.mark.parametrize("mode", ["squash", "shortest", "longest"])
+@pytest.mark.parametrize("shape", [(3_000_000, 1, 3), (1, 3_000_000, 3)])
+def test_long_strips_are_thinned_before_they_are_resized(
+    shape: tuple[int, int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made narrow first, one of 60 million pixels took 40 GB."""
+    from torchvision.transforms.v2 import functional
+
+    lengths: list[int] = []
+    resize = functional.resize
+
+    def watched(pictures: Any, *arguments: Any, **options: Any) -> Any:
+        lengths.append(max(pictures.shape[-2:]))
+        return resize(pictures, *arguments, **options)
+
+    monkeypatch.setattr(functional, "resize", watched)
+    made = Fit(side=224, mode=mode).of_pixels(np.full(shape, 77, np.uint8))
+    assert made.shape == (3, 224, 224)
+    assert made.max() == 77
+    assert max(lengths) <= MOST_PIXELS_LONG

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from trivium.encoders import DecodeError
 from trivium.encoders.audio import AiSFX
-from trivium.encoders.audio_decoding import decode_audio, scan_audio, whole
+from trivium.encoders.audio_decoding import STREAM_FRAMES, decode_audio, scan_audio, whole
 from trivium.encoders.decode_limits import Limits
-from trivium.encoders.decode_worker import STREAM_FRAMES
 from trivium.encoders.device_mel import BLOCK_HOP_SAMPLES, BLOCK_SAMPLES, BLOCKS_PER_PART, FULL_SCALE, Samples
 from trivium.encoders.log_mel import PEAK, LogMel
 from trivium.encoders.resampling import RATE_HZ, resampled_chunks

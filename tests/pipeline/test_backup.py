@@ -15,7 +15,6 @@ import pytest
 from trivium.encoders.base import Space, unit_rows
 from trivium.encoders.exchange import exchange
 from trivium.pipeline import backup as backup_module
-from trivium.pipeline import index_seal
 from trivium.pipeline import snapshot as snapshot_module
 from trivium.pipeline.backup import MARK, backup, restore
 from trivium.pipeline.checksum import CHECKSUM
@@ -481,8 +480,54 @@ def test_commands(folder: Path, tmp_path: Path, run: Callable[..., tuple[int, st
 def test_a_strangers_index_file_is_left_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(folder, tmp_path / "strange")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another"))  # as on another machine
-    index_seal._key.cache_clear()
     done = restore(tmp_path / "strange", tmp_path / "restored")
-    assert any("was not made on this machine, and was left out" in note for note in done.snapshot.notes)
+    assert any("was not made here by this Trivium, and was left out" in note for note in done.snapshot.notes)
     assert not list((tmp_path / "restored" / "index").iterdir())
     assert verify(tmp_path / "restored", read_data=True).findings == []
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "@eaDir/x", "vectors/mine.txt", "index/thesis/x"])
+def test_replace_deletes_nothing_of_others(folder: Path, tmp_path: Path, place: str) -> None:
+    backup(folder, tmp_path / "b")
+    (tmp_path / "b" / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "b" / place).write_text("precious")
+    with pytest.raises(CollectionError, match="is none of the backup's, and would be lost: move it away"):
+        backup(folder, tmp_path / "b", replace=True)
+    assert (tmp_path / "b" / place).read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["draft", "draft/vectors", "draft/index", "draft/collection.db", "old", "lock"])
+def test_a_strangers_draft_is_not_gone_on_with(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis.docx").write_text("precious")
+    link = tmp_path / ".b.trivium-draft" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "victim")
+    for act in (lambda: backup(folder, tmp_path / "b"), lambda: restore(folder, tmp_path / "b")):
+        with pytest.raises(CollectionError, match="is in the way, and is none of Trivium's"):
+            act()
+    assert os.listdir(tmp_path / "victim") == ["thesis.docx"]
+    assert link.is_symlink()
+
+
+def test_what_is_in_an_old_folder_is_not_deleted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / ".b.trivium-draft" / "old").mkdir(parents=True)
+    (tmp_path / ".b.trivium-draft" / "old" / "thesis.docx").write_text("precious")
+    with pytest.raises(CollectionError, match="is in the way"):
+        backup(folder, tmp_path / "b")
+    assert (tmp_path / ".b.trivium-draft" / "old" / "thesis.docx").exists()
+
+
+def test_a_mark_that_is_a_pipe_does_not_hang(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / MARK)
+    with pytest.raises(CollectionError, match="is no backup of"):
+        backup(folder, tmp_path / "b", replace=True)
+
+
+def test_replace_finds_a_shard_that_is_missing(folder: Path, tmp_path: Path) -> None:
+    backup(folder, tmp_path / "b")
+    shard(folder).unlink()
+    with pytest.raises(CollectionError, match="is missing"):
+        backup(folder, tmp_path / "b", replace=True)
+    assert verify(tmp_path / "b", read_data=True).is_sound

@@ -11,6 +11,7 @@ import pytest
 
 from trivium.encoders.base import Space, unit_rows
 from trivium.pipeline import index_seal
+from trivium.pipeline.durable import file_state
 from trivium.pipeline.indexing import build_index_file
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.retrieval import Retrieval
@@ -59,13 +60,14 @@ def test_a_strangers_file_is_not_read_and_searches_are_right(
 ) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another"))  # as on another machine
-    index_seal._key.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert not usable(tmp_path / "copy")
-    assert "was not made on this machine and is not used" in caplog.text
+    assert "was not made here by this Trivium and is not used" in caplog.text
     (note,) = verify(tmp_path / "copy").findings
-    assert "it was not made on this machine" in note.what
+    assert "it was not made here by this Trivium" in note.what
     assert not note.is_damage
+    (note,) = verify(tmp_path / "copy", read_data=True).findings
+    assert "it was not made here by this Trivium" in note.what
     query = unit_rows(np.ones((1, SPACE.dim)))
     found = [Retrieval(Store(place)).search(query, k=5)[0] for place in (folder, tmp_path / "copy")]
     assert [hit.path for hit in found[0]] == [hit.path for hit in found[1]]
@@ -96,8 +98,7 @@ def test_a_changed_copy_is_damaged(folder: Path, tmp_path: Path, caplog: pytest.
 
 def test_the_key_is_the_users_alone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    index_seal._key.cache_clear()
-    assert index_seal._seal("00")
+    assert index_seal._key(make=True)
     (key,) = (tmp_path / "data" / "trivium").iterdir()
     assert key.stat().st_mode & 0o777 == 0o600
 
@@ -107,8 +108,23 @@ def test_where_no_key_can_be_kept_moved_files_are_not_read(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file" / "data"))
-    index_seal._key.cache_clear()
-    assert index_seal._seal("00") == ""
+    assert index_seal._key(make=True) == b""
     shutil.copytree(folder, tmp_path / "copy")
     assert usable(folder)
     assert not usable(tmp_path / "copy")
+
+
+def test_a_file_with_the_times_that_the_database_says_is_not_read_for_that(folder: Path) -> None:
+    """A stranger's disk may give a file any inode and times, and its database say the same."""
+    (file,) = (folder / "index").iterdir()
+    with contextlib.closing(sqlite3.connect(folder / "collection.db")) as db:
+        db.execute("UPDATE index_file SET state = ?", (file_state(file),))
+        db.commit()
+    assert not usable(folder)
+
+
+def test_without_a_key_times_are_what_there_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose home is new each time."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another"))
+    assert usable(folder)
+    assert not (tmp_path / "another").exists()

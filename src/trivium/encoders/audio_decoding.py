@@ -21,6 +21,7 @@ MAX_SECONDS = 1800.0
 USUAL_RATE_HZ = 48_000
 MAX_FRAMES = int(MAX_SECONDS * USUAL_RATE_HZ)
 # Longer sounds are streamed (`sandbox`), a day at most.
+STREAM_FRAMES = 600 * 48_000  # ten minutes: longer sounds are streamed where that is asked for
 MAX_STREAM_SECONDS = 86_400.0
 UNKNOWN_FRAMES = 1 << 48  # libsndfile's word for a length that the header leaves open is far above
 MAX_CHANNELS = 64

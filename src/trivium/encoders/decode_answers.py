@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from trivium.encoders.audio_decoding import MAX_FRAMES, MAX_STREAM_SECONDS, RATES_HZ, USUAL_RATE_HZ
+from trivium.encoders.audio_decoding import MAX_FRAMES, MAX_STREAM_SECONDS, RATES_HZ, STREAM_FRAMES, USUAL_RATE_HZ
 from trivium.encoders.image_decoding import MAX_PIXELS
 
 
@@ -38,8 +38,8 @@ def stream_shape(answer: dict[str, Any]) -> tuple[int, int, float]:
     """Return a stream's frames, rate in Hz and peak, or raise `WorkerFailed`."""
     match answer.get("shape"), answer.get("rate_hz"), answer.get("peak"):
         case [int(frames)], int(rate_hz), float(peak) if type(frames) is type(rate_hz) is int:  # not bool
-            is_possible = 0 < frames <= MAX_STREAM_SECONDS * USUAL_RATE_HZ and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]
-            if is_possible and math.isfinite(peak) and peak >= 0:
+            is_long = STREAM_FRAMES < frames <= MAX_STREAM_SECONDS * USUAL_RATE_HZ
+            if is_long and RATES_HZ[0] <= rate_hz <= RATES_HZ[1] and math.isfinite(peak) and peak >= 0:
                 return frames, rate_hz, peak
     raise nonsense()
 

@@ -26,7 +26,7 @@ from trivium.encoders.decode_answers import WorkerFailed, nonsense, picture_shap
 from trivium.encoders.decode_kinds import DecodeKind, MediaKind, kind_of
 from trivium.encoders.decode_limits import Limits
 from trivium.encoders.decode_starts import Starts, fate
-from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, OUT_OF_MEMORY, packed
+from trivium.encoders.decode_worker import LENGTH, MAX_HEADER_BYTES, MAX_REASON_CHARACTERS, OUT_OF_MEMORY, packed
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class DecodeProcess:
         """Take an answer that is no refusal."""
         answer = self._header(deadline)
         if isinstance(reason := answer.get("refused"), str) and reason:
-            raise DecodeError(reason)
+            raise DecodeError(reason[:MAX_REASON_CHARACTERS])
         return answer
 
     def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:

@@ -32,13 +32,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trivium.encoders.audio_decoding import MAX_STREAM_SECONDS, ScannedAudio, decode_audio, scan_audio, whole
+from trivium.encoders.audio_decoding import (
+    MAX_STREAM_SECONDS,
+    STREAM_FRAMES,
+    ScannedAudio,
+    decode_audio,
+    scan_audio,
+    whole,
+)
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decode_kinds import READS_FONTS, STARTS_THREADS, DecodeKind
 from trivium.encoders.image_decoding import decode_image, strips
 from trivium.encoders.isolation import isolate
 
-STREAM_FRAMES = 600 * 48_000  # ten minutes: longer sounds are streamed where that is asked for
 LENGTH = struct.Struct("<I")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_REASON_CHARACTERS = 4000  # of up to 12 bytes each in JSON

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_PIXELS_LONG = 400_000  # of a side; JPEG has 65,535. Of longer strips each second row is taken, or each third ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """How pictures become squares of uint8: as open_clip's own transform does, to the same rounding of sizes."""
@@ -30,6 +33,9 @@ class Fit:
     def __call__(self, pictures: "Tensor") -> "Tensor":
         """Bring (n, 3, h, w) to (n, 3, side, side), on the device where they lie."""
         side = self.side
+        # What is first made narrow is as long as before: of a strip of 60 million pixels that took 40 GB.
+        down, across = (-(-length // MOST_PIXELS_LONG) for length in pictures.shape[-2:])
+        pictures = pictures[..., ::down, ::across]
         if self.mode == "squash":
             return self._resized(pictures, side, side)
         if self.mode == "longest":

@@ -182,6 +182,8 @@ class DecodeSandbox:
                 seconds = frame_seconds(answer)
                 frames.append((seconds, prepare(worker.picture(answer, deadline))))
                 answer = worker.header(deadline)
+            if not frames:
+                raise nonsense()
             answer = worker.header(deadline)
             sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
             return DecodedVideo(frames, sound)

@@ -15,18 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivium.encoders.exchange import exchange
-from trivium.pipeline.checksum import Checksum, change_counter, read_checksum
+from trivium.pipeline.checksum import CHECKSUM, Checksum, change_counter, read_checksum
 from trivium.pipeline.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.durable import sync_folder, write_durably
+from trivium.pipeline.durable import open_regular, sync_folder, write_durably
 from trivium.pipeline.findings import BytesProgress, reason
 from trivium.pipeline.locking import writer_lock
 from trivium.pipeline.shards import FOLDER as VECTORS
 from trivium.pipeline.snapshot import Snapshot, take_snapshot
+from trivium.pipeline.store import INDEX
+from trivium.pipeline.writer import is_own_file
 
 MARK = "backup.json"  # in a backup: of which collection, and of which state
 MARK_BYTES = 1 << 16
 _DRAFT, _OLD = "draft", "old"
+_OWN_NAMES = {
+    *(DATABASE, f"{DATABASE}-journal", CHECKSUM, f".{CHECKSUM}.new", MARK, f".{MARK}.new", LOCK, LOCK_HOLDER),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,8 @@ def _draft_beside(target: Path) -> Iterator[Path]:
     room = target.with_name(f".{target.name}.trivium-draft")
     with contextlib.suppress(FileExistsError):
         room.mkdir(mode=0o700)
-    if room.is_symlink() or not room.is_dir() or not set(os.listdir(room)) <= {LOCK, LOCK_HOLDER, _DRAFT, _OLD}:
+    # It is gone on with, or deleted: so only what a run of ours may have left, whoever put it there.
+    if room.is_symlink() or not room.is_dir() or _foreign_in_room(room):
         raise CollectionError(f"{room} is in the way, and is none of Trivium's: move it away")
     with contextlib.ExitStack() as stack:
         try:
@@ -148,6 +154,31 @@ def _draft_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(room, ignore_errors=True)
             raise
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _foreign_in_room(room: Path) -> str | None:
+    with os.scandir(room) as entries:
+        for entry in entries:
+            if entry.name in (_DRAFT, _OLD) and entry.is_dir(follow_symlinks=False):
+                if (foreign := _foreign_in(Path(entry.path))) is not None:
+                    return foreign
+            elif entry.name not in (LOCK, LOCK_HOLDER) or not entry.is_file(follow_symlinks=False):
+                return entry.path
+    return None
+
+
+def _foreign_in(folder: Path) -> str | None:
+    """Name something in a folder that no backup has: a file of another name, a link, a folder of somebody else's."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in (VECTORS, INDEX) and entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry.path) as files:
+                    for file in files:
+                        if not is_own_file(entry.name, file.name) or not file.is_file(follow_symlinks=False):
+                            return file.path
+            elif entry.name not in _OWN_NAMES or not entry.is_file(follow_symlinks=False):
+                return entry.path
+    return None
 
 
 def _name(draft: Path, target: Path, *, aside: Path | None) -> None:
@@ -196,7 +227,7 @@ def _earlier_at(target: Path, folder: Path, *, replace: bool) -> Path | None:
         return None
     elsewhere = "name a folder that does not exist yet"
     try:
-        with open(target / MARK, "rb") as file:
+        with open_regular(target / MARK) as file:
             told = json.loads(file.read(MARK_BYTES))
         of, sha256 = str(told["collection"]), str(told["database"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -212,4 +243,6 @@ def _earlier_at(target: Path, folder: Path, *, replace: bool) -> Path | None:
         is_as_made = False
     if not is_as_made:
         raise CollectionError(f"{target} was written to since it was made, or is damaged: move it away, or {elsewhere}")
+    if foreign := _foreign_in(target):
+        raise CollectionError(f"{foreign} is none of the backup's, and would be lost: move it away, or {elsewhere}")
     return target

@@ -380,16 +380,17 @@ class Collection:
             CollectionError: If there is no collection.
         """
         store = self._existing()
-        return CollectionInfo(
-            folder=str(self.folder),
-            space=store.space,
-            items=store.counts(),
-            vectors=store.vector_count(),
-            generation=store.generation,
-            size_bytes=size_bytes(self.folder),
-            wish=store.wish,
-            indexes=store.index_files(),
-        )
+        with store.reading():
+            return CollectionInfo(
+                folder=str(self.folder),
+                space=store.space,
+                items=store.counts(),
+                vectors=store.vector_count(),
+                generation=store.generation,
+                size_bytes=size_bytes(self.folder),
+                wish=store.wish,
+                indexes=store.index_files(),
+            )
 
     def rebuild(self, *, index: Wish | None = None, progress: "IndexProgress | None" = None) -> None:
         """Make the index anew from the stored vectors, whatever its files look like.

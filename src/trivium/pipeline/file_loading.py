@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trivium.encoders.base import DecodeError, UnreadableError
+from trivium.encoders.base import DecodeError, SandboxError, UnreadableError
 from trivium.encoders.files import open_file, read_file
 from trivium.encoders.text_decoding import decode_text, first_line
 from trivium.pipeline.loading import LoadedContents, Loader
@@ -84,6 +84,14 @@ class FileLoading:
             return FailedFile(file=file, reason=error.reason, was_read=was_read)
         except MemoryError:
             return FailedFile(file=file, reason="too large for this machine's memory", was_read=was_read)
+        except SandboxError:
+            raise  # of all files
+        except (RuntimeError, IndexError) as error:  # torch has no MemoryError; and a bad file never stops a run
+            if "new thread" in str(error):
+                raise
+            return FailedFile(
+                file=file, reason=f"cannot be prepared: {' '.join(str(error).split())}", was_read=was_read
+            )
         return LoadedFile(
             file=file,
             fingerprint=state,

@@ -1,12 +1,10 @@
 """Which index files FAISS may read: FAISS trusts its input, and a stranger's file may be built to break it.
 
-A hash beside a file, in a database that came with it, says nothing of who made it. What does is inode and times, which
-are recorded when a file is written and which nobody else can give it; and, for files that were moved or copied since, a
-seal: a hash under a key that lies with the user's own data and never leaves the machine.
+A hash beside a file, in a database that came with it, says nothing of who made it, nor do inode and times, on a disk
+that came with it. What does is a seal: a hash under a key that lies with the user's own data and never leaves there.
 """
 
 import contextlib
-import functools
 import hmac
 import os
 from pathlib import Path
@@ -22,7 +20,7 @@ KEY_BYTES = 32
 
 def sealed_state(written: WrittenFile) -> str:
     """Return what is recorded of an index file that was just written: its state and its seal."""
-    return f"{written.state} {_seal(written.sha256)}".rstrip()
+    return f"{written.state} {_seal(written.sha256, _key(make=True))}".rstrip()
 
 
 def moved_state(path: Path, state: str) -> str:
@@ -37,16 +35,19 @@ def moved_state(path: Path, state: str) -> str:
 def is_untouched(path: Path, file: IndexFile) -> bool:
     """Whether a file is the very one that was written, by its inode and times.
 
+    Where this user has no key (a container whose home is new each time), that is all there is to go by; where there is
+    one, a stranger's disk, which may give a file any times, is told by the seal.
+
     Raises:
         OSError: If it is not there.
     """
-    return file_state(path) == file.state.partition(" ")[0]
+    state, _, seal = file.state.partition(" ")
+    return file_state(path) == state and (not _key(make=False) or _fits(seal, file.sha256))
 
 
 def is_sealed(file: IndexFile) -> bool:
     """Whether the bytes that are recorded of a file were written by this user on this machine."""
-    seal = file.state.partition(" ")[2]
-    return bool(seal) and hmac.compare_digest(seal.encode(), _seal(file.sha256).encode())
+    return _fits(file.state.partition(" ")[2], file.sha256)
 
 
 def reason_against(path: Path, file: IndexFile) -> str | None:
@@ -62,22 +63,27 @@ def reason_against(path: Path, file: IndexFile) -> str | None:
     if path.stat().st_size != file.size:
         return "is damaged"
     if not is_sealed(file):
-        return "was not made on this machine"
+        return "was not made here by this Trivium"
     return None if file_sha256(path) == file.sha256 else "is damaged"
 
 
-def _seal(sha256: str) -> str:
-    key = _key(Path(platformdirs.user_data_dir("trivium", appauthor=False)) / KEY_FILE)
+def _seal(sha256: str, key: bytes) -> str:
     return hmac.new(key, sha256.encode(), "sha256").hexdigest() if key else ""
 
 
-@functools.cache
-def _key(path: Path) -> bytes:
-    """Return this user's key, made when it is first needed; none where it cannot be kept."""
+def _fits(seal: str, sha256: str) -> bool:
+    expected = _seal(sha256, _key(make=False))
+    return bool(expected) and hmac.compare_digest(seal.encode(), expected.encode())
+
+
+def _key(*, make: bool) -> bytes:
+    """Return this user's key; none where there is none, and none can be kept."""
+    path = Path(platformdirs.user_data_dir("trivium", appauthor=False)) / KEY_FILE
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(path, "xb", opener=open_own) as file:
-            file.write(os.urandom(KEY_BYTES))
+        if make:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError), open(path, "xb", opener=open_own) as file:
+                file.write(os.urandom(KEY_BYTES))
         with open_regular(path) as file:
             key = file.read(KEY_BYTES)
         if len(key) == KEY_BYTES:

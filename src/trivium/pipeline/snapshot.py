@@ -175,7 +175,7 @@ class _Copier:
         for index in manifest.index_files:
             file = _File(INDEX, index.name, index.size, index.sha256, index.state)
             if file not in self._damaged and not self._may_be_trusted(index):
-                self._leave_out(file, "was not made on this machine")
+                self._leave_out(file, "was not made here by this Trivium")
             yield file
 
     def _may_be_trusted(self, file: IndexFile) -> bool:
@@ -210,6 +210,8 @@ class _Copier:
         if self._earlier is None or file.part == INDEX or not (self._earlier / file.part / file.name).is_file():
             return False
         kept = self._earlier / file.part / file.name
+        if os.stat(self._source / file.part / file.name, follow_symlinks=False).st_size != file.size:
+            raise self._damage(file, "is damaged: it has another size than was written")
         if not self._is_whole(kept, file):
             self._snapshot.notes.append(f"{kept} was damaged and was copied anew: the disk may be failing")
             return False

@@ -10,6 +10,7 @@ import itertools
 import re
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,7 @@ class CsvRows:
             raise TableError(f"the first row of {path} is not CSV: {error}") from error
         if not all(map(is_utf8, self.columns)):
             raise TableError(f"{path} is not UTF-8: save the table as CSV in UTF-8")
-        repeated = {name for name in self.columns if name and self.columns.count(name) > 1}
+        repeated = {name for name, count in Counter(self.columns).items() if name and count > 1}
         if repeated:
             raise TableError(f"{path} has several columns {', '.join(map(repr, sorted(repeated)))}")
 

@@ -202,11 +202,11 @@ def _index_problem(report: Report, path: Path, file: IndexFile, *, read_data: bo
             with open_regular(path) as opened:
                 found = report.sha256(opened)
             if found == file.sha256:
-                return None
+                return None if is_sealed(file) or not is_touched else f"{_STRANGE}: {unused}"
             problem = f"its bytes are not those that were written: {other_bytes(found, file.sha256)}"
             return f"{problem}; {unused if is_touched else _distrust(path)}"
         if is_touched and not is_sealed(file):
-            return f"it was not made on this machine, and FAISS trusts what it reads: {unused}"
+            return f"{_STRANGE}: {unused}"
         if is_touched:
             return "it was copied, touched or changed since it was written, so that each opening hashes it first"
     except FileNotFoundError:
@@ -214,6 +214,9 @@ def _index_problem(report: Report, path: Path, file: IndexFile, *, read_data: bo
     except OSError as error:
         return f"it cannot be read ({reason(error)}); {unused}"
     return None
+
+
+_STRANGE = "it was not made here by this Trivium (but elsewhere, or by an older one), and FAISS trusts what it reads"
 
 
 def _distrust(path: Path) -> str:

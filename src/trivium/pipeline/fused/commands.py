@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ def run_features(options: argparse.Namespace) -> int:
     from trivium.pipeline.fused.imagined import ImaginedFeatures
 
     frame = read_frame(options.table, columns=columns_of(options))
-    target = _target(options.out)
+    target = _target(options.out, options.table)
     maker = FusedFeatures(
         space=_space(options),
         fusion=options.fusion,
@@ -115,7 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
     import pandas
 
     frame = _asked(options)
-    target = _target(options.out)
+    target = _target(options.out, options.table)
     model = _model(options)
     with _told_warnings(), _told_errors():
         _find_place(model, frame)
@@ -256,8 +257,10 @@ def _check_installed() -> None:
         raise UsageError(f"this command {NEEDS}")
 
 
-def _target(out: str) -> Path:
+def _target(out: str, table: str) -> Path:
     target = Path(out)
+    if os.path.realpath(out) == os.path.realpath(table):
+        raise UsageError(f"--out {out} is the table itself: name another file")
     if target.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {out}: the name must end in .csv or .parquet")
     if target.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:

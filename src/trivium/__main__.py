@@ -2,11 +2,11 @@
 
 import sys
 
-from trivium.pipeline import interrupts, streams
-
 
 def main() -> int:
     """Run the command of this process's arguments; return its exit status."""
+    from trivium.pipeline import interrupts, streams
+
     streams.settle()
     interrupts.install()
     try:
@@ -17,4 +17,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working folder: what lies there is media, not modules
     sys.exit(main())

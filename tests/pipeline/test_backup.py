@@ -531,3 +531,10 @@ def test_replace_finds_a_shard_that_is_missing(folder: Path, tmp_path: Path) -> 
     with pytest.raises(CollectionError, match="is missing"):
         backup(folder, tmp_path / "b", replace=True)
     assert verify(tmp_path / "b", read_data=True).is_sound
+
+
+def test_what_is_no_backup_is_not_restored(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    for source in ("nowhere", "media"):
+        with pytest.raises(CollectionError, match=r"is no backup: it has no collection\.db"):
+            restore(tmp_path / source, tmp_path / "c")

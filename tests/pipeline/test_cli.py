@@ -315,3 +315,27 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, indexed: str, run) -> N
     status, _, err = run("search", indexed, "x", "--only", "image", "--explain", str(tmp_path / "file"))
     assert status == 1
     assert "file is not a folder: name another one" in err
+
+
+def test_a_page_takes_no_letters_place(indexed: str, run, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Ada,")
+    status, _, err = run("search", indexed, "A red sign.", "--html", str(tmp_path / "letter.txt"))
+    assert status == 2
+    assert "there is a file that is no page: name another one" in err
+    assert (tmp_path / "letter.txt").read_text() == "Dear Ada,"
+    for _ in range(2):  # a page is replaced by the next
+        assert run("search", indexed, "A red sign.", "--html", str(tmp_path / "page.html"))[0] == 0
+
+
+def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path) -> None:
+    for name in ("numpy.py", "faiss.py", "argparse.py", "sqlite3.py", "trivium_more.py"):
+        (tmp_path / name).write_text("import os; os._exit(99)")
+    done = subprocess.run([sys.executable, "-m", "trivium", "spaces"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_a_link_to_nothing_is_told(run, tmp_path: Path) -> None:
+    (tmp_path / "c").symlink_to(tmp_path / "nowhere")
+    status, _, err = run("info", str(tmp_path / "c"))
+    assert status == 1
+    assert "is a link to what is not there" in " ".join(err.split())

@@ -84,6 +84,8 @@ def restore(source: Path, folder: Path, *, progress: BytesProgress | None = None
             ``folder`` is as it was.
     """
     source, folder = _places(source, folder)
+    if not os.path.lexists(source / DATABASE):
+        raise CollectionError(f"{source} is no backup: it has no {DATABASE}")
     if not (_is_vacant(folder) or os.path.lexists(folder / DATABASE) or (folder / VECTORS).is_dir()):
         raise CollectionError(f"{folder} is there already, and is no collection: name a folder that does not exist yet")
     moved = None if _is_vacant(folder) else _free_name(folder)

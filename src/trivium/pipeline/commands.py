@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from trivium.pipeline.ingestion import Summary
     from trivium.pipeline.retrieval import Hit
 
+PAGE_BEGINS = b"<!doctype html>"
+
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; every failure becomes one message and an exit status."""
@@ -367,6 +369,15 @@ def _explained(
     return dict(zip((hit.path for hit in hits), write_overlays(found, hits, Path(options.explain)), strict=False))
 
 
+def _require_page(target: Path) -> None:
+    """Refuse to put a page in the place of somebody's letter."""
+    if target.is_file() and not target.is_symlink():
+        with target.open("rb") as file:
+            begins = file.read(len(PAGE_BEGINS))
+        if begins and begins.lower() != PAGE_BEGINS:
+            raise UsageError(f"--html {target}: there is a file that is no page: name another one")
+
+
 def _write_page(
     target: Path, parts: list[QueryPart], hits: "list[Hit]", explained: "Mapping[str, Explanation]", *, note: str
 ) -> None:
@@ -374,5 +385,6 @@ def _write_page(
     page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
     from trivium.encoders.whole_file import write_file
 
+    _require_page(target)
     write_file(target, page)
     announce(f"wrote {printable(str(target))}")

@@ -222,6 +222,8 @@ def is_free(folder: Path) -> bool:
 
 def what_is_missing(folder: Path) -> str:
     """Say why a folder is not a collection."""
+    if folder.is_symlink() and not folder.exists():
+        return f"{folder} is a link to what is not there: make that folder, or name another one"
     if not folder.exists():
         return f"no collection at {folder}: make one with `trivium index {folder} MEDIA...`"
     if not folder.is_dir():

@@ -44,9 +44,11 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
     "models": (
         "weights that are huge, but numbers: NumPy warns where they overflow",
         [
+            "RuntimeWarning at fusion/blocks.py:__call__",
             "RuntimeWarning at fusion/experts.py:__call__",
             "RuntimeWarning at fusion/kernel_ridge.py:gaussian",
             "RuntimeWarning at fusion/network_fusion.py:_standardised",
+            "RuntimeWarning at pipeline/text_learning/classifying.py:probabilities",
         ],
     ),
     "spaces": (

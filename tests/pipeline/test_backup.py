@@ -414,7 +414,7 @@ def test_places_that_cannot_be(folder: Path, tmp_path: Path) -> None:
         backup(folder, tmp_path / "none" / "b")
     with pytest.raises(CollectionError, match="no collection at"):
         backup(tmp_path / "none", tmp_path / "b")
-    with pytest.raises(CollectionError, match="no collection at"):
+    with pytest.raises(CollectionError, match="is no backup: it has no"):
         restore(tmp_path / "none", folder)
     room = tmp_path / ".b.trivium-draft"
     room.mkdir()

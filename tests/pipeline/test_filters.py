@@ -754,3 +754,8 @@ def test_what_else_is_refused() -> None:
 def test_lists_of_patterns_become_tuples() -> None:
     wanted = Filter(paths=["*.jpg"])  # type: ignore[arg-type]
     assert hash(wanted) == hash(Filter(paths=("*.jpg",)))
+
+
+def test_a_home_that_no_user_can_have() -> None:
+    with pytest.raises(FilterError, match="names no user"):
+        Filter(paths=("~x\0/y",))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -117,6 +118,7 @@ def test_what_hears_nothing_is_ended_all_the_same(tmp_path: Path, texts: Path, w
 def test_a_second_ctrl_c_does_not_break_off_the_end(tmp_path: Path, texts: Path) -> None:
     with program("slow_to_end", "index", str(tmp_path / "c"), str(texts)) as run:
         wait_for(run, b"BEGUN")
+        time.sleep(0.3)  # until the main thread waits: a pool does not join a thread that it has not done starting
         ended = send(run, *[signal.SIGINT] * 5, pause=0.05)
     ended.require_orderly(signal.SIGINT)
     assert "ENDING" in ended.said
@@ -145,29 +147,39 @@ def test_who_uses_the_library_keeps_their_signals() -> None:
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
 
 
+def read_until(end: int, what: bytes, *, again: Callable[[], object] = lambda: None) -> None:
+    """Read a terminal until it shows something; what makes it do so is done again where it was overlooked."""
+    shown, deadline = b"", time.monotonic() + 60
+    while what not in shown:
+        assert time.monotonic() < deadline, shown
+        if select.select([end], [], [], 2)[0]:
+            shown += os.read(end, 4096)
+        else:
+            again()
+
+
 def test_a_prompt_is_ended_by_all_but_ctrl_c(tmp_path: Path) -> None:
     made_up(tmp_path / "c", 10)
     end, theirs = pty.openpty()
     command = [sys.executable, str(PROGRAM), "in_c", "shell", str(tmp_path / "c")]
     environment = {**os.environ, "TERM": "dumb", "XDG_STATE_HOME": str(tmp_path)}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as run:
-        os.close(theirs)
-        shown = b""
-        while b"trivium> " not in shown:
-            shown += os.read(end, 4096)
-        for _ in range(3):
-            run.send_signal(signal.SIGINT)
-            shown = b""
-            while b"trivium> " not in shown:
-                shown += os.read(end, 4096)
-        os.write(end, b"a text\n")
-        while b"BEGUN" not in shown:
-            shown += os.read(end, 4096)
-        run.send_signal(signal.SIGINT)  # an answer that takes long is not worth the session
-        time.sleep(2 * interrupts.GRACE_SECONDS)
-        assert run.poll() is None
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(SOON_SECONDS) == 128 + signal.SIGTERM
+        try:
+            os.close(theirs)
+            read_until(end, b"trivium> ")
+            for _ in range(3):
+                run.send_signal(signal.SIGINT)
+                # One that comes just as the prompt begins to wait may be overlooked: people press it again.
+                read_until(end, b"trivium> ", again=lambda: run.send_signal(signal.SIGINT))
+            os.write(end, b"a text\n")
+            read_until(end, b"BEGUN")
+            run.send_signal(signal.SIGINT)  # an answer that takes long is not worth the session
+            time.sleep(2 * interrupts.GRACE_SECONDS)
+            assert run.poll() is None
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(SOON_SECONDS) == 128 + signal.SIGTERM
+        finally:
+            run.kill()
     os.close(end)
 
 

@@ -26,13 +26,15 @@ def resolved(pattern: str) -> str:
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise FilterError(f"a path pattern has {len(pattern):,} characters, at most {MAX_PATTERN_LENGTH:,} are taken")
     try:
-        if b"\0" in os.fsencode(pattern):
-            raise ValueError
-    except ValueError as error:  # a UnicodeEncodeError is one
+        os.fsencode(pattern)
+    except UnicodeEncodeError as error:
         raise FilterError(f"the path pattern {pattern!r} has a character that no path can have") from error
     first, slash, rest = pattern.partition("/")
     if first.startswith("~"):
-        pattern = glob.escape(os.path.expanduser(first)) + slash + rest
+        try:
+            pattern = glob.escape(os.path.expanduser(first)) + slash + rest
+        except ValueError as error:  # a NUL
+            raise FilterError(f"the path pattern {pattern!r} names no user") from error
     elif first in (".", ".."):
         pattern = os.path.join(glob.escape(os.getcwd()), pattern)
     if pattern.startswith("/"):

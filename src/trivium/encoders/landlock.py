@@ -1,6 +1,6 @@
 """Landlock: a process of Linux 5.13 or later gives up files, TCP, abstract sockets and signals to others, for good.
 
-Three system calls and no library: what PyPI has (``landlock``) knows neither TCP nor scopes.
+Three system calls, and so no library for them.
 Source: Linux, include/uapi/linux/landlock.h and Documentation/userspace-api/landlock.rst.
 """
 

@@ -18,7 +18,7 @@ from machine import describe
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TABLE = DATA / "flickr8k" / "captions.csv"
-TRIVIUM = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
+TRIVIUM = [sys.executable, "-P", "-m", "trivium"]
 
 
 def main() -> None:

@@ -19,13 +19,13 @@ from machine import describe
 
 from trivium.encoders.base import Features, Modality
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
-from trivium.fusion.head import POOLED, HeadInput
-from trivium.fusion.training import Recipe
-from trivium.pipeline.alignment import Method, Plan, align, features_of
-from trivium.pipeline.alignment_pairs import Material, Source, gather
-from trivium.pipeline.alignment_validation import Validation
-from trivium.pipeline.spaces import JointSpace, load_space
-from trivium.pipeline.tables import read_pairs
+from trivium.fusion.projections.head import POOLED, HeadInput
+from trivium.fusion.projections.training import Recipe
+from trivium.pipeline.align.alignment import Method, Plan, align, features_of
+from trivium.pipeline.align.pairs import Material, Source, gather
+from trivium.pipeline.align.validation import Validation
+from trivium.pipeline.space.joint import JointSpace, load_space
+from trivium.pipeline.tables.pairs import read_pairs
 
 TABLE = (
     Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data")) / "flickr8k" / "captions.csv"

@@ -27,14 +27,14 @@ from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Features, Modality, Vectors
 from trivium.encoders.batching import encode
-from trivium.pipeline.feature_cache import FeatureCache
-from trivium.pipeline.frozen_features import frozen_features
-from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space
-from trivium.pipeline.tables import Row, read_pairs
+from trivium.pipeline.features.cache import FeatureCache
+from trivium.pipeline.features.frozen import frozen_features
+from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space
+from trivium.pipeline.tables.pairs import Row, read_pairs
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
-TRIVIUM = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
+TRIVIUM = [sys.executable, "-P", "-m", "trivium"]
 BASELINE = "trivium-labels"
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
 QUERIES = 300  # of each kind of nonsense

@@ -13,7 +13,7 @@ from encoding_media import SOUND_KINDS, photos, sounds, texts
 from encoding_process import MANY, Contestant, WorkerContender
 from encoding_programs import CLIP_RETRIEVAL, RCLIP, ClipRetrieval, Rclip
 
-from trivium.encoders.weights import WEIGHTS, fetch
+from trivium.encoders.networks.weights import WEIGHTS, fetch
 
 TEXT_PEERS = os.environ.get("TRIVIUM_TEXT_PEERS")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from encoding_media import FOLDER
 
+from trivium.encoders.networks.weights import WEIGHTS, fetch
 from trivium.encoders.registry import BACKBONES
-from trivium.encoders.weights import WEIGHTS, fetch
 
 MODEL = "ViT-B-32"
 RCLIP_MODEL = "ViT-B-32-256"
@@ -62,7 +62,7 @@ def fastembed_folder() -> str:
         import torch
         from transformers import BertModel
 
-        from trivium.encoders.minilm import build_minilm
+        from trivium.encoders.text.minilm import build_minilm
 
         weights = fetch(WEIGHTS["minilm-l6"])
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def main() -> None:
                 sys.executable,
                 "-P",
                 "-m",
-                "trivium.pipeline.cli",
+                "trivium",
                 "index",
                 f"{scratch}/c",
                 str(media),

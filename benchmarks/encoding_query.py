@@ -51,7 +51,7 @@ def compare_queries(*, pairs: int) -> None:
 
 
 def _indexed(folder: Path, collection: Path, space: str | None = None) -> Query:
-    trivium = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
+    trivium = [sys.executable, "-P", "-m", "trivium"]
     wish = [] if space is None else ["--space", space]
     run_whole([*trivium, "index", str(collection), str(folder), *wish], folder=folder)
 

@@ -23,8 +23,8 @@ WARM_UP = 8  # items
 
 
 def trivium(space: str, modality: str, precision: str = "float32") -> Encode:
-    from trivium.pipeline.allocation import keep_freed_memory
-    from trivium.pipeline.spaces import load_space
+    from trivium.encoders.allocation import keep_freed_memory
+    from trivium.pipeline.space.joint import load_space
 
     keep_freed_memory()  # as `trivium index` does
     loaded = load_space(space, precision=precision)  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ def torchaudio_loop(weights: str) -> Encode:
     from torchaudio.functional import resample
     from torchaudio.transforms import MelSpectrogram
 
-    from trivium.encoders.aisfx import build_aisfx
+    from trivium.encoders.audio.aisfx import build_aisfx
 
     net = build_aisfx(Path(weights))
     mel = MelSpectrogram(44_100, n_fft=2048, hop_length=1024, n_mels=96, mel_scale="htk", pad_mode="constant")

@@ -20,12 +20,12 @@ from machine import describe
 from numpy.typing import NDArray
 from stamps import ROOT, stamps
 
-from trivium.encoders.audio_decoding import Sound, decode_audio
 from trivium.encoders.base import Encoder
-from trivium.encoders.files import read_file
-from trivium.encoders.image_decoding import decode_image
-from trivium.pipeline import explanation as method
-from trivium.pipeline.explanation import (
+from trivium.encoders.decoding.pictures import decode_image
+from trivium.encoders.decoding.sounds import Sound, decode_audio
+from trivium.encoders.files.reading import read_file
+from trivium.pipeline.explain import drops as method
+from trivium.pipeline.explain.drops import (
     ExplainedQuery,
     cell_drops,
     hidden,
@@ -36,8 +36,8 @@ from trivium.pipeline.explanation import (
     windows,
     word_places,
 )
-from trivium.pipeline.query import QueryPart, query_vectors
-from trivium.pipeline.spaces import JointSpace, load_space
+from trivium.pipeline.search.query import QueryPart, query_vectors
+from trivium.pipeline.space.joint import JointSpace, load_space
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 SHARE = 0.2  # of the item that is deleted

@@ -33,14 +33,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Modality
-from trivium.encoders.graphs import Precision
+from trivium.encoders.networks.graphs import Precision
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
-from trivium.fusion.registry import FUSIONS
-from trivium.pipeline.fused.columns import blocks_of
-from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, views_of
+from trivium.fusion.networks.registry import FUSIONS
+from trivium.pipeline.features.columns import blocks_of
+from trivium.pipeline.features.frames import encode_frame, space_named, table_of, views_of
 from trivium.pipeline.fused.robustness import told, with_interval
-from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TARGETS = ("gender", "usage", "season", "colour")

@@ -142,7 +142,7 @@ def tower() -> Any:
     if importlib.util.find_spec("open_clip") is not None:
         import open_clip
 
-        from trivium.encoders.clip_towers import ImageTower
+        from trivium.encoders.clip.towers import ImageTower
 
         config = open_clip.get_model_config("ViT-B-32")
         model: Any = open_clip.CLIP(**config)
@@ -169,7 +169,7 @@ def timm_model() -> Any:
 def network(run: Run, module: Any, mode: str = "eager", longest: int | None = None) -> Any:
     import torch
 
-    from trivium.encoders.torch_network import TorchNetwork
+    from trivium.encoders.networks.torch_runtime import TorchNetwork
 
     dtype = torch.float32 if run.device == "cpu-torch" else torch.float16
     return TorchNetwork(module, device=run.device, dtype=dtype, mode=mode, longest=longest)  # type: ignore[arg-type]
@@ -209,8 +209,8 @@ def tensors(run: Run) -> None:
 
 def texts(run: Run) -> None:
     from trivium.encoders.batching import encode
-    from trivium.encoders.minilm import build_minilm
-    from trivium.encoders.text import MiniLM
+    from trivium.encoders.text.backbone import MiniLM
+    from trivium.encoders.text.minilm import build_minilm
 
     folder = run.material / "minilm"
     captions = json.loads((run.material / "captions.json").read_text())
@@ -271,9 +271,9 @@ def jpegs(run: Run) -> None:
     import numpy as np
 
     from trivium.encoders.batching import BATCH_ITEMS, encode
-    from trivium.encoders.device_pictures import DevicePictures, jpeg_decoder
-    from trivium.encoders.image import ImageBackbone
-    from trivium.encoders.pictures import Fit
+    from trivium.encoders.image.backbone import ImageBackbone
+    from trivium.encoders.image.fit import Fit
+    from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 
     files = sorted((run.material / "photos").iterdir())
     count, size = run.count(16_384, 8), run.count(BATCH_ITEMS["gpu"]["image"], 8)
@@ -324,12 +324,12 @@ def flacs(run: Run) -> None:
     import soundfile
     import torch
 
-    from trivium.encoders.aisfx import AiSFXNet
-    from trivium.encoders.audio import AiSFX
+    from trivium.encoders.audio.aisfx import AiSFXNet
+    from trivium.encoders.audio.backbone import AiSFX
+    from trivium.encoders.audio.log_mel import LogMel
+    from trivium.encoders.audio.on_gpu import SampleBlocks, Samples
     from trivium.encoders.batching import BATCH_ITEMS, encode
-    from trivium.encoders.device_mel import SampleBlocks, Samples
-    from trivium.encoders.folding import folded
-    from trivium.encoders.log_mel import LogMel
+    from trivium.encoders.networks.folding import folded
 
     files = sorted((run.material / "sounds").iterdir())
     count = run.count(4096, 4)
@@ -384,8 +384,8 @@ def sound_loop(run: Run, net: Any, items: Sequence[Path]) -> Encode:
 def encoders(run: Run, backbone: Any) -> Any:
     """Return the encoder for each thread that encodes, as `JointSpace.encode` has them: two on a GPU."""
     from trivium.encoders.base import Space
-    from trivium.fusion.projection import IdentityProjection
-    from trivium.pipeline.projected_encoder import ProjectedEncoder
+    from trivium.fusion.projections.plain import IdentityProjection
+    from trivium.pipeline.space.projected_encoder import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
     encoder = ProjectedEncoder(space, backbone, IdentityProjection())
@@ -396,7 +396,7 @@ def prepare(folder: Path) -> None:
     """Put real media and MiniLM's own tokenizer into a folder that can be carried."""
     from encoding_media import photos, sounds, texts
 
-    from trivium.encoders.weights import WEIGHTS, fetch
+    from trivium.encoders.networks.weights import WEIGHTS, fetch
 
     for name, source in (("photos", photos(500, 375, 256)), ("sounds", sounds("flac", 40, 5))):
         shutil.copytree(source, folder / name, dirs_exist_ok=True)

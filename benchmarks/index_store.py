@@ -23,12 +23,12 @@ from vectors import CACHE, image_vectors, recall
 
 from trivium.encoders.base import Space, Vectors
 from trivium.indexes import FaissIndex
-from trivium.pipeline.indexing import Indexer
 from trivium.pipeline.records import ContentKey, NewItem
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.searching import VectorSearch, usable_index
-from trivium.pipeline.store import INDEX, Store
-from trivium.pipeline.writer import Writer, writing
+from trivium.pipeline.search.indexing import Indexer
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.search.vectors import VectorSearch, usable_index
+from trivium.pipeline.store.store import INDEX, Store
+from trivium.pipeline.store.writer import Writer, writing
 
 FOLDER = CACHE / "stores"
 SPACE = Space(name="benchmark", dim=DIM, revision="1")

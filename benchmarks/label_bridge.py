@@ -19,13 +19,13 @@ from torchvision.transforms import v2
 
 from trivium.encoders.base import unit_rows
 from trivium.encoders.batching import encode
-from trivium.encoders.image_decoding import decode_image
+from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.registry import build_backbone
-from trivium.fusion.labels import softmax
-from trivium.fusion.projection import IdentityProjection
-from trivium.pipeline.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space_config import Labels, read_labels
-from trivium.pipeline.spaces import load_space, space_folders
+from trivium.fusion.projections.labels import softmax
+from trivium.fusion.projections.plain import IdentityProjection
+from trivium.pipeline.space.config import Labels, read_labels
+from trivium.pipeline.space.joint import load_space, space_folders
+from trivium.pipeline.space.projected_encoder import ProjectedEncoder
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 LABELS = space_folders()["trivium-labels"]

@@ -20,15 +20,15 @@ from trivium.pipeline.collection import Collection
 COLLECTION = Path(__file__).parent.parent / "demo-output" / "collection"
 RUNS = 15
 QUERIES = 50
-TRIVIUM = [sys.executable, "-P", "-m", "trivium.pipeline.cli"]
+TRIVIUM = [sys.executable, "-P", "-m", "trivium"]
 # What a query is made of, each in a process of its own; each line holds the one before.
 PARTS = {
     "Python alone": "pass",
     "NumPy": "import numpy",
-    "our modules, SQLite, FAISS": "import trivium.pipeline.commands",
-    "ONNX Runtime, tokenizers": "import trivium.pipeline.commands, onnxruntime, tokenizers",
-    "the network": "import trivium.pipeline.commands\n"
-    "from trivium.pipeline.spaces import load_space\n"
+    "our modules, SQLite, FAISS": "import trivium.pipeline.cli.commands",
+    "ONNX Runtime, tokenizers": "import trivium.pipeline.cli.commands, onnxruntime, tokenizers",
+    "the network": "import trivium.pipeline.cli.commands\n"
+    "from trivium.pipeline.space.joint import load_space\n"
     "load_space().encoder('text')",
 }
 

@@ -15,7 +15,7 @@ from machine import describe
 from numpy.typing import NDArray
 from stamps import Stamp, stamps
 
-from trivium.pipeline.spaces import LABELS_SPACE, JointSpace, load_space
+from trivium.pipeline.space.joint import LABELS_SPACE, JointSpace, load_space
 
 KS = (1, 5, 10)
 

@@ -77,7 +77,7 @@ def measured(name: str, checkout: Path) -> dict[str, float]:
 
 
 def first() -> dict[str, float]:
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
     data = photo(0)
     started = time.perf_counter()
@@ -87,7 +87,7 @@ def first() -> dict[str, float]:
 
 
 def next_() -> dict[str, float]:
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
     data = photo(0)
     with DecodeSandbox(1) as box:
@@ -100,7 +100,7 @@ def next_() -> dict[str, float]:
 
 
 def photos(files: int | None = None) -> dict[str, float]:
-    from trivium.encoders import sandbox
+    from trivium.encoders.sandbox import pool as sandbox
 
     if files is not None:
         sandbox.MAX_FILES = files

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.encoders.files import read_file
-from trivium.encoders.text_decoding import decode_text, first_line
+from trivium.encoders.decoding.texts import decode_text, first_line
+from trivium.encoders.files.reading import read_file
 
 ROOT = Path(__file__).parent.parent
 STAMPS = ROOT / "demo-output" / "stamps"  # put there by `make demo`

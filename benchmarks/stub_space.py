@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Encoder, Modality, Prepared, Space, Vectors, unit_rows
-from trivium.pipeline.space_config import SpaceConfig
-from trivium.pipeline.spaces import JointSpace
+from trivium.pipeline.space.config import SpaceConfig
+from trivium.pipeline.space.joint import JointSpace
 
 
 class StubEncoder(Encoder):

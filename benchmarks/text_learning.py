@@ -22,10 +22,10 @@ from machine import describe
 from text_learning_crossing import PRECISIONS, few_labels, imagination, student, transfer
 from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, regression, told
 
-from trivium.encoders.graphs import Precision
-from trivium.pipeline.fused.columns import blocks_of
-from trivium.pipeline.fused.frames import encode_frame, space_named, table_of, views_of
-from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.encoders.networks.graphs import Precision
+from trivium.pipeline.features.columns import blocks_of
+from trivium.pipeline.features.frames import encode_frame, space_named, table_of, views_of
+from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 RIDGES = (10.0, 100.0, 1000.0, 10000.0)
 
@@ -49,7 +49,7 @@ def lstm(work: Path) -> None:
     """Train the article's LSTM, over random word vectors and over MiniLM's token embeddings."""
     vectors = work / "vectors.txt"
     subprocess.run(
-        [sys.executable, "-P", "-m", "trivium.pipeline.cli", "word-vectors", str(IMDB["train"]), "--out", str(vectors)],
+        [sys.executable, "-P", "-m", "trivium", "word-vectors", str(IMDB["train"]), "--out", str(vectors)],
         check=True,
         stdout=subprocess.DEVNULL,
     )

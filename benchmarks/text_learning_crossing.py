@@ -11,10 +11,10 @@ import pandas
 from numpy.typing import NDArray
 from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, logistic, mean_cell, regression, table, told
 
-from trivium.encoders.graphs import Precision
+from trivium.encoders.networks.graphs import Precision
+from trivium.pipeline.fused.imagination import features_in, nearest
 from trivium.pipeline.fused.transfer import TransferClassifier
-from trivium.pipeline.imagination import features_in, nearest
-from trivium.pipeline.spaces import JointSpace, load_space
+from trivium.pipeline.space.joint import JointSpace, load_space
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 SEEDS = range(5)

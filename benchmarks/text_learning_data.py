@@ -58,7 +58,7 @@ def table(*parts: str) -> list[dict[str, str]]:
 
 def told(*arguments: str) -> dict[str, Any]:
     """Run a command of trivium's, and return what it says as JSON."""
-    command = [sys.executable, "-P", "-m", "trivium.pipeline.cli", *arguments, "--json"]
+    command = [sys.executable, "-P", "-m", "trivium", *arguments, "--json"]
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(finished.stdout)
     return found

@@ -13,9 +13,9 @@ from typing import Any
 from machine import describe, peak_rss_mib
 from stamps import files, stamps
 
+from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import Encoder, Modality
-from trivium.pipeline.allocation import keep_freed_memory
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.space.joint import load_space
 
 PAIRS = 5
 ITEMS: dict[Modality, int] = {"text": 512, "image": 128, "audio": 64}

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from stamps import ROOT
 
+from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import Modality, Vectors, unit_rows
-from trivium.pipeline.allocation import keep_freed_memory
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.space.joint import load_space
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 CACHE = Path(os.environ.get("TRIVIUM_BENCH_CACHE", Path.home() / ".cache" / "trivium-bench"))

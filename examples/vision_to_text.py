@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from trivium.pipeline.cli import main as trivium
+from trivium.pipeline.cli.main import main as trivium
 from trivium.pipeline.fused.transfer import TransferClassifier
-from trivium.pipeline.tables import Row, read_pairs
+from trivium.pipeline.tables.pairs import Row, read_pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from debian import FetchError, download, unpack
 from trivium.encoders.base import Modality
+from trivium.pipeline.cli.commands import index_with_progress
+from trivium.pipeline.cli.page import query_html, render_page
+from trivium.pipeline.cli.terminal import print_hits
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.commands import index_with_progress
 from trivium.pipeline.escaping import markup
-from trivium.pipeline.filters import Filter
-from trivium.pipeline.page import query_html, render_page
-from trivium.pipeline.query import QueryPart
-from trivium.pipeline.terminal import print_hits
+from trivium.pipeline.search.query import QueryPart
+from trivium.pipeline.store.filters import Filter
 
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS = "usr/share/tuxpaint/stamps"

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Modality, Vectors, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
-from trivium.fusion.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Head, HeadInput
-from trivium.fusion.projection import IdentityProjection
-from trivium.fusion.training import Recipe
-from trivium.pipeline.alignment import Plan, align, calibrate, features_of
-from trivium.pipeline.alignment_bridging import PSEUDO_SHARE
-from trivium.pipeline.alignment_card import training_record
-from trivium.pipeline.alignment_pairs import Source, gather
-from trivium.pipeline.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space_config import Labels, read_labels
-from trivium.pipeline.space_folder import write_space
-from trivium.pipeline.spaces import JointSpace, load_space
-from trivium.pipeline.tables import read_pairs
-from trivium.pipeline.terminal import progress_bars
+from trivium.fusion.projections.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Head, HeadInput
+from trivium.fusion.projections.plain import IdentityProjection
+from trivium.fusion.projections.training import Recipe
+from trivium.pipeline.align.alignment import Plan, align, calibrate, features_of
+from trivium.pipeline.align.bridging import PSEUDO_SHARE
+from trivium.pipeline.align.card import training_record
+from trivium.pipeline.align.pairs import Source, gather
+from trivium.pipeline.cli.terminal import progress_bars
+from trivium.pipeline.space.config import Labels, read_labels
+from trivium.pipeline.space.folder import write_space
+from trivium.pipeline.space.joint import JointSpace, load_space
+from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.tables.pairs import read_pairs
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("stamps", "clipart", "emoji", "media", "instruments")

@@ -10,7 +10,7 @@ from PIL import Image
 from base.drawings import figure_box
 from base.table import Row
 from trivium.encoders.base import DecodeError
-from trivium.encoders.image_decoding import decode_image
+from trivium.encoders.decoding.pictures import decode_image
 
 SIDE = 16
 # Copies were found from 0.947 up (20 of 21 above 0.98), and other drawings up to 0.93; both were looked at.

@@ -7,7 +7,7 @@ import resvg_py
 from PIL import Image
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.image_decoding import OUTSIDE_REFERENCE, SVG_PIXELS, decode_image
+from trivium.encoders.decoding.pictures import OUTSIDE_REFERENCE, SVG_PIXELS, decode_image
 
 # A figure that takes less than this of the sheet's longer side is cut out.
 MIN_FILLED = 0.7

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from trivium.encoders.audio_decoding import decode_audio
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.sounds import decode_audio
 
 MIN_SECONDS = 0.1
 MAX_SECONDS = 120.0

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from trivium.pipeline.collection import Collection
-    from trivium.pipeline.spaces import load_space
+    from trivium.pipeline.space.joint import load_space
 
 __all__ = ["Collection", "__version__", "load_space"]
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return Collection
     if name == "load_space":
-        from trivium.pipeline.spaces import load_space
+        from trivium.pipeline.space.joint import load_space
 
         return load_space
     raise AttributeError(f"module 'trivium' has no attribute {name!r}")

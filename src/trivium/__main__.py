@@ -5,12 +5,12 @@ import sys
 
 def main() -> int:
     """Run the command of this process's arguments; return its exit status."""
-    from trivium.pipeline import interrupts, streams
+    from trivium.pipeline.cli import interrupts, streams
 
     streams.settle()
     interrupts.install()
     try:
-        from trivium.pipeline.cli import main as run
+        from trivium.pipeline.cli.main import main as run
     except KeyboardInterrupt as error:
         return interrupts.ended(error)
     return run()

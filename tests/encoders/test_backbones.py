@@ -15,9 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trivium.encoders import BACKBONES, Backbone, DecodeError, build_backbone, image_decoding, log_mel, unit_rows
-from trivium.encoders.aisfx import HEADS
-from trivium.encoders.pictures import MOST_PIXELS_LONG, Fit
+from trivium.encoders import BACKBONES, Backbone, DecodeError, build_backbone, unit_rows
+from trivium.encoders.audio import log_mel
+from trivium.encoders.audio.aisfx import HEADS
+from trivium.encoders.decoding import pictures as image_decoding
+from trivium.encoders.image.fit import MOST_PIXELS_LONG, Fit
 
 pytestmark = pytest.mark.weights
 

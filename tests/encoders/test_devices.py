@@ -8,7 +8,7 @@ import torch
 
 from trivium.encoders import devices
 from trivium.encoders.devices import DeviceError, resolve
-from trivium.encoders.networks import PLAIN
+from trivium.encoders.networks.contract import PLAIN
 
 
 @pytest.fixture

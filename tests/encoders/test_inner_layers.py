@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from trivium.encoders import build_backbone
-from trivium.encoders.efficientnet import build_efficientnet_lite0
+from trivium.encoders.image.efficientnet import build_efficientnet_lite0
 from trivium.encoders.inner_layers import IMAGE_GROUPS, IMAGE_LAYERS, TEXT_LAYERS, TEXT_MAXIMUM, TEXT_STATES
-from trivium.encoders.minilm import build_minilm
-from trivium.encoders.weights import WEIGHTS, fetch
+from trivium.encoders.networks.weights import WEIGHTS, fetch
+from trivium.encoders.text.minilm import build_minilm
 
 
 @pytest.mark.weights

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trivium.encoders.user_cache import cache_folder
+from trivium.encoders.files.user_cache import cache_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

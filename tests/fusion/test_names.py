@@ -27,7 +27,8 @@ def test_unknown_names() -> None:
 
 
 def test_importing_brings_no_scikit_learn() -> None:
-    code = "import sys, trivium.fusion, trivium.pipeline.cli\nprint({'sklearn', 'scipy', 'pandas'} & set(sys.modules))"
+    code = "import sys, trivium.fusion, trivium.pipeline.cli.main\n"
+    code += "print({'sklearn', 'scipy', 'pandas'} & set(sys.modules))"
     assert run(code).strip() == "set()"
 
 
@@ -40,7 +41,7 @@ def test_classify_without_scikit_learn() -> None:
     code = (
         "import importlib.util\nreal = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *more: None if name == 'sklearn' else real(name, *more)\n"
-        "from trivium.pipeline.cli import main\nimport sys, io\nsys.stderr = sys.stdout\n"
+        "from trivium.pipeline.cli.main import main\nimport sys, io\nsys.stderr = sys.stdout\n"
         "print(main(['classify', 'predict', 'M', 'T', '--out', 'x.csv']))"
     )
     out = run(code)

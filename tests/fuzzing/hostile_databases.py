@@ -14,21 +14,23 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, unit_rows
-from trivium.encoders.weights import WeightsError
-from trivium.pipeline import file_loading, indexing, page
-from trivium.pipeline.cli import main
+from trivium.encoders.networks.weights import WeightsError
+from trivium.pipeline.cli import page
+from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.filters import FilterError
-from trivium.pipeline.indexing import build_index_file
-from trivium.pipeline.metadata import MetadataError
-from trivium.pipeline.query import QueryError
+from trivium.pipeline.ingest import file_loading
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, NewItem, content_key, part_key
-from trivium.pipeline.space_config import SpaceError
-from trivium.pipeline.store import Store
-from trivium.pipeline.table_file import TableError
-from trivium.pipeline.verification import verify
-from trivium.pipeline.writer import writing
+from trivium.pipeline.search import indexing
+from trivium.pipeline.search.indexing import build_index_file
+from trivium.pipeline.search.query import QueryError
+from trivium.pipeline.space.config import SpaceError
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.filters import FilterError
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
+from trivium.pipeline.tables.metadata import MetadataError
+from trivium.pipeline.tables.reading import TableError
+from trivium.pipeline.upkeep.verification import verify
 
 CASES: Any = sys.modules["__main__"]
 CHANGES = CASES.load_beside("database_changes").CHANGES

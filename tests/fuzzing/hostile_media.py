@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.decode_answers import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
-from trivium.encoders.jpeg_header import plain_jpeg_size
-from trivium.encoders.text_decoding import decode_text, first_line
-from trivium.encoders.video_container import container_kind
+from trivium.encoders.decoding.containers import container_kind
+from trivium.encoders.decoding.texts import decode_text, first_line
+from trivium.encoders.image.jpeg_header import plain_jpeg_size
+from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")

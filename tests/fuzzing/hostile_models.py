@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas
 
-from trivium.encoders.text_model import TextModelConfig, build_network
-from trivium.encoders.text_shapes import TransformerShape
-from trivium.encoders.vocabulary import word_tokenizer
-from trivium.encoders.weights import WeightsError
-from trivium.pipeline.fused import columns
+from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.text.own_models import TextModelConfig, build_network
+from trivium.encoders.text.shapes import TransformerShape
+from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.pipeline.features import columns
 from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
 from trivium.pipeline.fused.model_folder import ModelError
-from trivium.pipeline.space_config import SpaceError
+from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_classifier, new_classifier
 
 CASES: Any = sys.modules["__main__"]

@@ -14,7 +14,8 @@ import torch
 from safetensors.numpy import save_file
 
 from trivium.encoders.base import DecodeError, Features
-from trivium.encoders.text_model import (
+from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.text.own_models import (
     TextModel,
     TextModelConfig,
     build_network,
@@ -23,11 +24,10 @@ from trivium.encoders.text_model import (
     revision_of,
     save_text_model,
 )
-from trivium.encoders.text_shapes import LstmShape, TransformerShape
-from trivium.encoders.vocabulary import word_tokenizer
-from trivium.encoders.weights import WeightsError
-from trivium.pipeline.space_config import SpaceError, read_labels
-from trivium.pipeline.spaces import load_space
+from trivium.encoders.text.shapes import LstmShape, TransformerShape
+from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.pipeline.space.config import SpaceError, read_labels
+from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 CASES: Any = sys.modules["__main__"]

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trivium.encoders.word_vectors import WordVectorsError, read_word_vectors
+from trivium.encoders.text.word_vectors import WordVectorsError, read_word_vectors
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.database import CollectionError
 from trivium.pipeline.fused.table import read_frame
-from trivium.pipeline.metadata import MetadataError, read_sidecar, read_table
-from trivium.pipeline.relevance import Relevance
-from trivium.pipeline.table_file import TableError
-from trivium.pipeline.tables import read_pairs
+from trivium.pipeline.space.relevance import Relevance
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.tables.metadata import MetadataError, read_sidecar, read_table
+from trivium.pipeline.tables.pairs import read_pairs
+from trivium.pipeline.tables.reading import TableError
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trivium.pipeline.filters import Filter, FilterError, register_functions
-from trivium.pipeline.options import UsageError, filter_of
-from trivium.pipeline.query import QueryError, parse_part
-from trivium.pipeline.query_line import parse_line
+from trivium.pipeline.cli.options import UsageError, filter_of
+from trivium.pipeline.cli.query_line import parse_line
+from trivium.pipeline.search.query import QueryError, parse_part
+from trivium.pipeline.store.filters import Filter, FilterError, register_functions
 
 CASES: Any = sys.modules["__main__"]
 PIECES = [

@@ -44,20 +44,20 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
     "models": (
         "weights that are huge, but numbers: NumPy warns where they overflow",
         [
-            "RuntimeWarning at fusion/blocks.py:__call__",
-            "RuntimeWarning at fusion/experts.py:__call__",
-            "RuntimeWarning at fusion/kernel_ridge.py:gaussian",
-            "RuntimeWarning at fusion/network_fusion.py:_standardised",
+            "RuntimeWarning at fusion/kernels/blocks.py:__call__",
+            "RuntimeWarning at fusion/kernels/experts.py:__call__",
+            "RuntimeWarning at fusion/kernels/kernel_ridge.py:gaussian",
+            "RuntimeWarning at fusion/networks/fitting.py:_standardised",
             "RuntimeWarning at pipeline/text_learning/classifying.py:probabilities",
         ],
     ),
     "spaces": (
         "a projection that is called by itself, not by an encoder, which says SpaceError",
         [
-            "RuntimeWarning at fusion/head.py:plain",
-            "RuntimeWarning at fusion/head.py:plain_of_standard",
-            "RuntimeWarning at fusion/projection.py:__call__",
-            "ValueError at fusion/head.py:joined",
+            "RuntimeWarning at fusion/projections/head.py:plain",
+            "RuntimeWarning at fusion/projections/head.py:plain_of_standard",
+            "RuntimeWarning at fusion/projections/plain.py:__call__",
+            "ValueError at fusion/projections/head.py:joined",
         ],
     ),
     "vectors": (

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
-from trivium.pipeline.database import LOCK
-from trivium.pipeline.filters import Filter
-from trivium.pipeline.indexing import build_index_file
 from trivium.pipeline.records import ContentKey, NewItem, Role
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.search.indexing import build_index_file
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.store.database import LOCK
+from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
 
 SPACE = Space(name="stub", dim=16, revision="1")
 # (path, modality, caption, whether the caption is embedded, metadata)

@@ -11,14 +11,14 @@ import pytest
 import soundfile
 from PIL import Image, ImageDraw
 
-from trivium.encoders.audio_decoding import decode_audio
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Space, Vectors, unit_rows
-from trivium.encoders.files import item_bytes
-from trivium.encoders.image_decoding import decode_image
-from trivium.pipeline.cli import main
+from trivium.encoders.decoding.pictures import decode_image
+from trivium.encoders.decoding.sounds import decode_audio
+from trivium.encoders.files.reading import item_bytes
+from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.space_config import SpaceConfig
-from trivium.pipeline.spaces import JointSpace
+from trivium.pipeline.space.config import SpaceConfig
+from trivium.pipeline.space.joint import JointSpace
 
 DIM = 16
 

@@ -9,8 +9,8 @@ import pytest
 
 from trivium.indexes import Wish
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.filters import FilterError
-from trivium.pipeline.query import QueryError
+from trivium.pipeline.search.query import QueryError
+from trivium.pipeline.store.filters import FilterError
 
 
 def names(hits) -> list[str]:

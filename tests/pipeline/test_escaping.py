@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 import trivium
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline import terminal
-from trivium.pipeline.alignment_card import model_card
-from trivium.pipeline.checksum import write_checksum
-from trivium.pipeline.database_file import DATABASE
+from trivium.pipeline.align.card import model_card
+from trivium.pipeline.cli import terminal
+from trivium.pipeline.cli.page import STYLE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
-from trivium.pipeline.page import STYLE
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.store.checksum import write_checksum
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
 
 PIPELINE = Path(trivium.__file__).parent / "pipeline"
 # Breaks out of an attribute, of a tag, of rich's markup, of a line, of a cell, and turns the rest of the line around.
@@ -74,7 +74,7 @@ def test_only_one_module_prints() -> None:
             if is_print or is_console or is_write:
                 printing.add(name)
     # The others where it cannot be had: nothing could be imported (escaped), a signal came (a constant).
-    assert printing == {"pipeline/terminal.py", "pipeline/cli.py", "pipeline/interrupts.py"}
+    assert printing == {"pipeline/cli/terminal.py", "pipeline/cli/main.py", "pipeline/cli/interrupts.py"}
 
 
 def test_what_is_logged_is_printable() -> None:

@@ -13,17 +13,17 @@ import pytest
 from trivium.encoders.base import Space, unit_rows
 from trivium.indexes import FaissIndex
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.exporting import export
-from trivium.pipeline.filters import Filter
-from trivium.pipeline.importing import import_vectors
-from trivium.pipeline.indexing import Indexer
 from trivium.pipeline.records import ContentKey, NewItem
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.searching import usable_index
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.search.indexing import Indexer
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.search.vectors import usable_index
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
+from trivium.pipeline.upkeep.compaction import compact
+from trivium.pipeline.upkeep.exporting import export
+from trivium.pipeline.upkeep.importing import import_vectors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED: Any = json.loads((GOLDEN / "collection_v2.json").read_text())

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
-from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.exporting import export
-from trivium.pipeline.filters import Filter
-from trivium.pipeline.importing import import_vectors
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, content_key, modality_of, part_key
-from trivium.pipeline.retrieval import Hit, Retrieval
-from trivium.pipeline.store import Store
-from trivium.pipeline.verification import verify
-from trivium.pipeline.writer import Writer, writing
+from trivium.pipeline.search.retrieval import Hit, Retrieval
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import Writer, writing
+from trivium.pipeline.upkeep.compaction import compact
+from trivium.pipeline.upkeep.exporting import export
+from trivium.pipeline.upkeep.importing import import_vectors
+from trivium.pipeline.upkeep.verification import verify
 
 SPACE = Space(name="stub", dim=16, revision="1")
 GOLDEN = Path(__file__).parents[1] / "golden" / "collection_v2"

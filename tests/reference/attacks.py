@@ -32,7 +32,9 @@ import json, os, sys
 sys.path.insert(0, {package!r})
 sys.path[1:1] = [{reference!r}]
 import attacks
-from trivium.encoders import decode_worker, isolation, landlock, seccomp, video_decoding
+from trivium.encoders.decoding import videos as video_decoding
+from trivium.encoders.sandbox import isolation, landlock, seccomp
+from trivium.encoders.sandbox import worker as decode_worker
 from trivium.encoders.base import DecodeError
 attacks.TARGET.update({target!r})
 {without}
@@ -306,7 +308,7 @@ def main(folder: str, *without: str) -> dict[str, Any]:
 
 def _tried(kind: str, target: dict[str, Any], *, without: tuple[str, ...]) -> dict[str, str]:
     from trivium.encoders.base import DecodeError
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
     found = {}
     with _hijacked(target, without=without), DecodeSandbox(1) as box:
@@ -323,7 +325,7 @@ def _tried(kind: str, target: dict[str, Any], *, without: tuple[str, ...]) -> di
 
 def _tried_on_descriptors(target: dict[str, Any], *, without: tuple[str, ...]) -> dict[str, str]:
     from trivium.encoders.base import DecodeError
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
     found = {}
     given = Path(target["folder"], "given")
@@ -340,10 +342,11 @@ def _tried_on_descriptors(target: dict[str, Any], *, without: tuple[str, ...]) -
 
 @contextlib.contextmanager
 def _hijacked(target: dict[str, Any], *, without: tuple[str, ...]) -> Iterator[None]:
-    from trivium.encoders import decode_starts, isolation
+    from trivium.encoders.sandbox import isolation
+    from trivium.encoders.sandbox import starts as decode_starts
 
     own = decode_starts.BOOTSTRAP
-    package, reference = str(Path(isolation.__file__).parents[2]), str(Path(__file__).parent)
+    package, reference = str(Path(isolation.__file__).parents[3]), str(Path(__file__).parent)
     patches = "\n".join(WITHOUT[wall] for wall in without)
     hijack = HIJACK.format(package=package, reference=reference, target=target, without=patches)
     decode_starts.BOOTSTRAP = hijack + own
@@ -358,7 +361,7 @@ def _decoded(media: list[Path]) -> dict[str, str]:
     import numpy as np
 
     from trivium.encoders.base import DecodeError
-    from trivium.encoders.sandbox import DecodedVideo, DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodedVideo, DecodeSandbox
 
     found = {}
     with DecodeSandbox(1) as box:
@@ -381,7 +384,7 @@ def _decoded(media: list[Path]) -> dict[str, str]:
 
 
 def _isolation() -> dict[str, int]:
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
     with DecodeSandbox(1) as box:
         return box.isolation()
@@ -389,7 +392,7 @@ def _isolation() -> dict[str, int]:
 
 def deny_namespaces() -> None:
     """Let this process and its children make no namespaces, as containers do: by a filter for ``unshare`` alone."""
-    from trivium.encoders import seccomp
+    from trivium.encoders.sandbox import seccomp
 
     number = CALLS["unshare"][COLUMN]
     steps = [(seccomp.LOAD, 0, 0, seccomp.NUMBER_AT), (seccomp.EQUALS, 0, 1, number)]

@@ -12,8 +12,8 @@ from trivium.encoders.base import (
     unit_rows,
 )
 from trivium.encoders.batching import encode
+from trivium.encoders.networks.weights import WeightsError
 from trivium.encoders.registry import BACKBONES, build_backbone
-from trivium.encoders.weights import WeightsError
 
 __all__ = [
     "BACKBONES",

@@ -12,10 +12,10 @@ from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
-from trivium.encoders.networks import DeviceKind
+from trivium.encoders.networks.contract import DeviceKind
 
 if TYPE_CHECKING:
-    from trivium.encoders.sandbox import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
 
 # A GPU takes hundreds of pictures in a pass; loaded and whole, as it may resize them itself, such a batch takes 1 GB.
 BATCH_ITEMS: Mapping[DeviceKind, Mapping[Modality, int]] = {
@@ -57,7 +57,9 @@ def encode(
         ValueError: If ``batch_size`` is below 1.
         DecodeError: If an item cannot be decoded, and there is no ``on_error``.
     """
-    from trivium.encoders.sandbox import DecodeSandbox  # brings the decoders, which importing this package should not
+    from trivium.encoders.sandbox.pool import (
+        DecodeSandbox,  # brings the decoders, which importing this package should not
+    )
 
     encoders = [encoder] if isinstance(encoder, Encoder) else list(encoder)
     first = encoders[0]
@@ -119,7 +121,7 @@ def _loading(
 
 def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
     if isinstance(item, bytes | str | Path):
-        from trivium.encoders.file_heads import decodable  # texts need none of it
+        from trivium.encoders.sandbox.heads import decodable  # texts need none of it
 
         with decodable(encoder.modality, item) as source:
             if isinstance(source, bytes) and encoder.takes_file(source):

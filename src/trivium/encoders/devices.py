@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from trivium.encoders.networks import PLAIN
-from trivium.encoders.sandbox_mode import sandbox_mode
+from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.sandbox.mode import sandbox_mode
 
 # How a GPU is told what to compute: operator by operator; recorded once for each shape and replayed, which spares the
 # launches that limit small networks; or compiled for each shape, which takes minutes before the first vector.

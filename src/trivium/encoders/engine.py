@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from trivium.encoders import stopping
 from trivium.encoders.cores import usable_cores
+from trivium.encoders.files import stopping
 
 J = TypeVar("J")
 L = TypeVar("L")

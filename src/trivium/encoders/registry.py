@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trivium.encoders.base import Backbone, Modality
-from trivium.encoders.graphs import Architecture, Precision
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
-from trivium.encoders.networks import Network, device_kind, load_network
-from trivium.encoders.text_shapes import TEXT_MODEL
-from trivium.encoders.weights import WEIGHTS, Weights, fetch, fetch_checked
+from trivium.encoders.networks.contract import Network, device_kind, load_network
+from trivium.encoders.networks.graphs import Architecture, Precision
+from trivium.encoders.networks.weights import WEIGHTS, Weights, fetch, fetch_checked
+from trivium.encoders.text.shapes import TEXT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class BackboneSpec:
 
 def _minilm(folder: Path) -> Architecture:
     def build() -> "torch.nn.Module":
-        from trivium.encoders.minilm import build_minilm
+        from trivium.encoders.text.minilm import build_minilm
 
         return build_minilm(folder)
 
@@ -58,7 +58,7 @@ def _minilm(folder: Path) -> Architecture:
 
 def _efficientnet_lite0(folder: Path) -> Architecture:
     def build() -> "torch.nn.Module":
-        from trivium.encoders.efficientnet import build_efficientnet_lite0
+        from trivium.encoders.image.efficientnet import build_efficientnet_lite0
 
         return build_efficientnet_lite0(folder)
 
@@ -75,7 +75,7 @@ def _efficientnet_lite0(folder: Path) -> Architecture:
 
 
 def _aisfx(folder: Path) -> Architecture:
-    from trivium.encoders.aisfx import HEADS, build_aisfx
+    from trivium.encoders.audio.aisfx import HEADS, build_aisfx
 
     return Architecture(
         name=folder.name,
@@ -87,8 +87,8 @@ def _aisfx(folder: Path) -> Architecture:
 
 
 def _aisfx_of_samples(folder: Path) -> Architecture:
-    from trivium.encoders.aisfx import HEADS, build_aisfx
-    from trivium.encoders.device_mel import BLOCK_SAMPLES, SampleBlocks
+    from trivium.encoders.audio.aisfx import HEADS, build_aisfx
+    from trivium.encoders.audio.on_gpu import BLOCK_SAMPLES, SampleBlocks
 
     def examples() -> list[np.ndarray]:
         samples = np.random.default_rng(0).integers(-20_000, 20_000, (2, BLOCK_SAMPLES), np.int16)
@@ -104,14 +104,14 @@ def _aisfx_of_samples(folder: Path) -> Architecture:
 
 
 def _text_backbone(folder: Path, network: Network) -> Backbone:
-    from trivium.encoders.text import MiniLM
+    from trivium.encoders.text.backbone import MiniLM
 
     return MiniLM(folder, network)
 
 
 def _image_backbone(_: Path, network: Network) -> Backbone:
-    from trivium.encoders.image import image_backbone
-    from trivium.encoders.pictures import Fit
+    from trivium.encoders.image.backbone import image_backbone
+    from trivium.encoders.image.fit import Fit
 
     # The usual cut of 224 from 256 loses what stands at the edge, and was measurably worse (docs/benchmarks.md, "Which
     # part of a picture").
@@ -120,13 +120,13 @@ def _image_backbone(_: Path, network: Network) -> Backbone:
 
 
 def _audio_backbone(_: Path, network: Network) -> Backbone:
-    from trivium.encoders.audio import AiSFX
+    from trivium.encoders.audio.backbone import AiSFX
 
     if device_kind(network.device) == "gpu":
-        from trivium.encoders.device_mel import Samples
+        from trivium.encoders.audio.on_gpu import Samples
 
         return AiSFX(network, Samples())
-    from trivium.encoders.log_mel import LogMel
+    from trivium.encoders.audio.log_mel import LogMel
 
     return AiSFX(network, LogMel())
 
@@ -180,7 +180,7 @@ def build_backbone(
         WeightsError: If its weights cannot be had.
     """
     if name.startswith(TEXT_MODEL):
-        from trivium.encoders.text_model import load_text_model
+        from trivium.encoders.text.own_models import load_text_model
 
         own = Path(name.removeprefix(TEXT_MODEL))
         return load_text_model(own, device=device, precision=precision, announce=announce)

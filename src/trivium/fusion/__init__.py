@@ -7,19 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from trivium.fusion.combination import weighted_sum
-from trivium.fusion.labels import LabelBridge
-from trivium.fusion.projection import CentredProjection, IdentityProjection, LinearProjection, Projection
-from trivium.fusion.registry import FUSIONS, build_fusion
+from trivium.fusion.networks.registry import FUSIONS, build_fusion
+from trivium.fusion.projections.labels import LabelBridge
+from trivium.fusion.projections.plain import CentredProjection, IdentityProjection, LinearProjection, Projection
 
 if TYPE_CHECKING:
-    from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
+    from trivium.fusion.estimators import BlockClassifier, BlockRegressor
     from trivium.fusion.transfer import BlockTransferClassifier
 
 # Texts and files are read and encoded by the pipeline, which knows this package and not the other way round: the names
 # are looked up when a user asks for them (docs/decisions/0007-fused-estimators.md).
 _LATE = {
-    "BlockClassifier": "trivium.fusion.block_estimators",
-    "BlockRegressor": "trivium.fusion.block_estimators",
+    "BlockClassifier": "trivium.fusion.estimators",
+    "BlockRegressor": "trivium.fusion.estimators",
     "FusedClassifier": "trivium.pipeline.fused.classifier",
     "BlockTransferClassifier": "trivium.fusion.transfer",
     "FusedRegressor": "trivium.pipeline.fused.classifier",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from trivium.fusion.registry import FUSIONS, LATE, build_fusion
+from trivium.fusion.networks.registry import FUSIONS, LATE, build_fusion
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 SCALE = ("mean", "deviation", "weight")

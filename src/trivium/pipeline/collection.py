@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
-from trivium.encoders.graphs import Precision
+from trivium.encoders.networks.graphs import Precision
 from trivium.indexes import Wish
-from trivium.pipeline.database import CollectionError, is_free, what_is_missing
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.filters import Filter
-from trivium.pipeline.metadata import read_table
-from trivium.pipeline.query import QueryError, QueryPart, asked_with, query_vectors
 from trivium.pipeline.records import IndexFile, ItemKind
-from trivium.pipeline.retrieval import Hit, Judge, Retrieval
-from trivium.pipeline.space_config import OPEN_CLIP
-from trivium.pipeline.spaces import DEFAULT_SPACE, JointSpace, load_space, space_folders
-from trivium.pipeline.store import Store, size_bytes
+from trivium.pipeline.search.query import QueryError, QueryPart, asked_with, query_vectors
+from trivium.pipeline.search.retrieval import Hit, Judge, Retrieval
+from trivium.pipeline.space.config import OPEN_CLIP
+from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space, space_folders
+from trivium.pipeline.store.database import CollectionError, is_free, what_is_missing
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.store import Store, size_bytes
+from trivium.pipeline.tables.metadata import read_table
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
     from trivium.encoders.engine import Stats
-    from trivium.encoders.sandbox import DecodeSandbox
-    from trivium.pipeline.compaction import Compaction
-    from trivium.pipeline.explanation import Explanation
-    from trivium.pipeline.exporting import RowProgress
-    from trivium.pipeline.findings import BytesProgress
-    from trivium.pipeline.importing import Imported
-    from trivium.pipeline.indexing import IndexProgress
-    from trivium.pipeline.ingestion import Progress, Summary
-    from trivium.pipeline.migration import Migration
-    from trivium.pipeline.snapshot import Snapshot
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.pipeline.explain.drops import Explanation
+    from trivium.pipeline.ingest.ingestion import Progress, Summary
+    from trivium.pipeline.search.indexing import IndexProgress
+    from trivium.pipeline.upkeep.compaction import Compaction
+    from trivium.pipeline.upkeep.exporting import RowProgress
+    from trivium.pipeline.upkeep.findings import BytesProgress
+    from trivium.pipeline.upkeep.importing import Imported
+    from trivium.pipeline.upkeep.migration import Migration
+    from trivium.pipeline.upkeep.snapshot import Snapshot
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
 Items: TypeAlias = Any
@@ -159,7 +159,7 @@ class Collection:
             ValueError: If ``windows`` is below 0.1 and not 0.
             WeightsError: If the weights cannot be fetched.
         """
-        from trivium.pipeline.ingestion import ingest
+        from trivium.pipeline.ingest.ingestion import ingest
 
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
         table = None if metadata is None else read_table(Path(metadata), positions=positions)
@@ -343,7 +343,7 @@ class Collection:
 
     def explain_parts(self, parts: Sequence[QueryPart], hits: Sequence[Hit]) -> "list[Explanation]":
         """Do what `explain` does for several hits of a query, with its parts in one list."""
-        from trivium.pipeline.explanation_items import explain
+        from trivium.pipeline.explain.hits import explain
 
         store = self._existing()
         store.require(self.space.space)
@@ -364,7 +364,7 @@ class Collection:
         Raises:
             CollectionError: If there is no collection, or another process is writing to it.
         """
-        from trivium.pipeline.writer import writing
+        from trivium.pipeline.store.writer import writing
 
         store = self._existing()
         with writing(store) as writer:
@@ -402,8 +402,8 @@ class Collection:
         Raises:
             CollectionError: If there is no collection, a shard is damaged, or another process is writing.
         """
-        from trivium.pipeline.indexing import Indexer
-        from trivium.pipeline.writer import writing
+        from trivium.pipeline.search.indexing import Indexer
+        from trivium.pipeline.store.writer import writing
 
         with writing(self._existing()) as writer:
             if index is not None:
@@ -423,7 +423,7 @@ class Collection:
         progress: "RowProgress | None" = None,
     ) -> "Imported":
         """Take in vectors that were made elsewhere; see `importing.import_vectors`."""
-        from trivium.pipeline.importing import import_vectors
+        from trivium.pipeline.upkeep.importing import import_vectors
 
         if self._store is None:
             self._store = Store.create(self.folder, self.space.space, source=self.space.source)
@@ -438,7 +438,7 @@ class Collection:
 
     def compact(self, *, progress: "RowProgress | None" = None) -> "Compaction":
         """Really delete what was removed, and merge small files; see `compaction.compact`."""
-        from trivium.pipeline.compaction import compact
+        from trivium.pipeline.upkeep.compaction import compact
 
         return compact(self._existing(), examples=self._examples, progress=progress)
 
@@ -451,7 +451,7 @@ class Collection:
         progress: "RowProgress | None" = None,
     ) -> int:
         """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
-        from trivium.pipeline.exporting import export
+        from trivium.pipeline.upkeep.exporting import export
 
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
 
@@ -459,7 +459,7 @@ class Collection:
         self, target: str | os.PathLike[str], *, replace: bool = False, progress: "BytesProgress | None" = None
     ) -> "Snapshot":
         """Copy the collection, checked, to a folder of its own, also while it is written to; see `backup.backup`."""
-        from trivium.pipeline.backup import backup
+        from trivium.pipeline.upkeep.backup import backup
 
         return backup(self.folder, Path(target), replace=replace, progress=progress)
 
@@ -473,7 +473,7 @@ class Collection:
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Migration":
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
-        from trivium.pipeline.migration import migrate
+        from trivium.pipeline.upkeep.migration import migrate
 
         store = self._existing()
         if not isinstance(space, JointSpace):
@@ -508,7 +508,7 @@ class Collection:
         return f"<Collection {str(self.folder)!r}: {len(self)} items>"
 
     def _examples(self) -> Mapping[Modality, Vectors]:
-        from trivium.pipeline.ingestion import example_queries
+        from trivium.pipeline.ingest.ingestion import example_queries
 
         return example_queries(self.space)
 
@@ -517,7 +517,7 @@ class Collection:
         if not any(part.is_file for query in queries for part in query):
             return None
         if self._sandbox is None:
-            from trivium.encoders.sandbox import DecodeSandbox
+            from trivium.encoders.sandbox.pool import DecodeSandbox
 
             self._sandbox = DecodeSandbox(1)
         self._sandbox.begin()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import DecodeError, Modality, Space, Vectors, unit_rows
-from trivium.pipeline.space_config import SpaceConfig
-from trivium.pipeline.spaces import JointSpace
-from trivium.pipeline.tables import PairTable, Row
+from trivium.pipeline.space.config import SpaceConfig
+from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.tables.pairs import PairTable, Row
 
 
 class ChosenSpace(JointSpace):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trivium.pipeline.cli import main
-from trivium.pipeline.evaluation import commands, pictures
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.cli import evaluating as commands
+from trivium.pipeline.cli.main import main
+from trivium.pipeline.evaluation import pictures
+from trivium.pipeline.space.joint import load_space
 
 ASSETS = Path(__file__).parents[2] / "assets"
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivium.pipeline.evaluation.judgements import Judgements, judge
-from trivium.pipeline.tables import Row
+from trivium.pipeline.tables.pairs import Row
 
 
 def rows_of(*rows: dict[str, Any]) -> list[Row]:

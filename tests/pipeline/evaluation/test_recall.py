@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trivium.pipeline.evaluation import recall
 from trivium.pipeline.evaluation.judgements import judge
 from trivium.pipeline.evaluation.recall import evaluate, sample_rows
-from trivium.pipeline.tables import RefusedRow, Row, TableError
+from trivium.pipeline.tables.pairs import RefusedRow, Row, TableError
 
 # Pictures a and b, two captions each; "b1" is nearer to a than to b.
 VECTORS = {

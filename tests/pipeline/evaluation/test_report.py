@@ -14,7 +14,7 @@ from trivium.pipeline.evaluation import pictures, report
 from trivium.pipeline.evaluation.calibration import reliability
 from trivium.pipeline.evaluation.recall import Evaluation, evaluate
 from trivium.pipeline.evaluation.zero_shot import ZeroShot, name_classes
-from trivium.pipeline.tables import RefusedRow
+from trivium.pipeline.tables.pairs import RefusedRow
 
 
 @pytest.fixture
@@ -159,7 +159,8 @@ def test_many_classes(tmp_path: Path, naming: ZeroShot, classes: int) -> None:
 
 def test_reporting_needs_no_matplotlib() -> None:
     code = (
-        "import sys; from trivium.pipeline.evaluation import commands, pictures; pictures.can_draw()\n"
+        "import sys, trivium.pipeline.cli.evaluating\n"
+        "from trivium.pipeline.evaluation import pictures\npictures.can_draw()\n"
         "print(sorted({'matplotlib', 'torch'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -12,7 +12,7 @@ from trivium.pipeline.evaluation.zero_shot import (
     name_classes,
     read_templates,
 )
-from trivium.pipeline.tables import RefusedRow, TableError
+from trivium.pipeline.tables.pairs import RefusedRow, TableError
 
 VECTORS = {
     "a photo of a sea lion.": [1, 0],

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.base import unit_rows
-from trivium.pipeline.checksum import change_counter, read_checksum
-from trivium.pipeline.database import is_free
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.durable import file_sha256
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.searching import usable_index
-from trivium.pipeline.shards import FOLDER as VECTORS
-from trivium.pipeline.store import INDEX, Store
+from trivium.encoders.files.durable import file_sha256
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.search.vectors import usable_index
+from trivium.pipeline.store.checksum import change_counter, read_checksum
+from trivium.pipeline.store.database import is_free
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.shards import FOLDER as VECTORS
+from trivium.pipeline.store.store import INDEX, Store
 
 HASHED_SHARDS = 3  # the last ones; all have their sizes checked
 READ_VECTORS = 20

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Space, Vectors, unit_rows
-from trivium.pipeline.backup import backup
-from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import CollectionLockedError
-from trivium.pipeline.indexing import Indexer
 from trivium.pipeline.records import ContentKey, NewItem
-from trivium.pipeline.retrieval import Hit, Retrieval
-from trivium.pipeline.store import Store
-from trivium.pipeline.verification import verify
-from trivium.pipeline.writer import Writer, writing
+from trivium.pipeline.search.indexing import Indexer
+from trivium.pipeline.search.retrieval import Hit, Retrieval
+from trivium.pipeline.store.database import CollectionLockedError
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import Writer, writing
+from trivium.pipeline.upkeep.backup import backup
+from trivium.pipeline.upkeep.compaction import compact
+from trivium.pipeline.upkeep.verification import verify
 
 DIM = 64  # so many that two centres are hardly alike: cosines of at most 0.6 among a hundred
 SPACE = Space(name="groups", dim=DIM, revision="1")

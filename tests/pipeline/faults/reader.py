@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.store import Store
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.store import Store
 
 PAUSE_SECONDS = 0.05
 ASKED = 3  # queries of each look

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.backup import backup
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.findings import Finding
-from trivium.pipeline.store import Store
-from trivium.pipeline.verification import verify
-from trivium.pipeline.writer import writing
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
+from trivium.pipeline.upkeep.backup import backup
+from trivium.pipeline.upkeep.findings import Finding
+from trivium.pipeline.upkeep.verification import verify
 
 FILES = 60
 REMOVED = 15

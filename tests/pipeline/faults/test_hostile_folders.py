@@ -20,7 +20,8 @@ import torch
 from safetensors.numpy import save_file
 
 from trivium.encoders.base import Features, Modality, Space
-from trivium.encoders.text_model import (
+from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.text.own_models import (
     TextModelConfig,
     build_network,
     load_text_network,
@@ -29,15 +30,11 @@ from trivium.encoders.text_model import (
     revision_of,
     save_text_model,
 )
-from trivium.encoders.text_shapes import LstmShape, Shape, TransformerShape
-from trivium.encoders.vocabulary import word_tokenizer
-from trivium.encoders.weights import WeightsError
-from trivium.fusion.head import Head, HeadInput
+from trivium.encoders.text.shapes import LstmShape, Shape, TransformerShape
+from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.fusion.projections.head import Head, HeadInput
 from trivium.pipeline.fused.table import read_frame
-from trivium.pipeline.metadata import MetadataError, read_table
-from trivium.pipeline.projected_encoder import ProjectedEncoder
-from trivium.pipeline.relevance import LogOdds, Relevance
-from trivium.pipeline.space_config import (
+from trivium.pipeline.space.config import (
     EncoderConfig,
     ProjectionConfig,
     SpaceError,
@@ -45,11 +42,14 @@ from trivium.pipeline.space_config import (
     read_labels,
     read_space_config,
 )
-from trivium.pipeline.space_folder import write_space
-from trivium.pipeline.space_projections import build_projection
-from trivium.pipeline.spaces import load_space
-from trivium.pipeline.table_file import TableError
-from trivium.pipeline.tables import read_pairs
+from trivium.pipeline.space.folder import write_space
+from trivium.pipeline.space.joint import load_space
+from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import build_projection
+from trivium.pipeline.space.relevance import LogOdds, Relevance
+from trivium.pipeline.tables.metadata import MetadataError, read_table
+from trivium.pipeline.tables.pairs import read_pairs
+from trivium.pipeline.tables.reading import TableError
 from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_classifier, new_classifier
 
 SEED = int(os.environ.get("TRIVIUM_SEED", "0"))

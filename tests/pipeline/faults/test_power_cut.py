@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.verification import verify
+from trivium.pipeline.upkeep.verification import verify
 
 BATCH = 20
 SEED = int(os.environ.get("TRIVIUM_SEED", "0"))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
 
 READERS = 4
 LIMIT_SECONDS = 3600.0

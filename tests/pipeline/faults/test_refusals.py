@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline import database
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.store import Store
+from trivium.pipeline.store import database
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.store import Store
 
 
 @pytest.fixture

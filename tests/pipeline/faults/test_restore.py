@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.checksum import CHECKSUM
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.store.checksum import CHECKSUM
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
 
 BATCH = 20
 KIND = "fp16"  # of the index: others would know a vector of their own less surely

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline import locking
-from trivium.pipeline.database import LOCK_HOLDER, CollectionLockedError
-from trivium.pipeline.store import Store
+from trivium.pipeline.store import locking
+from trivium.pipeline.store.database import LOCK_HOLDER, CollectionLockedError
+from trivium.pipeline.store.store import Store
 
 STARTS = int(os.environ.get("TRIVIUM_STARTS", "100"))
 SOME_OR_ALL = [6, pytest.param(STARTS, marks=pytest.mark.slow)]

@@ -32,16 +32,17 @@ import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
 from trivium.indexes import Wish
-from trivium.pipeline import file_loading, indexing, ingestion
-from trivium.pipeline.backup import backup, restore
-from trivium.pipeline.compaction import compact
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.database_file import DATABASE
-from trivium.pipeline.ingestion import ingest
-from trivium.pipeline.migration import migrate
-from trivium.pipeline.retrieval import Retrieval
-from trivium.pipeline.store import Store
-from trivium.pipeline.writer import writing
+from trivium.pipeline.ingest import file_loading, ingestion
+from trivium.pipeline.ingest.ingestion import ingest
+from trivium.pipeline.search import indexing
+from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.writer import writing
+from trivium.pipeline.upkeep.backup import backup, restore
+from trivium.pipeline.upkeep.compaction import compact
+from trivium.pipeline.upkeep.migration import migrate
 
 BATCH_FILES = 20
 # So few vectors outside of an index file make a new one fall due: a short run goes through all of its life.

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared, Space
-from trivium.fusion.projection import LinearProjection, Projection
-from trivium.pipeline.fused import columns
+from trivium.fusion.projections.plain import LinearProjection, Projection
+from trivium.pipeline.features import columns
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 WORDS = {"shirt": 0, "shoe": 1, "watch": 2}

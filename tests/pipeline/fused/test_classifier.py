@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from trivium.fusion import FusedClassifier, FusedFeatures, FusedRegressor, TransferClassifier
-from trivium.pipeline.fused.frames import MissingModalityWarning
+from trivium.pipeline.features.frames import MissingModalityWarning
 from trivium.pipeline.fused.model_folder import CONFIG, TENSORS, ModelError
 
 Products = Callable[..., pandas.DataFrame]

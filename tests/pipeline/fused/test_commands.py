@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from trivium.pipeline.fused.table import read_frame
-from trivium.pipeline.table_file import TableError
+from trivium.pipeline.tables.reading import TableError
 
 Products = Callable[..., pandas.DataFrame]
 Run = Callable[..., tuple[int, str, str]]
@@ -235,7 +235,7 @@ def test_with_the_real_encoders(tables: tuple[Path, Path], tmp_path: Path, run: 
 
 def test_class_names_are_no_formulas(tmp_path: Path) -> None:
     """Of a model that may be anybody's; a table is written for its owner alone."""
-    from trivium.pipeline.fused import commands
+    from trivium.pipeline.cli import fusing as commands
 
     frame = pandas.DataFrame({"prediction": ["=cmd()", "a\x1bb"], "probability": [0.5, 0.25], "p(=cmd())": [0.5, 0.75]})
     commands._write(frame, tmp_path / "found.csv")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from trivium.pipeline.fused.features import FusedFeatures
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.space.joint import load_space
 
 ASSETS = Path(__file__).parents[2] / "assets"
 

@@ -16,7 +16,7 @@ import pytest
 from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
 from trivium.pipeline.fused.model_folder import CONFIG, ModelError
 from trivium.pipeline.fused.transfer import TransferClassifier
-from trivium.pipeline.space_config import SpaceError
+from trivium.pipeline.space.config import SpaceError
 
 pytestmark = pytest.mark.usefixtures("made_up")
 SEED = int(os.environ.get("TRIVIUM_SEED", "0"))

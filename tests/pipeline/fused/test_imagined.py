@@ -14,9 +14,9 @@ from sklearn.utils import estimator_checks
 
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.database import CollectionError
-from trivium.pipeline.imagination import features_in
-from trivium.pipeline.spaces import load_space
+from trivium.pipeline.fused.imagination import features_in
+from trivium.pipeline.space.joint import load_space
+from trivium.pipeline.store.database import CollectionError
 
 ASSETS = Path(__file__).parents[2] / "assets"
 PICTURES = [str(ASSETS / name) for name in ("airliner.png", "strawberry.jpg", "teacup.webp")]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from trivium.encoders.text_model import TextModelConfig, build_network, save_text_model
-from trivium.encoders.text_shapes import TransformerShape
+from trivium.encoders.text.own_models import TextModelConfig, build_network, save_text_model
+from trivium.encoders.text.shapes import TransformerShape
 from trivium.pipeline.text_learning.classifying import LabelledTexts
 from trivium.pipeline.text_learning.starting import Start
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trivium.pipeline.durable import write_durably
+from trivium.encoders.files.durable import write_durably
 from trivium.pipeline.text_learning import checkpoint
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, drop_checkpoint, load_checkpoint, save_checkpoint
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trivium.encoders.text_model import revision_of
-from trivium.pipeline.cli import main
-from trivium.pipeline.space_config import SpaceError, read_space_config
-from trivium.pipeline.spaces import load_space, space_of
+from trivium.encoders.text.own_models import revision_of
+from trivium.pipeline.cli.main import main
+from trivium.pipeline.space.config import SpaceError, read_space_config
+from trivium.pipeline.space.joint import load_space, space_of
 from trivium.pipeline.text_learning.classifying import load_classifier
 from trivium.pipeline.text_learning.starting import start_from_minilm
 

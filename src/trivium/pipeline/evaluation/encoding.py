@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Modality, Vectors
-from trivium.pipeline.spaces import JointSpace
-from trivium.pipeline.tables import RefusedRow, Row
-from trivium.pipeline.terminal import Bars
+from trivium.pipeline.cli.terminal import Bars
+from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.tables.pairs import RefusedRow, Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.pipeline.tables import Row
+from trivium.pipeline.tables.pairs import Row
 
 Places: TypeAlias = NDArray[np.int64]
 Gains: TypeAlias = NDArray[np.float64]

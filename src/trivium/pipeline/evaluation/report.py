@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import Space
-from trivium.encoders.whole_file import make_folder, write_file
+from trivium.encoders.files.whole_file import make_folder, write_file
 from trivium.pipeline.escaping import code, markdown_table, plain, printable
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import Evaluation, Pair
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
-from trivium.pipeline.tables import RefusedRow
+from trivium.pipeline.tables.pairs import RefusedRow
 
 REFUSED_SHOWN = 20  # JSON has all
 CLASSES_SHOWN = 100  # in the terminal

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Modality, Space, Vectors, unit_rows
-from trivium.encoders.files import read_file
-from trivium.encoders.text_decoding import decode_text
+from trivium.encoders.decoding.texts import decode_text
+from trivium.encoders.files.reading import read_file
+from trivium.pipeline.cli.terminal import Bars
 from trivium.pipeline.evaluation.encoding import encode_rows
 from trivium.pipeline.evaluation.metrics import confusion_matrix, wilson_interval
-from trivium.pipeline.spaces import JointSpace
-from trivium.pipeline.tables import PairTable, RefusedRow, Role, Row, TableError
-from trivium.pipeline.terminal import Bars
+from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.tables.pairs import PairTable, RefusedRow, Role, Row, TableError
 
 # One form that most captions have, and the bare word: no set of prompts tuned to anything.
 TEMPLATES: Mapping[Modality, tuple[str, ...]] = {

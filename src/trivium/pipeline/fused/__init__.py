@@ -1,1 +1,4 @@
-"""Fusion for people with a classifier downstream: scikit-learn estimators over texts and files, and their commands."""
+"""Classifiers and regressors over several modalities, with scikit-learn's interface.
+
+May import: `fusion`, `pipeline.features`, `pipeline.collection`, `pipeline.tables`.
+"""

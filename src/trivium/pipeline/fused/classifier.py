@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.graphs import Precision
-from trivium.fusion.block_estimators import MOST_ROWS, BlockClassifier, BlockRegressor
-from trivium.fusion.block_fusion import Names, SubsetModel
-from trivium.fusion.blocks import Numbers
-from trivium.fusion.selection import Metric
-from trivium.pipeline.fused.columns import FrameColumns
-from trivium.pipeline.fused.frames import EncodedFrame, table_of
+from trivium.encoders.networks.graphs import Precision
+from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
+from trivium.fusion.kernels.blocks import Numbers
+from trivium.fusion.kernels.fusion import Names, SubsetModel
+from trivium.fusion.kernels.selection import Metric
+from trivium.pipeline.features.columns import FrameColumns
+from trivium.pipeline.features.frames import EncodedFrame, table_of
 from trivium.pipeline.fused.model_config import Kind
 from trivium.pipeline.fused.model_folder import load_model, save_model
-from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 
 class FusedModel(FrameColumns):

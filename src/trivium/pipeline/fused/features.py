@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.graphs import Precision
-from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.blocks import Scale, presence_of
+from trivium.encoders.networks.graphs import Precision
 from trivium.fusion.combination import unit_means
-from trivium.fusion.network_fusion import NetworkFusion
-from trivium.fusion.registry import FUSIONS, LATE
-from trivium.pipeline.fused.columns import FrameColumns
-from trivium.pipeline.fused.frames import table_of, vectors_of
-from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.fusion.estimators import BlockClassifier, BlockRegressor
+from trivium.fusion.kernels.blocks import Scale, presence_of
+from trivium.fusion.networks.fitting import NetworkFusion
+from trivium.fusion.networks.registry import FUSIONS, LATE
+from trivium.pipeline.features.columns import FrameColumns
+from trivium.pipeline.features.frames import table_of, vectors_of
+from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 CONCATENATION, MEAN = "concatenation", "mean"
 NETWORKS = tuple(name for name in FUSIONS if name not in (*LATE, CONCATENATION))

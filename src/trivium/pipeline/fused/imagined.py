@@ -14,12 +14,12 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.base import Modality
-from trivium.fusion.blocks import Scale
+from trivium.fusion.kernels.blocks import Scale
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.feature_cache import FeatureCache
-from trivium.pipeline.fused.columns import FrameTags
-from trivium.pipeline.fused.frames import encode_frame, modalities_of, vectors_of
-from trivium.pipeline.imagination import NEAREST, TEMPERATURE, Imagination
+from trivium.pipeline.features.cache import FeatureCache
+from trivium.pipeline.features.columns import FrameTags
+from trivium.pipeline.features.frames import encode_frame, modalities_of, vectors_of
+from trivium.pipeline.fused.imagination import NEAREST, TEMPERATURE, Imagination
 
 
 class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):

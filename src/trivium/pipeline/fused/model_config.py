@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.encoders.foreign_file import shown
+from trivium.encoders.files.foreign import shown
 
 Kind = Literal["classifier", "regressor", "transfer"]
 MOST_CLASSES = 100_000

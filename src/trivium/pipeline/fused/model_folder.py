@@ -10,18 +10,18 @@ import numpy as np
 
 import trivium
 from trivium.encoders.base import MODALITIES
-from trivium.encoders.foreign_file import ForeignFileError, read_foreign_json, shown
-from trivium.encoders.tensor_file import open_tensors
-from trivium.encoders.whole_folder import OwnFolder, check_target, marker_of, written_whole
-from trivium.fusion.block_estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.fusion_state import from_state, state_of
+from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, shown
+from trivium.encoders.files.tensors import open_tensors
+from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
+from trivium.fusion.estimators import BlockClassifier, BlockRegressor
+from trivium.fusion.state import from_state, state_of
 from trivium.fusion.state_check import StateError, check_state
 from trivium.fusion.transfer import BlockTransferClassifier
-from trivium.pipeline.fused.columns import blocks_of
-from trivium.pipeline.fused.frames import revisions_of
+from trivium.pipeline.features.columns import blocks_of
+from trivium.pipeline.features.frames import revisions_of
 from trivium.pipeline.fused.model_config import Kind, ModelConfig, checked_config
-from trivium.pipeline.space_config import OPEN_CLIP
-from trivium.pipeline.spaces import space_folders
+from trivium.pipeline.space.config import OPEN_CLIP
+from trivium.pipeline.space.joint import space_folders
 
 FORMAT = 2
 CONFIG, TENSORS = "model.json", "model.safetensors"

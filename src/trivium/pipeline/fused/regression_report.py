@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.fusion.block_estimators import BlockRegressor
-from trivium.fusion.blocks import Numbers
-from trivium.fusion.selection import r_squared
+from trivium.fusion.estimators import BlockRegressor
+from trivium.fusion.kernels.blocks import Numbers
+from trivium.fusion.kernels.selection import r_squared
 from trivium.pipeline.fused.robustness import Figure, Robustness, robustness, told, with_interval
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.fusion.block_estimators import BlockClassifier
-from trivium.fusion.selection import macro_f1
+from trivium.fusion.estimators import BlockClassifier
+from trivium.fusion.kernels.selection import macro_f1
 from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.evaluation.metrics import confusion_matrix
 from trivium.pipeline.fused.robustness import Figure, Robustness, robustness, told, with_interval

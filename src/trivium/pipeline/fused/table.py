@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trivium.pipeline.fused.frames import file_of
-from trivium.pipeline.metadata import json_rows
-from trivium.pipeline.scanning import SUFFIXES
-from trivium.pipeline.table_file import CsvRows, TableError, is_utf8, open_lines, table_kind
-from trivium.pipeline.tables import PATH_COLUMNS, SYNONYMS, Role
+from trivium.pipeline.features.frames import file_of
+from trivium.pipeline.ingest.scanning import SUFFIXES
+from trivium.pipeline.tables.metadata import json_rows
+from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role
+from trivium.pipeline.tables.reading import CsvRows, TableError, is_utf8, open_lines, table_kind
 
 ITEM_ROLES: tuple[Role, ...] = ("text", "image", "audio")
 NEEDS = "needs pandas and scikit-learn: run pip install 'trivium[learn]'"

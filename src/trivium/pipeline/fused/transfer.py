@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from trivium.encoders.base import Modality
-from trivium.encoders.graphs import Precision
-from trivium.fusion.blocks import Numbers
+from trivium.encoders.networks.graphs import Precision
+from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.transfer import BlockTransferClassifier
+from trivium.pipeline.features.columns import blocks_of
+from trivium.pipeline.features.frames import EncodedFrame, vectors_of
 from trivium.pipeline.fused.classifier import FusedModel, name_of
-from trivium.pipeline.fused.columns import blocks_of
-from trivium.pipeline.fused.frames import EncodedFrame, vectors_of
-from trivium.pipeline.spaces import DEFAULT_SPACE
+from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 LEAST_ROWS = 30  # that say where a modality's vectors lie
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivium.encoders.foreign_file import read_foreign_json
-from trivium.encoders.tensor_file import read_tensors
-from trivium.encoders.whole_file import make_folder
-from trivium.pipeline.durable import file_sha256, write_durably
+from trivium.encoders.files.durable import file_sha256, write_durably
+from trivium.encoders.files.foreign import read_foreign_json
+from trivium.encoders.files.tensors import read_tensors
+from trivium.encoders.files.whole_file import make_folder
 
 STATE_FILE = "checkpoint.json"
 TENSORS = re.compile(r"checkpoint-[0-9a-f]{16}\.safetensors")

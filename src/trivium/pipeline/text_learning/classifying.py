@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from trivium.encoders.foreign_file import read_foreign_json, shown
-from trivium.encoders.tensor_file import open_tensors
-from trivium.encoders.text_model import (
+from trivium.encoders.files.foreign import read_foreign_json, shown
+from trivium.encoders.files.tensors import open_tensors
+from trivium.encoders.text.own_models import (
     MAX_WEIGHTS_BYTES,
     MOST,
     TextModelConfig,

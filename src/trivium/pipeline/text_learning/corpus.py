@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.files import read_file
-from trivium.encoders.text_decoding import decode_text
-from trivium.pipeline.table_file import TableError
-from trivium.pipeline.tables import Role, read_pairs
+from trivium.encoders.decoding.texts import decode_text
+from trivium.encoders.files.reading import read_file
+from trivium.pipeline.tables.pairs import Role, read_pairs
+from trivium.pipeline.tables.reading import TableError
 from trivium.pipeline.text_learning.classifying import LabelledTexts
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")

@@ -16,8 +16,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from trivium.encoders.text import padded
-from trivium.encoders.transformer_text import TransformerText
+from trivium.encoders.text.backbone import padded
+from trivium.encoders.text.transformer import TransformerText
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trivium.pipeline.text_learning.masking import MaskingVocabulary, masked
 from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision

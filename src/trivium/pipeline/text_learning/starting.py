@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trivium.encoders.text_model import (
+from trivium.encoders.networks.weights import WEIGHTS, fetch, fetch_checked
+from trivium.encoders.text.own_models import (
     TOKENIZER_FILE,
     TextModelConfig,
     build_network,
@@ -15,10 +16,9 @@ from trivium.encoders.text_model import (
     read_text_model,
     read_tokenizer,
 )
-from trivium.encoders.text_shapes import LstmShape, TransformerShape
-from trivium.encoders.vocabulary import vocabulary_of, word_tokenizer
-from trivium.encoders.weights import WEIGHTS, fetch, fetch_checked
-from trivium.encoders.word_vectors import Matrix, read_word_vectors
+from trivium.encoders.text.shapes import LstmShape, TransformerShape
+from trivium.encoders.text.vocabulary import vocabulary_of, word_tokenizer
+from trivium.encoders.text.word_vectors import Matrix, read_word_vectors
 
 MINILM_SHAPE = TransformerShape(
     vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
@@ -63,7 +63,7 @@ def start_from_minilm(*, max_tokens: int = 256, dropout: float = 0.0) -> Start:
     """
     from safetensors.torch import load_file
 
-    from trivium.encoders.transformer_text import from_bert
+    from trivium.encoders.text.transformer import from_bert
 
     folder = fetch_checked(WEIGHTS["minilm-l6"])
     config = _cut_at(TextModelConfig(shape=MINILM_SHAPE, max_tokens=256), max_tokens)
@@ -215,7 +215,7 @@ def _plain_minilm_tokenizer() -> str:
 def _minilm_embeddings() -> Matrix:
     from safetensors.numpy import load_file
 
-    from trivium.encoders.word_vectors import EMBEDDINGS
+    from trivium.encoders.text.word_vectors import EMBEDDINGS
 
     embeddings: Matrix = load_file(fetch_checked(WEIGHTS["minilm-l6"]) / "model.safetensors")[EMBEDDINGS]
     return embeddings

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from trivium.encoders.text import padded
+from trivium.encoders.text.backbone import padded
 
 Ids = NDArray[np.int64]  # (t,), of one text
 # Lengths are rounded up to few: torch keeps what it compiles for each shape (oneDNN), and memory would grow for hours.

@@ -1,0 +1,216 @@
+"""Video files to pictures with their times and to a sound track: by PyAV, bounded in size, number and work.
+
+A picture is taken where a scene begins, else every `MOST_SECONDS`. Encoders of videos put a key frame where a scene
+begins and every few seconds, and those alone are decoded: a few in a thousand. Where they lie further apart than
+`SPLIT_SECONDS`, all between them is decoded too, as far as `FILLING_PIXELS` goes (`video_pictures`).
+
+PyAV comes with the extra ``video``. All decoding is on one thread: it runs in a worker (`sandbox`) beside others.
+"""
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.containers import (
+    as_decode_errors,
+    container_kind,
+    open_container,
+    picture_stream,
+    require_pyav,
+    seconds_of,
+    sound_stream,
+)
+from trivium.encoders.decoding.pictures import SCALED_MARGIN
+from trivium.encoders.decoding.sounds import (
+    BLOCK_FRAMES,
+    FLOAT32_MAX,
+    MAX_CHANNELS,
+    RATES_HZ,
+    ScannedAudio,
+    check_length,
+    given_back,
+)
+from trivium.encoders.decoding.video_pictures import MAX_DAMAGED_SHARE, MAX_FRAMES, Frame, Pictures
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+MAX_SECONDS = 86_400.0
+USUAL_SIDE = 224
+MAX_SOUND_GAP_SECONDS = 0.1  # what is longer becomes silence, so that sound and pictures stay together
+
+
+class Video:
+    """A video whose header was read; made by `open_video`."""
+
+    def __init__(
+        self, data: bytes | mmap.mmap, *, kind: str, picture: int, sound: int | None, start: float, seconds: float
+    ) -> None:
+        self._data = data
+        self._kind = kind
+        self._picture = picture  # the streams' indexes
+        self._sound = sound
+        self._start = start
+        self.seconds = seconds
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether it has a sound track of a kind that is read."""
+        return self._sound is not None
+
+    def frames(self, *, side: int | None = None) -> Iterator[Frame]:
+        """Decode pictures as they are taken, by rising time; at least one and at most `MAX_FRAMES`.
+
+        Args:
+            side: What they will be brought to, if that is known: the shorter side has `SCALED_MARGIN` times that, or
+                what the video has if that is less.
+
+        Raises:
+            DecodeError: If none can be decoded, too many cannot, or one has too many pixels.
+        """
+        shorter = SCALED_MARGIN * (USUAL_SIDE if side is None else side)
+        with as_decode_errors(), open_container(self._data, self._kind) as container:
+            stream = container.streams[self._picture]
+            found = Pictures(stream, start=self._start, seconds=self.seconds, shorter=shorter)
+            count = 0
+            for frame in found.taken(container.demux(stream)):
+                yield frame
+                count += 1
+                if count == MAX_FRAMES:
+                    return
+        if not count:
+            raise DecodeError("damaged video: no picture of it can be decoded")
+
+    def sound(self, *, max_seconds: float, keep_frames: int) -> ScannedAudio | None:
+        """Decode the sound track from end to end, as `scan_audio` does a sound; its first sample is at 0 seconds.
+
+        Returns:
+            The sound; None if there is none, or nothing in it.
+
+        Raises:
+            DecodeError: If too much of it cannot be decoded, it is not finite, or over a limit.
+        """
+        if self._sound is None:
+            return None
+        kept: list[NDArray[np.float32]] | None = []
+        frames, peak, rate_hz = 0, 0.0, 0
+        for rate_hz, chunk in self._sound_chunks(max_seconds):  # noqa: B007 (one rate throughout)
+            frames += len(chunk)
+            peak = max(peak, float(chunk.max()), -float(chunk.min()))
+            if kept is not None:
+                kept.append(chunk)
+                kept = kept if frames <= keep_frames else None
+        if not frames:
+            return None
+
+        def again() -> Iterator[NDArray[np.float32]]:
+            for _, chunk in self._sound_chunks(max_seconds):
+                yield chunk
+
+        return ScannedAudio(frames, rate_hz, peak, again if kept is None else partial(given_back, kept))
+
+    def _sound_chunks(self, max_seconds: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the rate in Hz and the next samples, (s_i,), about `BLOCK_FRAMES` at a time."""
+        assert self._sound is not None
+        held: list[NDArray[np.float32]] = []
+        count, total, rate_hz = 0, 0, 0
+        with as_decode_errors(), open_container(self._data, self._kind) as container:
+            stream = container.streams[self._sound]
+            for rate_hz, samples in _samples(container, stream, start=self._start):
+                held.append(samples)
+                count, total = count + len(samples), total + len(samples)
+                check_length(total, rate_hz, max_seconds)
+                if count >= BLOCK_FRAMES:
+                    yield rate_hz, np.concatenate(held)
+                    held, count = [], 0
+        if held:
+            yield rate_hz, np.concatenate(held)
+
+
+@contextlib.contextmanager
+def open_video(data: bytes | mmap.mmap) -> Iterator[Video]:
+    """Read a video's header.
+
+    Args:
+        data: The file; it must stay as it is until the end of the context.
+
+    Raises:
+        DecodeError: If it is no video that is read, cut off, too long, has too many pixels, or PyAV is missing.
+    """
+    kind = container_kind(data)
+    require_pyav()
+    with as_decode_errors(), open_container(data, kind) as container:
+        stream = picture_stream(container)
+        picture = stream.index  # a closed container's streams are not to be looked at
+        track = sound_stream(container)
+        sound = None if track is None else track.index
+        start = 0.0 if container.start_time is None else container.start_time / 1e6
+        seconds = seconds_of(container, stream, start)
+    if seconds > MAX_SECONDS:
+        raise DecodeError(f"too long: {seconds:,.0f} s, the limit is {MAX_SECONDS:,.0f} s; cut it into parts")
+    yield Video(data, kind=kind, picture=picture, sound=sound, start=start, seconds=seconds)
+
+
+def _samples(container: "InputContainer", stream: Any, *, start: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the rate in Hz and samples, (s_i,), of one channel, the mean of all, with silence where there are none."""
+    from av.error import InvalidDataError
+
+    decoder = stream.codec_context
+    decoder.thread_count = 1
+    rate_hz, written, tried, failed = 0, 0, 0, 0
+    for packet in container.demux(stream):
+        tried += 1
+        try:
+            frames = decoder.decode(packet)
+        except (InvalidDataError, EOFError):
+            failed += 1
+            continue
+        for frame in frames:
+            if not frame.samples:
+                continue
+            rate_hz = rate_hz or frame.sample_rate
+            if frame.sample_rate != rate_hz or not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+                raise DecodeError(
+                    f"a sound track at {frame.sample_rate} Hz after {rate_hz} Hz: known are {RATES_HZ[0]} to "
+                    f"{RATES_HZ[1]}, and one throughout"
+                )
+            if frame.pts is not None:
+                place = round((float(frame.pts * stream.time_base) - start) * rate_hz)
+                if place - written > MAX_SOUND_GAP_SECONDS * rate_hz:
+                    for silence in _silence(place - written):
+                        written += len(silence)
+                        yield rate_hz, silence
+            mono = _mono(frame)
+            written += len(mono)
+            yield rate_hz, mono
+    if failed > MAX_DAMAGED_SHARE * tried:
+        raise DecodeError(f"damaged video: {failed:,} of {tried:,} parts of its sound could not be decoded")
+
+
+def _silence(count: int) -> Iterator[NDArray[np.float32]]:
+    while count > 0:
+        yield np.zeros(min(count, BLOCK_FRAMES), np.float32)
+        count -= BLOCK_FRAMES
+
+
+def _mono(frame: Any) -> NDArray[np.float32]:
+    channels = frame.layout.nb_channels
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise DecodeError(f"{channels} channels, the limit is {MAX_CHANNELS}")
+    values = frame.to_ndarray()  # (c, s), or (1, s c) with the channels of a sample side by side
+    if not frame.format.is_planar:
+        values = values.reshape(-1, channels).T
+    mono: NDArray[np.float64] = values.mean(axis=0, dtype=np.float64)
+    if values.dtype.kind == "u":
+        mono = (mono - 128) / 128
+    elif values.dtype.kind == "i":
+        mono /= 2.0 ** (8 * values.dtype.itemsize - 1)
+    if not (mono.min() >= -FLOAT32_MAX and mono.max() <= FLOAT32_MAX):
+        raise DecodeError("the sound holds NaN or infinity")
+    return mono.astype(np.float32)

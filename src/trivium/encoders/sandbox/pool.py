@@ -1,0 +1,374 @@
+"""Decoding in processes of its own: a file that crashes, hangs or bloats the decoder costs that file, not the run.
+
+libjpeg, libtiff, libsndfile and their kin are C, and read files from anywhere. Here they run in worker processes
+(`decode_process`) with limits on time and memory (`decode_limits`); what they send back is checked (`decode_answers`).
+"""
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import DecodeError, Modality, SandboxError
+from trivium.encoders.cores import cpu_seconds_of, usable_cores
+from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, nonsense, stream_shape
+from trivium.encoders.sandbox.kinds import DecodeKind
+from trivium.encoders.sandbox.limits import Limits
+from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
+from trivium.encoders.sandbox.process import DecodeProcess, Request
+from trivium.encoders.sandbox.starts import Programs, Starts, Template
+
+DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+T = TypeVar("T")
+
+STREAM_CHUNK_FRAMES = 1 << 20
+STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
+MAX_VIDEO_FRAMES = 2_000  # as `video_decoding` has it, which brings PyAV's needs
+# Of one worker: what has taken it over sees, and may forge, no more. A new one takes 12 ms, 0.4 of them for each file.
+MAX_FILES = 32
+
+
+class DecodeSandbox:
+    """A pool of decoding processes, started when they are needed; safe to use from several threads.
+
+    As a context manager, or until `close`, or until it is collected or the interpreter ends.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        limits: Limits | None = None,
+        mode: SandboxMode | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Prepare a pool; nothing is started yet.
+
+        Args:
+            workers: The most processes at once; one per core when None.
+            limits: What one file may take.
+            mode: Whether nothing is decoded (``strict``) where the system cannot isolate a worker, or that is said
+                (``auto``); what TRIVIUM_SANDBOX says if None.
+            command: A program that speaks the worker's protocol on file descriptor 0, for tests.
+
+        Raises:
+            ValueError: If ``workers`` is below 1.
+            SandboxError: If TRIVIUM_SANDBOX says nothing that is known.
+        """
+        count = usable_cores() if workers is None else workers
+        if count < 1:
+            raise ValueError(f"workers must be at least 1, got {count}")
+        self._limits = limits or Limits()
+        self._mode: SandboxMode = mode or sandbox_mode()
+        self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(command)
+        self._slots = threading.BoundedSemaphore(count)
+        self._count = count
+        self._lock = threading.Lock()  # over the four below
+        self._running: set[DecodeProcess] = set()
+        self._used_by_ended = 0.0  # seconds of the processor's time
+        self._idle: list[DecodeProcess] = []
+        self._closed = False
+        self._process = os.getpid()
+        self._finalizer = weakref.finalize(self, _end_all, self._running, self._starts, self._process)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        with self._lock:
+            return sorted(worker.pid for worker in self._running)
+
+    def cpu_seconds(self) -> float | None:
+        """Return how much of the processor's time decoding has taken; None where the system does not tell."""
+        if cpu_seconds_of(os.getpid()) is None:
+            return None
+        with self._lock:
+            used = self._used_by_ended + sum(worker.cpu_seconds() for worker in self._running)
+        return used + self._starts.cpu_seconds()
+
+    def begin(self) -> None:
+        """Load the libraries, in a process of their own, for a file that is about to come; does not wait for it.
+
+        Raises:
+            ValueError: If the sandbox is closed.
+            SandboxError: If that process cannot be started.
+        """
+        self._check_open()
+        self._starts.begin()
+
+    def isolation(self) -> dict[str, int]:
+        """Start a worker for pictures, and return what holds in it: by name, with a level, 0 for what does not.
+
+        Raises:
+            ValueError: If the sandbox is closed.
+            SandboxError: As `decode` does.
+        """
+        with self._slots:
+            worker = self._start("picture")
+            self.end(worker)
+            return dict(worker.isolation)
+
+    @overload
+    def decode(
+        self, modality: Literal["image"], data: bytes | int, *, side: int | None = None
+    ) -> NDArray[np.uint8]: ...
+    @overload
+    def decode(self, modality: Literal["audio"], data: bytes | int, *, side: int | None = None) -> Sound: ...
+    @overload
+    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia: ...
+    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia:
+        """Decode a file in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
+
+        Args:
+            modality: What it is.
+            data: Its bytes, or the descriptor of a file that is open for reading and does not change.
+            side: What a picture will be brought to.
+
+        Returns:
+            Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
+
+        Raises:
+            DecodeError: If the file is refused, or the worker crashes on it or needs too much time or memory.
+            ValueError: If the modality is text, or the sandbox is closed.
+            SandboxError: If no worker can be started, or this process is a fork of the one that made the sandbox.
+        """
+        if modality not in ("image", "audio"):
+            raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
+        request = Request(modality, data, self._limits, side=side)
+        if modality == "image":
+            return self._ask(request, DecodeProcess.picture)
+        return self._ask(request, DecodeProcess.sound)
+
+    def sound(self, source: bytes | int) -> "Sound | SoundStream":
+        """Decode a sound of up to a day: whole, or as a stream if it is longer than `STREAM_FRAMES`.
+
+        Args:
+            source: A file's bytes, or the descriptor of a file that is open for reading and does not change; it must
+                stay open until a stream is at its end.
+
+        Raises:
+            DecodeError: As `decode` does. The whole file has been decoded once when this returns.
+            SandboxError: As `decode` does.
+        """
+        return self._ask(Request("audio", source, self._limits, streams=True), self._sound_or_stream)
+
+    def video(
+        self, source: bytes | int, prepare: Callable[[NDArray[np.uint8]], T], *, side: int | None = None
+    ) -> "DecodedVideo[T]":
+        """Decode a video's pictures, one for each scene or every few seconds, and its sound track.
+
+        Args:
+            source: As of `sound`.
+            prepare: Called with each picture's pixels, (h, w, 3), so that they need not all be held.
+            side: What the pictures will be brought to.
+
+        Raises:
+            DecodeError: As `decode` does.
+            SandboxError: As `decode` does.
+        """
+
+        def take(worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> "DecodedVideo[T]":
+            frames: list[tuple[float, T]] = []
+            while "frames_end" not in answer:
+                if len(frames) == MAX_VIDEO_FRAMES:
+                    raise nonsense()
+                seconds = frame_seconds(answer)
+                frames.append((seconds, prepare(worker.picture(answer, deadline))))
+                answer = worker.header(deadline)
+            if not frames:
+                raise nonsense()
+            answer = worker.header(deadline)
+            sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
+            return DecodedVideo(frames, sound)
+
+        return self._ask(Request("video", source, self._limits, side=side, streams=True), take)
+
+    def _sound_or_stream(self, worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
+        if "peak" not in answer:
+            return worker.sound(answer, deadline)
+        frames, rate_hz, peak = stream_shape(answer)
+        return SoundStream(frames, rate_hz, peak, _StreamedSamples(self, worker, frames))
+
+    def _ask(self, request: Request, take: Callable[[DecodeProcess, dict[str, Any], float], T]) -> T:
+        """Have a worker decode a file, and take its answer."""
+        if os.getpid() != self._process:
+            raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
+        with self._slots:
+            worker = self._take(request.kind)
+            while True:
+                is_fresh = not worker.files
+                try:
+                    taken = worker.ask(request, take)
+                except DecodeError:
+                    self.give_back(worker)
+                    raise
+                except WorkerFailed as failure:
+                    self.end(worker)
+                    if is_fresh or failure.is_final:
+                        self._check_open()
+                        raise DecodeError(failure.reason) from None
+                    # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
+                    worker = self._start(request.kind)
+                except BaseException:
+                    self.end(worker)  # an answer may be under way
+                    raise
+                else:
+                    if not isinstance(taken.sound if isinstance(taken, DecodedVideo) else taken, SoundStream):
+                        self.give_back(worker)
+                    return taken
+
+    def close(self) -> None:
+        """End all workers; a `decode` in another thread ends with a ValueError."""
+        with self._lock:
+            self._closed = True
+            running, idle = list(self._running), list(self._idle)
+            self._idle.clear()
+        for worker in running:
+            worker.kill()
+        for worker in idle:  # the thread that has a busy one cleans up after it
+            self.end(worker)
+        self._starts.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _take(self, kind: DecodeKind) -> DecodeProcess:
+        """Return an idle worker of a kind that is well, else a new one."""
+        while True:
+            with self._lock:
+                worker = next((idle for idle in reversed(self._idle) if idle.kind == kind), None)
+                if worker is not None:
+                    self._idle.remove(worker)
+            if worker is None:
+                return self._start(kind)
+            if worker.is_well():
+                return worker
+            self.end(worker)
+
+    def _start(self, kind: DecodeKind) -> DecodeProcess:
+        """Start a worker, and wait until it is ready."""
+        self._check_open()
+        worker = DecodeProcess(self._starts, kind)
+        with self._lock:
+            self._running.add(worker)
+        try:
+            worker.wait_until_ready()
+            self._check_open()
+            judge(worker.isolation, self._mode)
+        except BaseException:
+            self.end(worker)
+            raise
+        return worker
+
+    def give_back(self, worker: DecodeProcess) -> None:
+        """Take a worker back that has answered."""
+        with self._lock:
+            keeps = not self._closed and worker.files < MAX_FILES
+            if keeps:
+                self._idle.append(worker)
+            # Those of other kinds wait too, but no more than may work.
+            ended = self._idle.pop(0) if len(self._idle) > self._count else None if keeps else worker
+            is_closed = self._closed
+        if ended is not None:
+            self._forget(ended, ended.end if is_closed else ended.dismiss)
+
+    def end(self, worker: DecodeProcess) -> None:
+        """End a worker, whatever it does."""
+        self._forget(worker, worker.end)
+
+    def _forget(self, worker: DecodeProcess, ending: Callable[[], None]) -> None:
+        used = worker.cpu_seconds()  # nobody knows it afterwards
+        ending()
+        with self._lock:
+            if worker in self._running:
+                self._running.remove(worker)
+                self._used_by_ended += used
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the sandbox is closed")
+
+
+@dataclass(frozen=True, slots=True)
+class SoundStream:
+    """A long sound: what is known of it, and its samples as they are taken."""
+
+    frames: int
+    rate_hz: int
+    peak: float  # largest distance from 0
+    chunks: Iterable[NDArray[np.float32]]  # (s_i,), in all ``frames``; once
+
+    def close(self) -> None:
+        """Give up what was not taken."""
+        if isinstance(self.chunks, _StreamedSamples):
+            self.chunks.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedVideo(Generic[T]):
+    """A video's pictures with their times in seconds, as they were prepared, and its sound track if it has one."""
+
+    frames: Sequence[tuple[float, T]]
+    sound: Sound | SoundStream | None
+
+
+class _StreamedSamples:
+    """What a worker sends as it is asked for; the worker is of this stream alone until then."""
+
+    def __init__(self, sandbox: DecodeSandbox, worker: DecodeProcess, frames: int) -> None:
+        self._sandbox = sandbox
+        self._worker: DecodeProcess | None = worker
+        self._left = frames
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> NDArray[np.float32]:
+        """Wait for the next part.
+
+        Raises:
+            DecodeError: If the worker crashes, or takes too long.
+        """
+        if self._worker is None:
+            raise StopIteration
+        try:
+            chunk = self._worker.samples(min(self._left, STREAM_CHUNK_FRAMES), time.monotonic() + STREAM_SECONDS)
+        except WorkerFailed as failure:
+            self.close()
+            raise DecodeError(failure.reason) from None
+        except BaseException:
+            self.close()
+            raise
+        self._left -= len(chunk)
+        if not self._left:
+            self._sandbox.give_back(self._worker)
+            self._worker = None
+        return chunk
+
+    def close(self) -> None:
+        """End the worker, if it is still at work."""
+        if self._worker is not None:
+            self._sandbox.end(self._worker)
+            self._worker = None
+
+
+def _end_all(workers: set[DecodeProcess], starts: Starts, process: int) -> None:
+    if os.getpid() == process:  # in a fork they are not ours
+        for worker in list(workers):
+            worker.end()
+        starts.close()

@@ -1,0 +1,229 @@
+"""One process that decodes, seen from the program that asks it: what it is asked, what it answers, and how it ends.
+
+Not by `multiprocessing`: that runs the caller's script again, and pickles. What runs in there is `decode_worker`, and
+where it comes from `decode_starts`.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import DecodeError, SandboxError
+from trivium.encoders.cores import cpu_seconds_of
+from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.sandbox import starts as decode_starts
+from trivium.encoders.sandbox.answers import WorkerFailed, nonsense, picture_shape, sound_shape
+from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind, kind_of
+from trivium.encoders.sandbox.limits import Limits
+from trivium.encoders.sandbox.starts import Starts, fate
+from trivium.encoders.sandbox.worker import LENGTH, MAX_HEADER_BYTES, MAX_REASON_CHARACTERS, OUT_OF_MEMORY, packed
+
+T = TypeVar("T")
+
+# 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
+SOCKET_BYTES = 1 << 20
+
+
+class Request:
+    """What a worker is asked."""
+
+    def __init__(
+        self,
+        modality: MediaKind,
+        source: bytes | int,
+        limits: Limits,
+        *,
+        side: int | None = None,
+        streams: bool = False,
+    ) -> None:
+        if isinstance(source, int) and fcntl.fcntl(source, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            # A worker could change the file through it, whatever it may open.
+            raise ValueError(f"the descriptor {source} must be open for reading only")
+        self.source = source
+        self.kind: DecodeKind = kind_of(modality, source)
+        self.limits = limits
+        size = os.fstat(source).st_size if isinstance(source, int) else len(source)
+        self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
+        self.seconds = self.cpu_seconds * limits.patience
+        self.header = {
+            **{"modality": modality, "size": size, "is_mapped": isinstance(source, int), "side": side},
+            # The worker's own alarm rings later than ours: it is for when we are gone.
+            **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
+        }
+
+
+class DecodeProcess:
+    """One process and our end of its socket; used by one thread at a time."""
+
+    def __init__(self, starts: Starts, kind: DecodeKind) -> None:
+        self.kind: DecodeKind = kind
+        self.files = 0
+        self.isolation: dict[str, int] = {}  # what holds in it, once it is ready
+        # A socket and no pipes: twice as fast, has time-outs, and a dead reader need not raise SIGPIPE.
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            for end in (self._link, theirs):
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    with contextlib.suppress(OSError):
+                        end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+            try:
+                self._started = starts.start(theirs, kind)
+            except BaseException:
+                self._link.close()
+                raise
+        self.pid = self._started.pid
+        self._used = 0.0
+
+    def cpu_seconds(self) -> float:
+        """Return the processor's time that it has used; of a dead one what was known before."""
+        self._used = max(self._used, cpu_seconds_of(self.pid) or 0.0)
+        return self._used
+
+    def wait_until_ready(self) -> None:
+        """Wait for its first word; `SandboxError` if that does not come."""
+        deadline = time.monotonic() + decode_starts.START_SECONDS
+        try:
+            answer = self._header(deadline)
+        except TimeoutError:
+            raise SandboxError(
+                f"a process to decode in was not ready after {decode_starts.START_SECONDS:.0f} s"
+            ) from None
+        except (OSError, EOFError):
+            raise SandboxError(f"a process to decode in ended at its start ({fate(self._started.wait())})") from None
+        except WorkerFailed:
+            answer = {}
+        if answer.pop("ready", None) is not True:
+            raise SandboxError("a process to decode in gave a wrong first answer")
+        self.isolation = answer
+
+    def is_well(self) -> bool:
+        """Whether it waits in silence: a dead one's socket is at its end, and a sane one says nothing unasked."""
+        self._link.settimeout(0)
+        try:
+            self._link.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def ask(self, request: Request, take: "Callable[[DecodeProcess, dict[str, Any], float], T]") -> T:
+        """Send a file, and have ``take`` read the answer until the deadline that it is given."""
+        self.files += 1
+        deadline = time.monotonic() + request.seconds
+        try:
+            self._send(packed(request.header), deadline)
+            if isinstance(request.source, int):
+                self._link.settimeout(_remaining(deadline))
+                socket.send_fds(self._link, [b"f"], [request.source])
+            else:
+                self._send(request.source, deadline)
+            answer = self.header(deadline)
+            return take(self, answer, deadline)
+        except TimeoutError:
+            raise WorkerFailed(f"took longer than {request.seconds:.3g} s to decode", is_final=True) from None
+        except (OSError, EOFError):
+            raise self._death(request.limits, request.cpu_seconds) from None
+
+    def header(self, deadline: float) -> dict[str, Any]:
+        """Take an answer that is no refusal."""
+        answer = self._header(deadline)
+        if isinstance(reason := answer.get("refused"), str) and reason:
+            raise DecodeError(reason[:MAX_REASON_CHARACTERS])
+        return answer
+
+    def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:
+        """Take a picture's pixels, (h, w, 3)."""
+        pixels = np.empty(picture_shape(answer), np.uint8)
+        self._fill(pixels.data.cast("B"), deadline)
+        return pixels
+
+    def sound(self, answer: dict[str, Any], deadline: float) -> Sound:
+        """Take a whole sound."""
+        frames, rate_hz = sound_shape(answer)
+        return self._samples(frames, deadline), rate_hz
+
+    def samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
+        """Take the next part of a stream."""
+        try:
+            return self._samples(frames, deadline)
+        except TimeoutError:
+            raise WorkerFailed("took too long to decode") from None
+        except (OSError, EOFError):
+            raise WorkerFailed(f"the decoder crashed on it ({fate(self._started.wait())})") from None
+
+    def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
+        waveform = np.empty(frames, np.float32)
+        self._fill(waveform.data.cast("B"), deadline)
+        with np.errstate(invalid="ignore"):
+            total = waveform.sum(dtype=np.float64)  # cannot overflow, and needs no memory
+        if not math.isfinite(total):
+            raise nonsense()
+        return waveform
+
+    def kill(self) -> None:
+        """Kill it; whoever waits for its answer gets an error, and cleans up."""
+        self._started.kill()
+
+    def end(self) -> None:
+        """Kill it and clean up."""
+        self._started.kill()
+        self._started.wait()
+        self._link.close()
+
+    def dismiss(self) -> None:
+        """Kill it, and let its end be cleaned up whenever it comes."""
+        self._started.dismiss()
+        self._link.close()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        self._link.settimeout(_remaining(deadline))
+        # Where a program wants to die of SIGPIPE, like cat, it is not for our sake.
+        self._link.sendall(data, getattr(socket, "MSG_NOSIGNAL", 0))
+
+    def _header(self, deadline: float) -> dict[str, Any]:
+        length = bytearray(LENGTH.size)
+        self._fill(memoryview(length), deadline)
+        size = LENGTH.unpack(length)[0]
+        if size > MAX_HEADER_BYTES:
+            raise nonsense()
+        text = bytearray(size)
+        self._fill(memoryview(text), deadline)
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError):
+            raise nonsense() from None
+        if not isinstance(header, dict):
+            raise nonsense()
+        return header
+
+    def _fill(self, view: memoryview, deadline: float) -> None:
+        while view:
+            self._link.settimeout(_remaining(deadline))
+            if not (count := self._link.recv_into(view)):
+                raise EOFError
+            view = view[count:]
+
+    def _death(self, limits: Limits, cpu_seconds: float) -> WorkerFailed:
+        status = self._started.wait()
+        if status == -signal.SIGXCPU:
+            return WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
+        if status == OUT_OF_MEMORY:
+            return WorkerFailed(f"needs more than {limits.memory_bytes / 2**30:.3g} GiB of memory to decode")
+        return WorkerFailed(f"the decoder crashed on it ({fate(status)})")
+
+
+def _remaining(deadline: float) -> float:
+    if (seconds := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return seconds

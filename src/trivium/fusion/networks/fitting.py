@@ -1,0 +1,239 @@
+"""A fusion of `registry.FUSIONS` trained with a head on labelled rows, and used from NumPy.
+
+Trained with AdamW on shuffled batches, modalities dropped at random; the epoch is the one with the least loss on rows
+held out. Numbers are standardised as `blocks.Scale` does, without its weights.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.fusion.kernels.blocks import LARGEST, Booleans, Numbers, Places, Scale, contributions_of, folds_of
+from trivium.fusion.kernels.experts import Blocks
+from trivium.fusion.kernels.selection import Truth
+from trivium.fusion.networks.registry import LATE, build_fusion
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+HELD_OUT = 10  # one row in so many chooses the epoch
+LEAST_BATCH = 32
+ROWS_AT_ONCE = 2048  # of prediction
+SMALLEST = 1e-9  # of a probability whose logarithm is taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained."""
+
+    fusion: str  # of `registry.FUSIONS`
+    dim: int = 64
+    modality_dropout: float = 0.3
+    epochs: int = 60
+    patience: int = 10  # epochs without a better one, and then it ends
+    batch: int = 128  # at most; of few rows a sixteenth, so that an epoch has steps enough
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFusion:
+    """A trained fusion and head; what a row gets that has nothing known is `prior`."""
+
+    scales: Mapping[str, Scale] = field(repr=False)
+    fusion: "nn.Module" = field(repr=False)
+    head: "nn.Module | None" = field(repr=False)  # None: the fusion itself gives probabilities
+    prior: Numbers  # (c,)
+    is_classes: bool
+
+    def predict(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> Numbers:
+        """Return probabilities of classes (n, c), or numbers (n, 1)."""
+        found = np.tile(self.prior, (len(next(iter(presence.values()))), 1))
+        for rows, fused in self._passes(blocks, presence):
+            if self.head is None:
+                found[rows] = fused.numpy()
+            elif self.is_classes:
+                found[rows] = self.head(fused).softmax(dim=1).numpy()
+            else:
+                found[rows] = self.head(fused).numpy() + self.prior
+        return found
+
+    def fused(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> Numbers:
+        """Return fused vectors (n, d); zeros of a row that has nothing known."""
+        found: Numbers | None = None
+        n = len(next(iter(presence.values())))
+        for rows, fused in self._passes(blocks, presence):
+            if found is None:
+                found = np.zeros((n, fused.shape[1]))
+            found[rows] = fused.numpy()
+        width = self.fusion.dim
+        assert isinstance(width, int)
+        return np.zeros((n, width)) if found is None else found
+
+    def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
+        """Return what each modality added; see `contributions_of`."""
+        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scales)
+
+    def _passes(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> "Iterator[tuple[Places, Tensor]]":
+        import torch
+
+        names = tuple(self.scales)
+        usable = np.flatnonzero(np.any([presence[name] for name in names], axis=0))
+        for start in range(0, len(usable), ROWS_AT_ONCE):
+            rows = usable[start : start + ROWS_AT_ONCE]
+            inputs = {name: torch.from_numpy(_standardised(self.scales[name], blocks[name][rows])) for name in names}
+            masks = {name: torch.from_numpy(presence[name][rows]) for name in names}
+            with torch.no_grad():
+                yield rows, self.fusion(inputs, masks)
+
+
+def fit_network(
+    blocks: Blocks,
+    presence: Mapping[str, Booleans],
+    scales: Mapping[str, Scale],
+    truth: Truth,
+    groups: Places,
+    recipe: Recipe,
+) -> NetworkFusion:
+    """Train a fusion and its head.
+
+    Args:
+        blocks: Rows (n, d) of each modality, by name; NaN where it is missing.
+        presence: Which rows have which.
+        scales: Of the modalities that any row has.
+        truth: Of all rows.
+        groups: Rows that must not be apart in validation share a number, (n,).
+        recipe: How.
+
+    Raises:
+        ValueError: If a fusion of probabilities is to predict numbers.
+    """
+    import torch
+
+    if recipe.fusion in LATE and not truth.is_classes:
+        raise ValueError(f"fusion '{recipe.fusion}' gives probabilities of classes, not numbers")
+    names = tuple(scales)
+    is_late = recipe.fusion in LATE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        widths = {name: blocks[name].shape[1] for name in names}
+        fusion = build_fusion(recipe.fusion, widths, dim=truth.classes if is_late else recipe.dim)
+        head = None if is_late else torch.nn.Linear(recipe.dim, truth.classes)
+        made = NetworkFusion(scales=scales, fusion=fusion, head=head, prior=truth.mean, is_classes=truth.is_classes)
+        usable = np.any([presence[name] for name in names], axis=0)
+        inputs = {
+            name: torch.from_numpy(_standardised(scales[name], blocks[name][usable])).nan_to_num() for name in names
+        }
+        there = {name: torch.from_numpy(presence[name][usable]) for name in names}
+        folds = folds_of(truth.labels, groups, count=HELD_OUT, seed=recipe.seed)[usable]
+        _train(made, inputs, there, truth.of(usable), folds, recipe)
+    return made
+
+
+def with_parameters(made: NetworkFusion, tensors: Mapping[str, np.ndarray]) -> NetworkFusion:
+    """Put kept parameters into a fusion that was built anew.
+
+    Raises:
+        ValueError: If they are not those of this fusion.
+    """
+    import torch
+
+    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
+        if module is None:
+            continue
+        own = {
+            key.removeprefix(prefix): torch.from_numpy(np.array(tensor))
+            for key, tensor in tensors.items()
+            if key.startswith(prefix)
+        }
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            raise ValueError(f"the kept parameters are not those of this fusion: {error}") from error
+        module.eval()
+    return replace(made)
+
+
+def parameters_of(made: NetworkFusion) -> dict[str, np.ndarray]:
+    """Return all parameters by name, as `with_parameters` takes them."""
+    found = {}
+    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
+        for key, tensor in ({} if module is None else module.state_dict()).items():
+            found[prefix + key] = tensor.numpy()
+    return found
+
+
+def _standardised(scale: Scale, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return rows whose numbers have a deviation of 1, cut as `Scale` cuts them; in float32 and in place, for speed."""
+    found = rows.astype(np.float32)
+    found -= scale.mean.astype(np.float32)
+    found /= scale.deviation.astype(np.float32)
+    return np.clip(found, -LARGEST, LARGEST, out=found)
+
+
+def _train(
+    made: NetworkFusion,
+    inputs: "Mapping[str, Tensor]",
+    there: "Mapping[str, Tensor]",
+    truth: Truth,
+    folds: Places,
+    recipe: Recipe,
+) -> None:
+    import torch
+
+    from trivium.fusion.networks.modality_dropout import drop_modalities
+
+    modules = torch.nn.ModuleList([made.fusion] if made.head is None else [made.fusion, made.head])
+    optimiser = torch.optim.AdamW(modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    loss_of = _loss(made, truth)
+    batch = min(recipe.batch, max(LEAST_BATCH, len(folds) // 16))
+    own = torch.from_numpy(np.flatnonzero(folds != 0))
+    held = torch.from_numpy(np.flatnonzero(folds == 0))
+    least, best, since = np.inf, copy.deepcopy(modules.state_dict()), 0
+    for _ in range(recipe.epochs):
+        modules.train()
+        order = own[torch.randperm(len(own))]
+        for rows in torch.split(order, batch):
+            kept = drop_modalities({name: mask[rows] for name, mask in there.items()}, share=recipe.modality_dropout)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss_of(made.fusion({name: x[rows] for name, x in inputs.items()}, kept), rows))
+            optimiser.step()
+        modules.eval()
+        if not len(held):
+            best = copy.deepcopy(modules.state_dict())
+            continue
+        with torch.no_grad():
+            masks = {name: mask[held] for name, mask in there.items()}
+            loss = float(loss_of(made.fusion({name: x[held] for name, x in inputs.items()}, masks), held))
+        since += 1
+        if loss < least:
+            least, best, since = loss, copy.deepcopy(modules.state_dict()), 0
+        if since >= recipe.patience:
+            break
+    modules.load_state_dict(best)
+    modules.eval()
+
+
+def _loss(made: NetworkFusion, truth: Truth) -> "Callable[[Tensor, Tensor], Tensor]":
+    import torch
+
+    weights = torch.from_numpy(truth.weights / truth.weights.mean()).float()
+    labels = torch.from_numpy(truth.labels)
+    targets = torch.from_numpy(truth.targets).float()
+
+    def loss(fused: "torch.Tensor", rows: "torch.Tensor") -> "torch.Tensor":
+        if made.head is None:
+            each = -fused[torch.arange(len(rows)), labels[rows]].clamp(min=SMALLEST).log()
+        elif made.is_classes:
+            each = torch.nn.functional.cross_entropy(made.head(fused), labels[rows], reduction="none")
+        else:
+            each = (made.head(fused) - targets[rows]).square().sum(dim=1)
+        return (weights[rows] * each).mean()
+
+    return loss

@@ -1,0 +1,4 @@
+"""The command line, the shell, pages and all that is printed.
+
+May import: everything; nothing imports it but `trivium.__main__`.
+"""

@@ -1,0 +1,275 @@
+"""Options that several commands share: how they are written, and what they mean."""
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from trivium.encoders.sandbox.mode import MODES, VARIABLE
+from trivium.pipeline.records import ITEM_KINDS
+from trivium.pipeline.store.filters import Filter
+
+if TYPE_CHECKING:
+    from trivium.indexes import Wish
+    from trivium.pipeline.tables.pairs import Role
+
+SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
+BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+PRECISIONS = ("float32", "int8")
+
+
+class UsageError(Exception):
+    """Options that cannot be followed."""
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Let the user say where the networks run, how exactly, and how safely files are decoded for them."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all GPUs), cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="int8: transformers on a CPU twice as fast, vectors a little off (`trivium bench` tells how far)",
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=MODES,
+        help="strict: decode no file where this system cannot isolate its decoder; auto: say so once (default: what "
+        f"{VARIABLE} says, else auto)",
+    )
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """Return the device that the networks run on, checked.
+
+    Raises:
+        UsageError: If this machine has no such device.
+    """
+    from trivium.encoders.devices import DeviceError, resolve
+
+    try:
+        resolve(options.device)
+    except DeviceError as error:
+        raise UsageError(str(error)) from error
+    return str(options.device)
+
+
+def add_wish(parser: argparse.ArgumentParser) -> None:
+    """Let the user say what the index should be like."""
+    group = parser.add_argument_group("index", "What to ask of the index from now on, all of it anew if any is given.")
+    group.add_argument(
+        "--index", metavar="KIND", help="auto (default), flat, hnsw, ivf-sq8, ...; a wrong one lists all"
+    )
+    group.add_argument("--recall", type=float, help="share of the 10 nearest that must be found (default 0.95)")
+    group.add_argument("--memory", type=size_bytes, metavar="SIZE", help="the most the index may take, such as 2GB")
+    group.add_argument("--latency", type=float, metavar="MS", help="milliseconds that a search of it may take")
+
+
+def wish_of(options: argparse.Namespace) -> "Wish | None":
+    """Return what is asked of the index; None if nothing was said.
+
+    Raises:
+        UsageError: If there is no such kind, or a number is out of range.
+    """
+    from trivium.indexes import Wish  # imports FAISS, which parsing need not wait for
+
+    if options.index is options.recall is options.memory is options.latency is None:
+        return None
+    try:
+        return Wish(
+            kind=options.index or Wish().kind,
+            recall=Wish().recall if options.recall is None else options.recall,
+            memory_bytes=options.memory,
+            latency_ms=options.latency,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Let the user restrict which items are meant."""
+    parser.add_argument("--only", choices=ITEM_KINDS, help="items of one kind")
+    parser.add_argument(
+        "--path",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="items that a pattern matches: 'holiday/*', '*.jpg', or a folder; several are alternatives",
+    )
+    parser.add_argument(
+        "--where", metavar="EXPR", help="items by captions and metadata: 'year >= 2020 and caption contains dog'"
+    )
+
+
+def add_min_relevance(parser: argparse.ArgumentParser) -> None:
+    """Let the user be told "nothing relevant"."""
+    parser.add_argument(
+        "--min-relevance",
+        type=share,
+        metavar="P",
+        help="leave out what is relevant with a smaller probability, 0 to 1; perhaps nothing is left",
+    )
+
+
+def filter_of(options: argparse.Namespace) -> Filter:
+    """Return which items are meant.
+
+    Raises:
+        FilterError: If a part cannot be understood.
+    """
+    return Filter(only=options.only, paths=tuple(options.path), where=options.where)
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Let the user say how a table of pairs is to be read."""
+    parser.add_argument(
+        "--column",
+        metavar="ROLE=NAME",
+        action="append",
+        default=[],
+        help="read text, image, audio, label or score from the column NAME (default: the role's own name, or caption, "
+        "title, path); 'ROLE=' leaves it out",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="use only rows with this in that column; several must all hold",
+    )
+
+
+def columns_of(options: argparse.Namespace) -> "dict[Role, str]":
+    """Return the columns that were named for roles.
+
+    Raises:
+        UsageError: If one is not written so, or is of no role.
+    """
+    from trivium.pipeline.tables.pairs import ROLES  # brings readers that parsing need not wait for
+
+    named = _assignments("--column", "ROLE=NAME", options.column)
+    if unknown := [role for role in named if role not in ROLES]:
+        raise UsageError(f"--column {unknown[0]}=...: no such role, there are {', '.join(ROLES)}")
+    return {role: named[role] for role in ROLES if role in named}
+
+
+def where_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return what must stand in which column of a table.
+
+    Raises:
+        UsageError: If one is not written so.
+    """
+    return _assignments("--where", "COLUMN=VALUE", options.where)
+
+
+def part(text: str) -> tuple[int, int]:
+    """Read which part of how many is meant: ``1/7``."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    number, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= parts:
+        raise argparse.ArgumentTypeError(f"'{text}' is no part: write 1/7, 2/7, ... 7/7")
+    return number, parts
+
+
+def positive(written: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not (written.isascii() and written.isdigit() and int(written)):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{written}'")
+    return int(written)
+
+
+def natural(written: str) -> int:
+    """Read a whole number of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not (written.isascii() and written.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got '{written}'")
+    return int(written)
+
+
+def seconds(written: str) -> float:
+    """Read a time above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        number = float(written)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got '{written}'")
+    return number
+
+
+def size_bytes(written: str) -> int:
+    """Read a size: 500MB, 2 GB, 1.5GiB, or bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    match = SIZE.fullmatch(written.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{written}' is no size: write 500MB, 2GB, 1.5GiB or a number of bytes")
+    return int(float(match["number"]) * BYTES[match["unit"] or ""])
+
+
+def _assignments(option: str, form: str, written: "list[str]") -> dict[str, str]:
+    named: dict[str, str] = {}
+    for entry in written:
+        name, sign, value = (part.strip() for part in entry.partition("="))
+        if not name or not sign:
+            raise UsageError(f"{option} is written {form}, got '{entry}'")
+        if name in named:
+            raise UsageError(f"{option} {name}=... is given twice")
+        named[name] = value
+    return named
+
+
+def numbers(written: str) -> list[float]:
+    """Read numbers above 0 with commas between.
+
+    Raises:
+        argparse.ArgumentTypeError: If they are none.
+    """
+    try:
+        found = [float(number) for number in written.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < number < float("inf") for number in found):
+        raise argparse.ArgumentTypeError(f"must be numbers above 0 with commas between, got '{written}'")
+    return found
+
+
+def share(written: str) -> float:
+    """Read a number from 0 to below 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        found = float(written)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got '{written}'")
+    return found
+
+
+def above_zero(written: str) -> float:
+    """Read a number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    found = numbers(written)
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"must be one number above 0, got '{written}'")
+    return found[0]

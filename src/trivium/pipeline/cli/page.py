@@ -1,0 +1,151 @@
+"""Hits as a web page: pictures shown, sounds and videos played from where they match; links relative to the page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from trivium.pipeline.cli.place import excerpt_of, place_of
+from trivium.pipeline.escaping import Html, joined, markup
+from trivium.pipeline.explain.lines import lines_of
+from trivium.pipeline.search.retrieval import Hit
+
+if TYPE_CHECKING:
+    from trivium.pipeline.explain.drops import Explanation
+
+# Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
+POLICY = "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --quiet: #888; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .7rem; font-weight: 600; }
+p.note { color: var(--quiet); margin: 0; } h2 img { height: 2.6rem; vertical-align: middle; background: #fff; }
+h2 audio { height: 2rem; vertical-align: middle; }
+ol { list-style: none; display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: .9rem;
+  margin: 0; padding: 0; }
+li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; display: flex; flex-direction: column; }
+.media { height: 9.5rem; display: flex; align-items: center; justify-content: center; background: #fff; color: #333;
+  padding: .5rem; box-sizing: border-box; overflow: hidden; }
+.media img { max-width: 100%; max-height: 100%; } .media audio { width: 100%; }
+.media video { max-width: 100%; max-height: 100%; }
+.heat .own, .heat:hover .over { display: none; } .heat:hover .own { display: block; }
+.media blockquote { margin: 0; font-style: italic; overflow: hidden; max-height: 100%; }
+.about { padding: .5rem .7rem .6rem; font-size: .86rem; } .caption { margin: 0 0 .3rem; }
+.why { margin: .3rem 0; color: var(--quiet); }
+.about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
+"""
+LIKELY = ' <span title="how likely it is what was asked">{relevance:.0%}</span>'
+
+
+def render_page(
+    title: str,
+    sections: Sequence[tuple[str, Sequence[Hit]]],
+    *,
+    target: Path,
+    note: str = "",
+    explained: "Mapping[str, Explanation] | None" = None,
+) -> Html:
+    """Return an HTML page.
+
+    Args:
+        title: Plain text.
+        sections: Pairs of a query, as HTML made by `query_html` or as plain text, and its hits.
+        target: The file that the page will be written to; media are linked relative to it.
+        note: Plain text below the title.
+        explained: Why, by the paths of some of the hits; a picture's overlay gives way to it under the pointer.
+    """
+    folder = target.absolute().parent
+    return markup(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style></head><body>\n'
+        '<h1>{title}</h1>\n<p class="note">{note}</p>\n{sections}</body></html>\n',
+        title=title,
+        policy=Html(POLICY),
+        style=Html(STYLE),
+        note=note,
+        sections=joined(_section(heading, hits, folder, explained or {}) for heading, hits in sections),
+    )
+
+
+def query_html(parts: Sequence[tuple[float, str, str]], *, target: Path) -> Html:
+    """Return a query as HTML: texts quoted, pictures and sounds embedded.
+
+    Args:
+        parts: (weight, modality, text or path) of each part.
+        target: The file that the page will be written to.
+    """
+    folder = target.absolute().parent
+    shown: list[Html] = []
+    for weight, modality, item in parts:
+        shown.append(
+            markup(
+                "{sign}{times}{what}",
+                sign=" − " if weight < 0 else " + " if shown else "",
+                times="" if abs(weight) == 1 else f"{abs(weight):g} × ",
+                what=f"“{item}”" if modality == "text" else _player(modality, os.path.abspath(item), folder),
+            )
+        )
+    return joined(shown)
+
+
+def _section(heading: str, hits: Sequence[Hit], folder: Path, explained: "Mapping[str, Explanation]") -> Html:
+    cards = joined(_card(hit, folder, explained.get(hit.path)) for hit in hits)
+    shown = markup("<ol>\n{cards}</ol>\n", cards=cards) if hits else Html("<p>No hits.</p>\n")
+    return markup("<h2>{heading}</h2>\n{hits}", heading=heading, hits=shown)
+
+
+def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
+    caption, excerpt = hit.caption or "", excerpt_of(hit)
+    overlay = None if explanation is None or explanation.overlay is None else os.path.abspath(explanation.overlay)
+    kind = "media heat" if overlay is not None and hit.modality == "image" else "media"
+    if hit.modality == "text":
+        media = markup("<blockquote>{words}</blockquote>", words=caption if excerpt is None else excerpt)
+        caption = "" if excerpt is None else caption
+    else:
+        media = _player(hit.modality, hit.path, folder, seconds=hit.start, overlay=overlay)
+    lines = [] if explanation is None else [markup("{line}", line=line) for line in lines_of(explanation)]
+    likely = Html("") if hit.relevance is None else markup(LIKELY, relevance=hit.relevance)
+    return markup(
+        '<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
+        "<b>{score:.3f}</b>{likely} {modality}{matched}<br>"
+        '<small><a href="{link}">{name}</a></small></div></li>\n',
+        kind=kind,
+        media=media,
+        caption=caption,
+        why=markup('<p class="why">{lines}</p>', lines=joined(lines, Html("<br>"))) if lines else Html(""),
+        score=hit.score,
+        likely=likely,
+        modality=hit.modality,
+        matched=" by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip(),
+        link=_link(hit.path, folder),
+        name=os.path.basename(hit.path),
+    )
+
+
+def _player(
+    modality: str, path: str, folder: Path, *, seconds: float | None = None, overlay: str | None = None
+) -> Html:
+    link, name = _link(path, folder), os.path.basename(path)
+    over = None if overlay is None else _link(overlay, folder)
+    if modality == "image":
+        picture = '<img {own}src="{link}" alt="{name}" loading="lazy">'
+        if over is None:
+            return markup(picture, own="", link=link, name=name)
+        own = markup(picture, own=Html('class="own" '), link=link, name=name)
+        return markup(
+            '<img class="over" src="{over}" alt="what held up the score" loading="lazy">{own}', over=over, own=own
+        )
+    if seconds is not None:
+        link += f"#t={seconds:.3f}"  # where it begins (W3C Media Fragments)
+    if modality == "video":  # its metadata, so that it shows the picture at that time
+        poster = Html("") if over is None else markup('poster="{over}" ', over=over)
+        video = '<video {poster}controls preload="metadata" src="{link}" title="{name}"></video>'
+        return markup(video, poster=poster, link=link, name=name)
+    return markup('<audio controls preload="none" src="{link}" title="{name}"></audio>', link=link, name=name)
+
+
+def _link(path: str, folder: Path) -> str:
+    """Percent-encode the path's bytes; no byte of it can end the attribute or be taken for a scheme."""
+    return "./" + quote(os.fsencode(os.path.relpath(path, folder)))

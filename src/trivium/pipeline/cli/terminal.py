@@ -1,0 +1,238 @@
+"""What the commands show: results on standard output, progress and messages on standard error.
+
+All that is printed is printed here, and made safe to show here, whatever it holds and wherever it came from.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+from trivium.pipeline.cli.place import excerpt_of, place_of
+from trivium.pipeline.escaping import printable
+from trivium.pipeline.explain.lines import lines_of
+from trivium.pipeline.store.filters import FilterError
+
+if TYPE_CHECKING:
+    from trivium.encoders.engine import Stats
+    from trivium.pipeline.explain.drops import Explanation
+    from trivium.pipeline.search.retrieval import Hit
+
+PROBLEMS_SHOWN = 50
+TOLD_SHARE = 0.01  # of the processor's time
+Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
+
+
+def fail(error: object, status: int) -> int:
+    """Tell why a command failed; return its exit status."""
+    _print(f"trivium: {message_of(error)}".split("\n"), file=sys.stderr)
+    return status
+
+
+def message_of(error: object) -> str:
+    """Return what an error says, safe to show: one line, but of a filter also those that point at the place."""
+    lines = str(error).splitlines() if isinstance(error, FilterError) else [str(error)]
+    return "\n".join(map(printable, lines))
+
+
+def announce(line: str) -> None:
+    """Tell what goes on."""
+    _print([f"trivium: {line}"], file=sys.stderr)
+
+
+def say(*lines: object, flush: bool = False) -> None:
+    """Print results, each on a line of its own, with control characters escaped; without any, an empty line."""
+    _print(lines, file=sys.stdout, flush=flush)
+
+
+def say_cells(rows: Iterable[Iterable[object]]) -> None:
+    """Print a line for each row, with tabs between its cells."""
+    for row in rows:
+        print("\t".join(map(printable, row)))
+
+
+@dataclass(slots=True)
+class ShownTable:
+    """A table for the terminal: columns by their names, with rich's options, and rows."""
+
+    columns: Mapping[str, Mapping[str, Any]]
+    rows: list[Sequence[object]] = field(default_factory=list)
+
+    def add_row(self, *cells: object) -> None:
+        """Add one cell for each column."""
+        self.rows.append(cells)
+
+
+def say_table(shown: ShownTable, *, title: str = "") -> None:
+    """Print a table, below a title if there is one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name, options in shown.columns.items():
+        table.add_column(name, **options)
+    for row in shown.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: [brackets] are no markup then
+    console = Console(highlight=False)
+    if title:
+        console.print(Text(f"\n{printable(title)}", style="bold"))
+    console.print(table)
+
+
+def _print(lines: Iterable[object], *, file: TextIO, flush: bool = False) -> None:
+    print("\n".join(map(printable, lines)), file=file, flush=flush)
+
+
+@contextmanager
+def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
+    """Show a bar for each thing that is done, with how many a second and the time left.
+
+    Args:
+        stats: By what is done, filled while it is: then a line below the bars tells what limits it.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    columns = (
+        TextColumn("{task.description:>6}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:>6.1f}/s"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, tuple[Any, float]] = {}
+    console = Console(stderr=True)
+    bars = RichProgress(*columns, console=console)
+    try:
+        with Live(bars, console=console, refresh_per_second=10) as live:
+
+            def show(what: str, done: int, total: int) -> None:
+                what = printable(what)
+                if what not in tasks:
+                    tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
+                task, started = tasks[what]
+                rate = done / max(time.perf_counter() - started, 1e-3)
+                bars.update(task, completed=done, total=total, rate=rate)
+                limit = limit_of(stats[what]) if stats is not None and what in stats else ""
+                live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)
+
+            try:
+                yield show
+            finally:
+                live.update(bars)
+    finally:
+        if tasks and not console.is_terminal:  # there Live does not end its last line
+            console.line()
+
+
+def limit_of(stats: "Stats") -> str:
+    """Say what limits a run: the processor and what uses it, or the busiest stage and how many items wait for it."""
+    stage = stats.limiting()
+    if stage is None:
+        return ""
+    if use := _processor_use(stats):
+        return use
+    return f"limited by {stage.name}: {stage.busy_share(stats.seconds):.0%} busy, queue {stage.queued:,}"
+
+
+def index_bars(show: Bars) -> Bars:
+    """Give the indexes bars of their own beside those of the media."""
+    return lambda modality, done, total: show(f"{modality} index", done, total)
+
+
+def print_hits(
+    hits: "list[Hit]",
+    explained: "Mapping[str, Explanation] | None" = None,
+    *,
+    min_relevance: float | None = None,
+) -> None:
+    """Print hits, best first: a table in a terminal, else a line with tabs for each.
+
+    Args:
+        hits: What was found.
+        explained: Why, by the paths of some of the hits; None if that was not asked for.
+        min_relevance: What was asked of them.
+    """
+    if not hits:
+        nothing = f"nothing relevant: no item is so with a probability of {min_relevance:.0%}" if min_relevance else ""
+        say(nothing or "no hits: the collection has no such items")
+        return
+    rows: list[list[str]] = []
+    for hit in hits:
+        excerpt = excerpt_of(hit)
+        place = "" if excerpt else place_of(hit)
+        shown = " ".join(filter(None, (_short(hit.path), place)))
+        score = f"{hit.score:.3f}" if hit.relevance is None else f"{hit.score:.3f} {hit.relevance:4.0%}"
+        row = [score, hit.modality, excerpt or hit.caption or "", shown]
+        if explained is not None:
+            row.append("; ".join(_why(explained.get(hit.path))))
+        rows.append(row)
+    if not sys.stdout.isatty():
+        say_cells(rows)
+        return
+    folds = {"overflow": "fold"}
+    columns: dict[str, Mapping[str, Any]] = {"score": {"justify": "right"}, "": {}}
+    columns |= {"caption": {"ratio": 3, **folds}, "file": {"ratio": 4, **folds}}
+    if explained is not None:
+        columns["because of"] = {"ratio": 4, **folds}
+    say_table(ShownTable(columns, list(rows)))
+
+
+def print_stats(stats: "Mapping[Any, Stats]") -> None:
+    """Print what each stage did for each kind of file, and what limited it: ``cpu`` is a share of all cores' time."""
+    say(f"{'':8}{'stage':10}{'items':>9}{'items/s':>10}{'workers':>9}{'busy':>7}{'cpu':>6}")
+    for kind, of in stats.items():
+        seconds, limiting, shares, use = of.seconds, of.limiting(), of.processor_shares(), _processor_use(of)
+        for stage in of.stages:
+            cpu = f"{shares[stage.name]:6.0%}" if shares else ""
+            mark = "  <- limits" if stage is limiting and not use else ""
+            say(
+                f"{kind:8}{stage.name:10}{stage.items:9,}{stage.items / max(seconds, 1e-9):10,.1f}{stage.workers:9}"
+                f"{stage.busy_share(seconds):7.0%}{cpu}{mark}"
+            )
+        if use:
+            say(f"{kind:8}{use}")
+
+
+def print_problems(lines: Sequence[str], *, count: int | None = None) -> None:
+    """Print the first of some problems, and how many more there are: of ``count``, if there are more than lines."""
+    listed, count = len(lines), len(lines) if count is None else count
+    for line in lines[:PROBLEMS_SHOWN]:
+        say(f"  {line}")
+    if count > PROBLEMS_SHOWN:
+        say(f"  and {count - PROBLEMS_SHOWN:,} more (--json lists {'all' if listed == count else f'{listed:,}'})")
+
+
+def counted(items: Mapping[Any, int]) -> str:
+    """Write counts by modality, and their sum."""
+    total = sum(items.values())
+    return f"{total:,}" + (f" ({', '.join(f'{count:,} {m}' for m, count in items.items())})" if items else "")
+
+
+def _processor_use(stats: "Stats") -> str:
+    """Say which stages use the processor, if together they use all of it; else nothing."""
+    if not stats.fills_processor():
+        return ""
+    (most, share), *others = stats.processor_shares().items()
+    rest = [f"{name} {other:.0%}" for name, other in others if other >= TOLD_SHARE]
+    return f"the processor is fully used: {', '.join([f'{most} takes {share:.0%} of it', *rest])}"
+
+
+def _why(explanation: "Explanation | None") -> list[str]:
+    if explanation is None:
+        return []
+    overlay = [] if explanation.overlay is None else [f"regions: {_short(explanation.overlay)}"]
+    return lines_of(explanation) + overlay
+
+
+def _short(path: str) -> str:
+    """Name a path relative to where the user is, if it lies below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative

@@ -1,0 +1,190 @@
+"""What the commands do that look after a collection: verify, backup, restore, rebuild, compact, and so on."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.pipeline.cli.commands import open_collection
+from trivium.pipeline.cli.main import EXIT_FAILED
+from trivium.pipeline.cli.options import UsageError, filter_of, wish_of
+from trivium.pipeline.cli.terminal import announce, index_bars, print_problems, progress_bars, say
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.escaping import printable
+from trivium.pipeline.records import ItemKind
+from trivium.pipeline.upkeep.backup import backup as backup_folder
+from trivium.pipeline.upkeep.backup import restore as restore_folder
+from trivium.pipeline.upkeep.verification import verify as verify_folder
+
+if TYPE_CHECKING:
+    from trivium.encoders.engine import Stats
+    from trivium.pipeline.upkeep.snapshot import Snapshot
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Look for damage."""
+    if options.part is not None and not (options.read_data or options.media):
+        raise UsageError("--part says how much of --read-data or --media is read: give one of them too")
+    with progress_bars() as show:
+        found = verify_folder(
+            Path(options.collection),
+            read_data=options.read_data,
+            media=options.media,
+            part=options.part,
+            progress=lambda done, total: show("MB", done // 10**6, total // 10**6),
+        )
+    if options.json:
+        told = {"sound": found.is_sound, "files": found.files, "bytes_read": found.bytes_read, "part": options.part}
+        say(json.dumps({**told, "findings": [asdict(finding) for finding in found.findings]}))
+    else:
+        for finding in found.findings:
+            kind = "damage" if finding.is_damage else "note"
+            say(f"{kind}: {finding.path}: {finding.what}", f"    {finding.remedy}")
+        looked = f"{found.files:,} files looked at, {found.bytes_read / 1e6:,.1f} MB read"
+        if options.part is not None:
+            looked += ", part {} of {}".format(*options.part)
+        say(f"{printable(options.collection)} is {'sound' if found.is_sound else 'damaged'} ({looked})")
+    return 0 if found.is_sound else EXIT_FAILED
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Copy a collection."""
+    with progress_bars() as show:
+        done = backup_folder(
+            Path(options.collection),
+            Path(options.target),
+            replace=options.replace,
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    if options.json:
+        say(json.dumps(asdict(done)))
+        return 0
+    _tell_copied(done)
+    say(f"{printable(options.target)} is a backup of {printable(options.collection)}, generation {done.generation:,}")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Make a collection of a backup."""
+    with progress_bars() as show:
+        done = restore_folder(
+            Path(options.backup),
+            Path(options.collection),
+            progress=lambda read, total: show("MB", read // 10**6, total // 10**6),
+        )
+    moved = None if done.moved_to is None else str(done.moved_to)
+    if options.json:
+        say(json.dumps({**asdict(done.snapshot), "moved_to": moved}))
+        return 0
+    _tell_copied(done.snapshot)
+    say(f"{printable(options.collection)} is generation {done.snapshot.generation:,} of {printable(options.backup)}")
+    if moved is not None:
+        say(f"what was there is now {printable(moved)}: delete it when you no longer need it")
+    return 0
+
+
+def _tell_copied(done: "Snapshot") -> None:
+    for note in done.notes:
+        say(f"note: {printable(note)}")
+    kept = f", {done.bytes_kept / 1e6:,.1f} MB kept of the backup before" if done.bytes_kept else ""
+    say(f"{done.files:,} files checked, {done.bytes_copied / 1e6:,.1f} MB copied{kept}")
+
+
+def rebuild(options: argparse.Namespace) -> int:
+    """Make the index anew."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        collection.rebuild(index=wish_of(options), progress=index_bars(show))
+        files = collection.info().indexes
+    for file in files.values():
+        say(f"{file.modality}: {file.vectors:,} vectors; {file.report['reason']}")
+    if not files:
+        say("the collection is so small that all vectors are compared; it needs no index files")
+    return 0
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Really delete what was removed."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        done = collection.compact(progress=lambda moved, total: show("vectors", moved, total))
+    say(
+        f"{done.vectors_removed:,} vectors deleted; {done.shards_before:,} files of vectors are now "
+        f"{done.shards_after:,}; {done.bytes_before / 1e6:,.1f} MB are now {done.bytes_after / 1e6:,.1f}"
+    )
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write vectors to a file."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        count = collection.export(
+            options.file,
+            filter=filter_of(options),
+            overwrite=options.overwrite,
+            progress=lambda done, total: show("vectors", done, total),
+        )
+    say(f"{count:,} vectors written to {printable(options.file)}")
+    return 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Take in vectors made elsewhere."""
+    with (
+        Collection.open(options.collection, space=options.space, announce=announce) as collection,
+        progress_bars() as show,
+    ):
+        done = collection.import_vectors(
+            options.file,
+            assume_space=options.assume_space,
+            positions=options.positions,
+            progress=lambda rows, total: show("vectors", rows, total),
+        )
+    if options.json:
+        say(json.dumps(asdict(done)))
+        return 0
+    say(
+        f"{done.rows:,} rows read: {done.added:,} items new, {done.updated:,} updated; {done.vectors:,} new vectors, "
+        f"{done.problem_count:,} rows left out"
+    )
+    rows = [f"row {problem.row:,}: {printable(problem.reason)}" for problem in done.problems]
+    print_problems(rows, count=done.problem_count)
+    return 0
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Move to another space."""
+    stats: dict[ItemKind, Stats] = {}
+    with open_collection(options, space=None) as collection, progress_bars(stats) as show:
+        done = collection.migrate(
+            options.space,
+            drop_missing=options.drop_missing,
+            progress=show,
+            index_progress=index_bars(show),
+            stats=stats,
+        )
+    told: dict[str, Any] = asdict(done)
+    if options.json:
+        say(json.dumps(told))
+    else:
+        print_problems([f"{printable(problem.path)}: {printable(problem.reason)}" for problem in done.problems])
+        say(f"{done.encoded:,} vectors made in the new space, {done.dropped:,} items dropped")
+    if not done.is_done:
+        announce(
+            "the old space is still the one that is searched: put the files back and run again to go on, or give up "
+            "these items with --drop-missing"
+        )
+        return EXIT_FAILED
+    return 0
+
+
+UPKEEP: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "verify": verify,
+    "backup": backup,
+    "restore": restore,
+    "rebuild": rebuild,
+    "compact": compact,
+    "export": export,
+    "import": import_,
+    "migrate": migrate,
+}

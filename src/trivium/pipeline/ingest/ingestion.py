@@ -1,0 +1,437 @@
+"""Files to vectors to collection: what is new or changed is read, encoded and committed, batch by batch."""
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from trivium.encoders import engine
+from trivium.encoders.base import Modality, Vectors
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.indexes import Wish
+from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
+from trivium.pipeline.ingest.file_loading import FailedFile, FileLoading, LoadedFile
+from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, scan_media
+from trivium.pipeline.records import (
+    ITEM_KINDS,
+    ContentKey,
+    IndexFile,
+    ItemKind,
+    ItemState,
+    NewItem,
+    Part,
+    StoredItem,
+    modality_of,
+)
+from trivium.pipeline.search.indexing import Indexer, IndexProgress
+from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.store.store import ContentLookup, Store
+from trivium.pipeline.store.writer import Writer, writing
+from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, merged
+
+# Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB;
+# for a GPU 5 MB each, and pictures that it resizes up to 4.5 MB.
+BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
+GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
+BATCH_BYTES: Mapping[ItemKind, float] = {"text": 16 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
+EXAMPLE_TEXTS = 200
+MIN_WINDOW_SECONDS = 0.1
+
+Progress = Callable[[ItemKind, int, int], None]  # (kind of file, files done, files to do)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did."""
+
+    added: int = 0
+    changed: int = 0
+    renamed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    ignored: int = 0  # files of kinds that are not indexed
+    skipped: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
+    encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
+    indexes: list[IndexFile] = field(default_factory=list)  # made anew
+    seconds: dict[str, float] = field(default_factory=dict)  # scan, each kind of file, index
+    stats: dict[ItemKind, Stats] = field(default_factory=dict)  # what each stage did, for each kind of file
+
+    @property
+    def indexed(self) -> int:
+        """Files that were taken in anew, or again because they changed."""
+        return self.added + self.changed
+
+
+def ingest(
+    store: Store,
+    space: JointSpace,
+    media: Iterable[str | os.PathLike[str]],
+    *,
+    captions: bool = True,
+    table: MetadataTable | None = None,
+    positions: bool = False,
+    windows: float | None = None,
+    wish: Wish | None = None,
+    progress: Progress | None = None,
+    index_progress: IndexProgress | None = None,
+    stats: dict[ItemKind, Stats] | None = None,
+) -> Summary:
+    """Bring a collection up to date with files and folders.
+
+    Args:
+        store: The collection.
+        space: The space that the collection was made with.
+        media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
+            elsewhere stays.
+        captions: Whether captions are encoded as vectors of their items too; they are shown either way.
+        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
+            said stays.
+        positions: Keep where items were made, as far as a sidecar says so.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
+        wish: What to ask of the index from now on; as before if not given.
+        progress: Told after each batch.
+        index_progress: Told while an index file is made.
+        stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
+
+    Raises:
+        CollectionError: If the collection belongs to another space, or another process is writing to it.
+        ValueError: If ``windows`` is below 0.1 and not 0.
+    """
+    if windows and not MIN_WINDOW_SECONDS <= windows < float("inf"):
+        raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {windows}")
+    store.require(space.space)
+    with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
+        if wish is not None:
+            writer.set_wish(asdict(wish))
+        indexer = Indexer(writer, examples=lambda: example_queries(space), progress=index_progress)
+        indexer.start()
+        run = _Ingestion(
+            store,
+            writer,
+            known,
+            space,
+            sandbox,
+            captions=captions,
+            table=table,
+            positions=positions,
+            windows=windows,
+            progress=progress,
+            stats={} if stats is None else stats,
+        )
+        summary = run.run(media)
+        started = time.perf_counter()
+        indexer.finish()
+        summary.seconds["index"] = time.perf_counter() - started
+        summary.indexes = indexer.made
+        return summary
+
+
+def batch_files(space: JointSpace, kind: ItemKind) -> int:
+    """Return how many files a batch has where a space's encoders run."""
+    return (BATCH_FILES if space.device_kind == "cpu" else GPU_BATCH_FILES)[kind]
+
+
+class _Ingestion:
+    """One run of `ingest`."""
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        known: ContentLookup,
+        space: JointSpace,
+        sandbox: DecodeSandbox,
+        *,
+        captions: bool,
+        table: MetadataTable | None,
+        positions: bool,
+        windows: float | None,
+        progress: Progress | None,
+        stats: dict[ItemKind, Stats],
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._space = space
+        self._sandbox = sandbox
+        self._table = table
+        before = store.windows
+        self._loading = FileLoading(
+            embeds_captions=captions and "text" in space.modalities,
+            positions=positions,
+            windows=before if windows is None else windows or None,
+        )
+        self._other_windows = self._loading.windows != before
+        self._progress = progress
+        self._summary = Summary(stats=stats)
+        self._recorded = store.states()
+        self._known = known
+        self._gone: dict[str, ItemState] = {}
+        self._renamed: set[int] = set()
+        self._failed: dict[ContentKey, str] = {}  # of files whose other contents come later
+
+    def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
+        summary = self._summary
+        with self._timed("scan"):
+            scan = scan_media(media)
+        summary.ignored = scan.ignored
+        summary.skipped += scan.problems
+        present = {file.path for file in scan.files}
+        self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
+        todo = [file for file in scan.files if not self._is_unchanged(file)]
+        if self._table is not None:
+            todo = self._apply_table(self._table, scan.files, todo)
+        summary.unchanged = len(scan.files) - len(todo) - summary.changed
+        for kind in ITEM_KINDS:
+            with self._timed(kind):
+                self._take_all(kind, [file for file in todo if file.modality == kind])
+        if self._other_windows:  # only now: a run that was stopped has not given them to all
+            self._writer.set_windows(self._loading.windows)
+        if self._gone:
+            self._writer.remove(item.id for item in self._gone.values())
+            summary.removed += len(self._gone)
+        return summary
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._summary.seconds[stage] = time.perf_counter() - started
+
+    def _is_unchanged(self, file: MediaFile) -> bool:
+        item = self._recorded.get(file.path)
+        return (
+            item is not None
+            and item.fingerprint == file.fingerprint
+            and item.beside == file.beside
+            and item.embeds_caption == (item.has_caption and self._loading.embeds_captions_of(file.modality))
+            and not (self._other_windows and file.modality in ("audio", "video"))
+        )
+
+    def _apply_table(
+        self, table: MetadataTable, files: Sequence[MediaFile], todo: Sequence[MediaFile]
+    ) -> list[MediaFile]:
+        """Record what the table says of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
+        recorded, taken = self._store.tabled(), {file.path for file in todo}
+        again: list[MediaFile] = []
+        metadata: dict[int, tuple[str | None, str | None]] = {}
+        for file in files:
+            row = table.json_of(file.path)
+            if file.path in taken or row == recorded.get(file.path):
+                continue
+            if file.sidecar_path is not None:
+                again.append(file)
+            else:
+                metadata[self._recorded[file.path].id] = (row, row)
+        if metadata:
+            self._writer.set_metadata(metadata)
+            self._summary.changed += len(metadata)
+        self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
+        return [*todo, *again]
+
+    def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
+        needed = modality_of(kind, Part("content"))
+        if files and needed not in self._space.modalities:
+            reason = f"space {self._space.space} has no encoder for {needed}"
+            self._summary.skipped += [Problem(path=file.path, reason=reason) for file in files]
+            return
+        if not files:
+            return
+        stats = self._summary.stats[kind] = loading_stats(self._sandbox)
+        workers = usable_cores()
+        writing = stats.stage("write")
+        most = PORTION_VECTORS[self._space.device_kind]
+
+        def portions(batch: list[_Loaded]) -> Iterator[list[_Loaded]]:
+            return portions_of(batch, most=most, contents=_contents, without=_without)
+
+        done = 0
+        remaining = files
+        while remaining:
+            # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
+            waiting: list[MediaFile] = []
+            claims = Claims(self._known)
+            loader = Loader(self._space, self._sandbox, claims, stats=stats, workers=workers)
+            batches = engine.run(
+                remaining,
+                load=self._load_with(loader),
+                encode=[_encoding(self._space, replica) for replica in self._space.lanes],
+                batch_items=batch_files(self._space, kind),
+                batch_cost=BATCH_BYTES[kind],
+                cost=lambda file: file.size_bytes,
+                loaders=workers,
+                portions=portions,
+                on_stop=self._sandbox.close,
+                stats=stats,
+            )
+            with contextlib.closing(batches):
+                for batch, (vectors, failures) in batches:
+                    with writing.working(len(batch)):
+                        postponed = self._commit(batch, vectors, failures)
+                    waiting += postponed
+                    done += sum(not isinstance(file, Portion) for file in batch) - len(postponed)
+                    if self._progress is not None:
+                        self._progress(kind, done, len(files))
+            remaining = waiting
+        stats.end()
+
+    def _load_with(self, loader: Loader) -> Callable[[MediaFile], "_Loaded"]:
+        return lambda file: self._loading.load(file, loader)
+
+    def _commit(
+        self,
+        batch: "Sequence[_Loaded]",
+        vectors: Mapping[ContentKey, Vectors],
+        failures: Mapping[ContentKey, str],
+    ) -> list[MediaFile]:
+        """Take a batch in; return the files that wait for vectors which another batch is to bring."""
+        postponed: list[MediaFile] = []
+        items, untouched = [], {}
+        for file in batch:
+            if isinstance(file, Portion):
+                self._failed.update(failures)
+                continue
+            if isinstance(file, FailedFile):
+                self._leave_out(file)
+                continue
+            keys = file.contents.roles.values()
+            if failed := [of[key] for of in (failures, self._failed) for key in keys if key in of]:
+                self._leave_out(FailedFile(file=file.file, reason=failed[0], was_read=True))
+                continue
+            if not all(key in vectors or key in self._known for key in keys):
+                postponed.append(file.file)
+                continue
+            self._summary.skipped += file.problems
+            if file.contents.note:
+                self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
+            item, before = self._new_item(file)
+            if before is not None and _says_the_same(item, before):
+                untouched[before.id] = (file.fingerprint, file.beside)
+                self._summary.unchanged += 1
+                continue
+            items.append(item)
+            self._summary.added += before is None
+            self._summary.renamed += item.renamed_from is not None
+            self._summary.changed += before is not None and item.renamed_from is None
+        self._summary.encoded.update(key.modality for key in vectors)
+        if items or vectors:
+            rows = np.array(list(vectors.values()), np.float32).reshape(len(vectors), self._space.space.dim)
+            self._writer.commit(items, list(vectors), rows)
+        if untouched:
+            self._writer.touch(untouched)
+        return postponed
+
+    def _new_item(self, file: LoadedFile) -> tuple[NewItem, StoredItem | None]:
+        """Return the item of a loaded file, and the one that was there: at its path, or where it was before."""
+        before = self._store.item_at(file.file.path) if file.file.path in self._recorded else None
+        renamed_from = None
+        if before is None:
+            before = self._renamed_from(file.contents.roles["content"])
+            renamed_from = before.id if before is not None else None
+        tabled = before.tabled if before is not None else None
+        if self._table is not None:
+            tabled = self._table.json_of(file.file.path)
+        try:
+            metadata = merged(tabled, file.sidecar)
+        except MetadataError as error:  # together they are too much
+            assert file.file.sidecar_path is not None
+            self._summary.skipped.append(Problem(path=file.file.sidecar_path, reason=f"metadata left out: {error}"))
+            metadata = tabled
+        item = NewItem(
+            path=file.file.path,
+            modality=file.file.modality,
+            fingerprint=file.fingerprint,
+            beside=file.beside,
+            caption=file.caption,
+            metadata=metadata,
+            tabled=tabled,
+            contents=file.contents.roles,
+            renamed_from=renamed_from,
+        )
+        return item, before
+
+    def _renamed_from(self, content: ContentKey) -> StoredItem | None:
+        """Find an item with this content whose file is no longer there; each is found once."""
+        for item, path in self._store.items_with(content):
+            if item not in self._renamed and (path in self._gone or _is_gone(path)):
+                self._gone.pop(path, None)
+                self._renamed.add(item)
+                return self._store.item_at(path)
+        return None
+
+    def _leave_out(self, failed: FailedFile) -> None:
+        path = failed.file.path
+        self._summary.skipped.append(Problem(path=path, reason=failed.reason))
+        before = self._recorded.get(path)
+        # What cannot be read just now keeps its vectors; what was read and is damaged, or is gone, does not.
+        if before is not None and (failed.was_read or _is_gone(path)):
+            self._writer.remove([before.id])
+            self._summary.removed += 1
+
+
+_Loaded: TypeAlias = LoadedFile | FailedFile | Portion
+
+
+def _contents(file: _Loaded) -> LoadedContents | None:
+    return None if isinstance(file, FailedFile) else file.contents
+
+
+def _without(file: _Loaded, contents: LoadedContents) -> _Loaded:
+    return file if isinstance(file, FailedFile) else replace(file, contents=contents)
+
+
+def _encoding(space: JointSpace, replica: int) -> Callable[[list[_Loaded]], Any]:
+    """Return what makes a batch's vectors on one device."""
+
+    def encode(batch: list[_Loaded]) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
+        loaded = [contents for file in batch if (contents := _contents(file)) is not None]
+        return encode_contents(loaded, lambda modality: space.encoder(modality, replica))
+
+    return encode
+
+
+def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:
+    problems = [
+        Problem(path=table.path, reason=f"line {problem.line} left out: {problem.reason}") for problem in table.problems
+    ]
+    if more := table.problem_count - len(table.problems):
+        problems.append(Problem(path=table.path, reason=f"{more:,} more lines left out"))
+    if unused := table.unused(known):
+        reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
+        problems.append(Problem(path=table.path, reason=reason))
+    return problems
+
+
+def _says_the_same(item: NewItem, before: StoredItem) -> bool:
+    """Whether nothing but fingerprints differs."""
+    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled) == (
+        before.contents,
+        before.caption,
+        before.metadata,
+        before.tabled,
+    )
+
+
+def example_queries(space: JointSpace) -> Mapping[Modality, Vectors]:
+    """Texts as people search for: queries to measure recall with where a collection has no texts of its own."""
+    words = space.example_texts(EXAMPLE_TEXTS) if "text" in space.modalities else []
+    return {"text": space.encode("text", words)} if words else {}
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is certainly no such file; one that cannot be looked at may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False

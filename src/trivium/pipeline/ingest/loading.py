@@ -1,0 +1,351 @@
+"""Files to what the encoders take: which vectors a file has, and what each of them is made from."""
+
+import math
+import threading
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
+from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.decoding.texts import decode_text, first_line
+from trivium.encoders.engine import Stats, one_ahead
+from trivium.encoders.files import stopping
+from trivium.encoders.files.byte_budget import ByteBudget
+from trivium.encoders.files.reading import OpenedFile
+from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
+from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
+from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
+from trivium.pipeline.space.joint import JointSpace
+
+HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
+TOGETHER = 256  # texts that are tokenized in one call
+VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
+MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedSound:
+    """A sound whose blocks make several vectors: its own, and one for each window."""
+
+    blocks: Iterable[Prepared]  # may be decoded as they are taken
+    windows: Sequence[tuple[float, float]]  # seconds
+    keys: Sequence[ContentKey | None]  # of the whole, then of each window; None where the vector is known
+
+
+@dataclass(slots=True)
+class LoadedContents:
+    """What a file's vectors belong to, and what those are made from that have to be made."""
+
+    roles: dict[str, ContentKey] = field(default_factory=dict)
+    prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
+    sounds: list[WindowedSound] = field(default_factory=list)
+    means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
+    first_line: str | None = None  # of a text
+    reads_on: bool = False  # the file, when it is encoded
+    note: str = ""  # what its owner should know of it
+
+
+class Claims:
+    """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""
+
+    def __init__(self, known: Container[ContentKey]) -> None:
+        self._known = known
+        self._claimed: set[ContentKey] = set()
+        self._lock = threading.Lock()
+
+    def claim(self, content: ContentKey) -> bool:
+        """Whether the caller is to make this content's vector: it is not there, and nobody else makes it."""
+        if content in self._known:
+            return False
+        with self._lock:
+            if content in self._claimed:
+                return False
+            self._claimed.add(content)
+            return True
+
+
+def loading_stats(sandbox: DecodeSandbox) -> Stats:
+    """Return counters for a `Loader` and what encodes for it, which know what the sandbox's processes use."""
+    return Stats(helpers={"decode": sandbox.cpu_seconds})
+
+
+class Loader:
+    """Loads files for the encoders of a space; safe to use from several threads."""
+
+    def __init__(
+        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, workers: int
+    ) -> None:
+        self._space = space
+        self._sandbox = sandbox
+        self._claims = claims
+        self._budget = ByteBudget(HELD_TOGETHER_BYTES)
+        self._reading, self._decoding, self._preparing = (
+            stats.stage(name, workers=workers) for name in ("read", "decode", "prepare")
+        )
+
+    def contents(
+        self,
+        kind: ItemKind,
+        file: OpenedFile,
+        *,
+        windows: float | None = None,
+        parts: Sequence[Part] | None = None,
+        expected_sha256: bytes | None = None,
+    ) -> LoadedContents:
+        """Load a file.
+
+        Args:
+            kind: What it is.
+            file: Belongs to the contents from now on: a long sound is read when it is encoded.
+            windows: Seconds of a sound's windows; none if None.
+            parts: The parts that it has, where that is known from before; else they are found.
+            expected_sha256: What it must hold.
+
+        Raises:
+            DecodeError: If it cannot be read or decoded, or does not hold what is expected.
+            StoppedError: If the thread's work is stopped.
+        """
+        loaded = None
+        # A text is taken apart here; other large files are read by the decoder itself.
+        is_held = file.size <= MAX_HELD_BYTES or kind == "text"
+        try:
+            if not is_held:
+                require_known_head(kind, file.head(HEAD_BYTES))
+                require_filled(file.descriptor, file.status)
+            with self._budget.holding(file.size if is_held else 0):
+                loaded = self._loaded(kind, file, is_held, windows, parts, expected_sha256)
+            return loaded
+        finally:
+            if loaded is None or not loaded.reads_on:
+                file.close()
+
+    def _loaded(
+        self,
+        kind: ItemKind,
+        file: OpenedFile,
+        is_held: bool,
+        windows: float | None,
+        parts: Sequence[Part] | None,
+        expected_sha256: bytes | None,
+    ) -> LoadedContents:
+        with self._reading.working():
+            stopping.check()
+            data = file.read() if is_held else None
+            source = _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
+        if expected_sha256 is not None and source.sha256 != expected_sha256:
+            raise DecodeError("the file has changed since it was indexed: index it again first")
+        if kind == "text":
+            return self._text(source, parts)
+        if kind == "image":
+            return self._image(source)
+        if kind == "video":
+            return self._video(source, windows, parts)
+        return self._sound(source, windows, parts)
+
+    def caption(self, caption: str, loaded: LoadedContents) -> None:
+        """Add the vector of a caption."""
+        key = content_key("text", caption.encode("utf-8", "surrogateescape"))
+        loaded.roles[Part("caption").role] = key
+        if self._claims.claim(key):
+            loaded.prepared[key] = self._space.encoder("text").prepare(caption)
+
+    def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
+        encoder = self._space.encoder("text")
+        with self._decoding.working():
+            text = decode_text(source.whole(), most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
+        loaded = LoadedContents(first_line=first_line(text))
+        with self._preparing.working():
+            own, is_new = self._own(loaded, "text", source)
+            if is_new:
+                loaded.prepared[own] = encoder.prepare(text)
+            if parts is None:
+                found = encoder.passages(text)
+                passages = [(Part("passage", p.start, p.stop), p.prepared) for p in found]
+                loaded.note = _note_of(text, found)
+            else:  # another encoder's passages
+                known = [part for part in parts if part.kind == "passage"]
+                passages = list(zip(known, _prepared(encoder, text, known), strict=True))
+            for part, prepared in passages:
+                key = _add(loaded, "text", part, source.sha256)
+                if self._claims.claim(key):
+                    loaded.prepared[key] = prepared
+        return loaded
+
+    def _image(self, source: "_Source") -> LoadedContents:
+        encoder = self._space.encoder("image")
+        loaded = LoadedContents()
+        own, is_new = self._own(loaded, "image", source)
+        if is_new:
+            data = source.data
+            content: bytes | NDArray[np.uint8]
+            if data is not None and encoder.takes_file(data):
+                content = data
+            else:
+                with self._decoding.working():
+                    content = self._sandbox.decode("image", source.data_or_descriptor, side=encoder.side)
+                source.file.require_unchanged()
+            with self._preparing.working():
+                loaded.prepared[own] = encoder.prepare_file(content)
+        return loaded
+
+    def _sound(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
+        encoder = self._space.encoder("audio")
+        loaded = LoadedContents()
+        own, is_new = self._own(loaded, "audio", source)
+        if windows is None and not parts and not is_new:
+            return loaded
+        with self._decoding.working():
+            sound = self._sandbox.sound(source.data_or_descriptor)
+        spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
+        self._preparing.add(0.0)  # one file, whatever is made of it
+        if spans or isinstance(sound, SoundStream):
+            self._take_sound(loaded, source, sound, spans, whole=own if is_new else None)
+        elif is_new:
+            with self._preparing.working(0):
+                loaded.prepared[own] = encoder.prepare(sound)
+        return loaded
+
+    def _video(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
+        """Load a video: its pictures, the mean of their vectors as its own, and windows of its sound track."""
+        encoder = self._space.encoder("image")
+        loaded = LoadedContents()
+        own, is_new = self._own(loaded, "image", source)
+
+        def prepare(pixels: NDArray[np.uint8]) -> Prepared:
+            with self._decoding.paused(), self._preparing.working(0):
+                return encoder.prepare(pixels)
+
+        with self._decoding.working():
+            video = self._sandbox.video(source.data_or_descriptor, prepare, side=encoder.side)
+        self._preparing.add(0.0)  # one file, however many pictures
+        for seconds, prepared in video.frames:
+            key = _add(loaded, "image", Part("frame", round(seconds, 3)), source.sha256)
+            # Only together with its own vector: a copy that is loaded meanwhile makes none of them.
+            if is_new and self._claims.claim(key):
+                loaded.prepared[key] = prepared
+        if is_new:
+            loaded.means[own] = list(loaded.prepared)
+        if video.sound is not None and "audio" in self._space.modalities:
+            seconds = _seconds(video.sound)
+            spans = _windows(seconds, windows or VIDEO_WINDOW_SECONDS) or [(0.0, round(seconds, 3))]
+            if parts is not None:
+                spans = _spans(parts)
+            self._take_sound(loaded, source, video.sound, spans, whole=None)
+        elif isinstance(video.sound, SoundStream):
+            video.sound.close()
+        return loaded
+
+    def _own(self, loaded: LoadedContents, modality: Modality, source: "_Source") -> tuple[ContentKey, bool]:
+        """Give a file a vector of its own; return also whether that has to be made."""
+        own = _add(loaded, modality, Part("content"), source.sha256)
+        return own, self._claims.claim(own)
+
+    def _take_sound(
+        self,
+        loaded: LoadedContents,
+        source: "_Source",
+        sound: Sound | SoundStream,
+        windows: Sequence[tuple[float, float]],
+        *,
+        whole: ContentKey | None,
+    ) -> None:
+        """Have the vectors of a sound and its windows made, as far as they are wanted."""
+        encoder = self._space.encoder("audio")
+        window_keys = [_add(loaded, "audio", Part("window", *span), source.sha256) for span in windows]
+        keys = [whole, *(key if self._claims.claim(key) else None for key in window_keys)]
+        if not any(keys):
+            if isinstance(sound, SoundStream):
+                sound.close()
+        elif isinstance(sound, SoundStream):  # prepared as it is encoded
+            loaded.sounds.append(WindowedSound(_streamed(encoder, sound, source.file), windows, keys))
+            loaded.reads_on = True
+        else:
+            with self._preparing.working(0):
+                loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), windows, keys))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file that was read, or only hashed because it is large."""
+
+    file: OpenedFile
+    data: bytes | None
+    sha256: bytes
+
+    @property
+    def data_or_descriptor(self) -> bytes | int:
+        """What a decoder takes."""
+        return self.file.descriptor if self.data is None else self.data
+
+    def whole(self) -> bytes:
+        """Return the bytes of a kind of file that is always read."""
+        assert self.data is not None
+        return self.data
+
+
+def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepared]:
+    """Prepare passages of a text whose places are known."""
+    texts = [text[int(part.start or 0) : int(part.stop or 0)] for part in parts]
+    prepared: list[Prepared] = []
+    for start in range(0, len(texts), TOGETHER):
+        stopping.check()
+        prepared += encoder.prepare_all(texts[start : start + TOGETHER])
+    return prepared
+
+
+def _note_of(text: str, passages: Sequence[Passage]) -> str:
+    """Say how much of a text is searched, if that is not all of it."""
+    stop = passages[-1].stop if len(passages) >= MAX_PASSAGES else MAX_DOCUMENT_CHARACTERS
+    if not text[stop:].strip():
+        return ""
+    limit = (
+        f"{MAX_PASSAGES:,} passages" if stop < MAX_DOCUMENT_CHARACTERS else f"{MAX_DOCUMENT_CHARACTERS:,} characters"
+    )
+    return f"only its first {stop:,} characters are searched: of a text, at most {limit} are"
+
+
+def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
+    """Yield blocks; at the end see whether the file is still the one that was hashed."""
+    try:
+        yield from one_ahead(encoder.blocks(sound))
+        file.require_unchanged()
+    finally:
+        sound.close()
+        file.close()
+
+
+def _add(loaded: LoadedContents, modality: Modality, part: Part, sha256: bytes) -> ContentKey:
+    key = ContentKey(modality, sha256) if part.kind == "content" else part_key(modality, part.role, sha256)
+    loaded.roles[part.role] = key
+    return key
+
+
+def _seconds(sound: Sound | SoundStream) -> float:
+    if isinstance(sound, SoundStream):
+        return sound.frames / sound.rate_hz
+    waveform, rate_hz = sound
+    return len(waveform) / rate_hz
+
+
+def _windows(duration: float, seconds: float | None) -> list[tuple[float, float]]:
+    """Cut a duration into windows; none if one would be all of it."""
+    if seconds is None or duration <= seconds:
+        return []
+    count = min(math.ceil(round(duration / seconds, 6)), MAX_WINDOWS)
+    # As roles have them: three decimals.
+    edges = np.round(np.minimum(np.arange(count + 1) * seconds, duration), 3).tolist()
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
+
+
+def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
+    return [(part.start or 0.0, part.stop or 0.0) for part in parts if part.kind == "window"]
+
+
+def parts_of(contents: Mapping[str, ContentKey]) -> list[Part]:
+    """Return the parts that a stored item has beside its content and caption."""
+    return [part for part in map(Part.parse, contents) if part.kind not in ("content", "caption")]

@@ -1,0 +1,107 @@
+"""What a user asks for: texts, pictures and sounds with weights, combined into one vector."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.fusion.combination import weighted_sum
+from trivium.pipeline.space.joint import JointSpace
+
+if TYPE_CHECKING:
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+
+BATCH_PARTS = 32  # encoded in one pass
+# "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
+WEIGHTED = re.compile(r"(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+)):(?P<rest>.*)", re.DOTALL)
+
+
+class QueryError(ValueError):
+    """A query that cannot be answered as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryPart:
+    """One text, picture or sound of a query; a negative weight means "less of this"."""
+
+    modality: Modality
+    item: Any  # what the space's encoder takes
+    weight: float = 1.0
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has to be decoded, by libraries that a bad file may crash."""
+        return self.modality != "text" and isinstance(self.item, str | bytes | os.PathLike)
+
+
+def parse_part(modality: Modality, written: str) -> QueryPart:
+    """Read ``item``, ``-item`` or ``weight:item``.
+
+    Raises:
+        QueryError: If nothing is left beside the weight.
+    """
+    if not isinstance(written, str):  # what argparse makes of "--"
+        raise QueryError(f"'--' is no {modality} to look for")
+    weight, item = 1.0, written
+    if match := WEIGHTED.fullmatch(written):
+        weight, item = float(match["weight"]), match["rest"]
+    elif written.startswith("-"):
+        weight, item = -1.0, written[1:]
+    if not item.strip():
+        raise QueryError(f"an empty query: '{written}' names no {modality}")
+    return QueryPart(modality=modality, item=item.strip() if modality == "text" else item, weight=weight)
+
+
+def asked_with(parts: Sequence[QueryPart]) -> Modality:
+    """Return the modality of a query; of one with several parts that of the heaviest: its vector is nearest to it."""
+    return max(parts, key=lambda part: part.weight).modality
+
+
+def query_vectors(
+    space: JointSpace, queries: Sequence[Sequence[QueryPart]], *, sandbox: "DecodeSandbox | None" = None
+) -> Vectors:
+    """Encode queries, many at a time, and combine the parts of each to one unit vector: shape (q, d).
+
+    Args:
+        space: Of the collection.
+        queries: The parts of each.
+        sandbox: Where files are decoded; in this process if None.
+
+    Raises:
+        QueryError: If a query has no part, a part cannot be decoded, or the parts of a query cancel out.
+    """
+    if not all(queries):
+        raise QueryError("an empty query: give a text, a picture or a sound")
+    parts = [part for query in queries for part in query]
+    vectors = np.empty((len(parts), space.space.dim), np.float32)
+    asked: set[Modality] = {part.modality for part in parts}
+    for modality in asked:
+        places = [place for place, part in enumerate(parts) if part.modality == modality]
+        for start in range(0, len(places), BATCH_PARTS):
+            batch = places[start : start + BATCH_PARTS]
+            encoder = space.encoder(modality)
+            vectors[batch] = encoder.embed([_prepared(encoder, parts[place], sandbox) for place in batch])
+    combined, start = [], 0
+    for query in queries:
+        try:
+            combined.append(weighted_sum(vectors[start : start + len(query)], [part.weight for part in query]))
+        except ValueError as error:
+            raise QueryError(str(error)) from error
+        start += len(query)
+    return np.stack(combined) if combined else vectors
+
+
+def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
+    try:
+        if sandbox is None or not part.is_file:
+            return encoder.prepare(part.item)
+        from trivium.encoders.sandbox.heads import decodable  # texts need none of it
+
+        with decodable(part.modality, part.item) as source:
+            return encoder.prepare(sandbox.decode(part.modality, source, side=encoder.side))
+    except DecodeError as error:
+        raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

@@ -1,0 +1,59 @@
+"""Filters on items, as conditions of SQL: by modality, by path, and by an expression over captions and metadata."""
+
+from dataclasses import dataclass
+
+from trivium.pipeline.records import ITEM_KINDS, ItemKind
+from trivium.pipeline.store.filters.comparisons import compiled
+from trivium.pipeline.store.filters.error import FilterError
+from trivium.pipeline.store.filters.expression import keys_of, parse
+from trivium.pipeline.store.filters.paths import MAX_PATTERNS, path_condition, resolved
+from trivium.pipeline.store.filters.sql import Sql, SqlValue, joined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which items are wanted: those that meet every condition given. One that exists is valid.
+
+    Raises:
+        FilterError: If a part cannot be understood.
+    """
+
+    only: ItemKind | None = None
+    paths: tuple[str, ...] = ()  # patterns; ~ and ./ are resolved when the filter is made
+    where: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.only is not None and self.only not in ITEM_KINDS:
+            raise FilterError(f"only must be one of {', '.join(ITEM_KINDS)}, got {self.only!r}")
+        if isinstance(self.paths, str):
+            raise FilterError(f"paths must be a tuple of patterns, got the text {self.paths!r}")
+        if len(self.paths) > MAX_PATTERNS:
+            raise FilterError(f"{len(self.paths):,} path patterns are given, at most {MAX_PATTERNS:,} are taken")
+        object.__setattr__(self, "paths", tuple(resolved(pattern) for pattern in self.paths))
+        if self.where is not None:
+            parse(self.where)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every item meets it."""
+        return self.only is None and not self.paths and self.where is None
+
+    @property
+    def metadata_keys(self) -> frozenset[str]:
+        """The metadata keys that the expression asks for: a key that no item has may be a slip of the pen."""
+        return frozenset() if self.where is None else frozenset(keys_of(parse(self.where)))
+
+    def sql(self) -> tuple[str, list[SqlValue]]:
+        """Return a condition over the table ``item AS i``, never NULL, and its parameters in order.
+
+        The connection needs `register_functions`.
+        """
+        parts: list[Sql] = []
+        if self.only is not None:
+            parts.append(Sql("i.modality = ?", (self.only,)))
+        if self.paths:
+            parts.append(joined("OR", [path_condition(pattern) for pattern in self.paths]))
+        if self.where is not None:
+            parts.append(compiled(parse(self.where), negated=False))
+        condition = joined("AND", parts) if parts else Sql("1")
+        return f"({condition.text})", list(condition.parameters)

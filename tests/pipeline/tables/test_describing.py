@@ -1,0 +1,157 @@
+"""Metadata on their way from sidecars and tables into items, and out again through filters."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.ingest import file_loading
+from trivium.pipeline.store.store import Store
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, decode
+
+
+@pytest.fixture
+def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unchanged files are told from their times at once."""
+    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+
+
+def metadata_of(collection: Collection) -> dict[str, Metadata]:
+    items = Store(collection.folder).items()
+    return {os.path.basename(item.path): decode(item.metadata) for item in items if item.metadata is not None}
+
+
+def write(path: Path, **entries: object) -> None:
+    path.write_text(json.dumps(entries))
+
+
+def test_sidecars_beside_every_modality(tmp_path: Path, media: Path, space) -> None:
+    write(media / "red.json", year=2020)
+    write(media / "blue.jpg.json", year=2021, photo={"lens": 35})
+    write(media / "blue.json", year=1)  # the longer name comes first
+    write(media / "note.json", author="me")
+    write(media / "deep" / "high.json", year=2022)
+    write(media / "nothing.json", year=2023)
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    assert summary.skipped == []
+    assert summary.ignored == 3  # the PDF, nothing.json, blue.json
+    assert metadata_of(collection) == {
+        "red.png": {"year": 2020},
+        "blue.jpg": {"year": 2021, "photo.lens": 35},
+        "note.md": {"author": "me"},
+        "high.ogg": {"year": 2022},
+    }
+    hits = collection.search(text="x", where="year >= 2021")
+    assert {os.path.basename(hit.path): hit.metadata for hit in hits} == {
+        "blue.jpg": {"year": 2021, "photo.lens": 35},
+        "high.ogg": {"year": 2022},
+    }
+
+
+def test_positions_are_stored_only_when_asked_for(tmp_path: Path, media: Path, space) -> None:
+    write(media / "red.json", year=2020, gps={"latitude": 48.1374, "longitude": 11.5755})
+    private = Collection.open(tmp_path / "private", space=space)
+    private.add(media)
+    assert metadata_of(private) == {"red.png": {"year": 2020}}
+    assert all(b"48.1374" not in file.read_bytes() for file in private.folder.rglob("*") if file.is_file())
+    kept = Collection.open(tmp_path / "kept", space=space)
+    kept.add(media, positions=True)
+    assert metadata_of(kept)["red.png"]["gps.latitude"] == 48.1374
+
+
+def test_a_changed_sidecar_is_read_and_nothing_encoded(
+    collection: Collection, media: Path, space, old_files: None
+) -> None:
+    write(media / "red.json", year=2020)
+    assert collection.add(media).changed == 1
+    assert metadata_of(collection) == {"red.png": {"year": 2020}}
+    write(media / "red.json", year=2021, place="here")
+    assert collection.add(media).changed == 1
+    assert metadata_of(collection) == {"red.png": {"year": 2021, "place": "here"}}
+    (media / "red.json").unlink()
+    assert collection.add(media).changed == 1
+    assert metadata_of(collection) == {}
+    assert collection.add(media).unchanged == 7
+    assert space.calls == []
+
+
+def test_bad_sidecars_are_told_and_the_item_stays(tmp_path: Path, media: Path, space) -> None:
+    (media / "red.json").write_text("{")
+    (media / "note.json").mkdir()
+    (media / "blue.json").symlink_to(media / "red.json")
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    told = {os.path.basename(problem.path): problem.reason for problem in summary.skipped}
+    assert summary.added == 7
+    assert told["red.json"].startswith("metadata left out: not JSON")
+    assert told["note.json"] == "metadata left out: not a regular file"
+    assert "metadata left out: a symbolic link, not followed" in told["blue.json"]
+    assert metadata_of(collection) == {}
+
+
+def test_table(tmp_path: Path, media: Path, space, old_files: None) -> None:
+    table = media / "table.csv"
+    table.write_text("path,year,place\nred.png,2020,here\ndeep/high.ogg,2021,there\ngone.jpg,1,\nblue.jpg,7\n")
+    write(media / "red.json", place="home")
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media, metadata=table)
+    assert {problem.reason for problem in summary.skipped} == {
+        "line 5 left out: has 2 cells, the first row has 3",
+        f"1 lines name files that are not in the collection, the first {media / 'gone.jpg'}",
+    }
+    both = {"red.png": {"year": 2020, "place": "home"}, "high.ogg": {"year": 2021, "place": "there"}}
+    assert metadata_of(collection) == both
+    space.calls.clear()
+
+    summary = collection.add(media)  # without the table: what it said stays
+    assert (summary.changed, summary.unchanged) == (0, 7)
+    assert metadata_of(collection) == both
+
+    table.write_text("path,year\nred.png,2030\nblue.jpg,2031\n")
+    summary = collection.add(media, metadata=table)
+    assert (summary.changed, summary.unchanged) == (3, 4)
+    assert metadata_of(collection) == {"red.png": {"year": 2030, "place": "home"}, "blue.jpg": {"year": 2031}}
+
+    (media / "red.json").unlink()
+    collection.add(media)
+    assert metadata_of(collection) == {"red.png": {"year": 2030}, "blue.jpg": {"year": 2031}}
+    generation = collection.info().generation
+    assert collection.add(media, metadata=table).unchanged == 7
+    assert collection.info().generation == generation
+    assert space.calls == []
+
+
+def test_a_renamed_file_keeps_what_a_table_said(tmp_path: Path, media: Path, space) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"path": str(media / "red.png"), "year": 2020}))
+    collection = Collection.open(tmp_path / "c", space=space)
+    collection.add(media, metadata=tmp_path / "t.jsonl")
+    (media / "red.png").rename(media / "rouge.png")
+    assert collection.add(media).renamed == 1
+    assert metadata_of(collection) == {"rouge.png": {"year": 2020}}
+
+
+def test_too_much_together(tmp_path: Path, media: Path, space) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"path": str(media / "red.png"), **{f"a{n}": n for n in range(150)}}))
+    write(media / "red.json", **{f"b{n}": n for n in range(150)})
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media, metadata=tmp_path / "t.jsonl")
+    (problem,) = summary.skipped
+    assert problem.reason == "metadata left out: 300 keys, at most 200 are read"
+    assert len(metadata_of(collection)["red.png"]) == 150
+
+
+def test_a_table_that_cannot_be_read(collection: Collection, media: Path, tmp_path: Path) -> None:
+    with pytest.raises(MetadataError, match=r"gone\.csv cannot be read: No such file"):
+        collection.add(media, metadata=tmp_path / "gone.csv")
+
+
+def test_a_named_file_has_its_sidecar(tmp_path: Path, picture: Callable[..., Path], space) -> None:
+    path = picture(tmp_path / "m" / "a.png")
+    write(tmp_path / "m" / "a.png.json", year=1)
+    collection = Collection.open(tmp_path / "c", space=space)
+    collection.add(path)
+    assert metadata_of(collection) == {"a.png": {"year": 1}}

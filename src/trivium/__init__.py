@@ -11,7 +11,7 @@ Importing this package loads nothing heavy; torch comes when something is first 
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from trivium.version import __version__
 
 if TYPE_CHECKING:
     from trivium.pipeline.collection import Collection

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from trivium.encoders import devices
-from trivium.encoders.devices import DeviceError, resolve
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN, DeviceError, resolve
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trivium.encoders import build_backbone, unit_rows
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN
 from trivium.pipeline.space.joint import load_space
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[3] / "shared" / "data"))

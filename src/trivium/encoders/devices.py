@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from trivium.encoders.networks.contract import PLAIN
 from trivium.encoders.sandbox.mode import sandbox_mode
 
+PLAIN = "cpu-torch"  # a device's name: the slow way that the fast ones are compared with
 # How a GPU is told what to compute: operator by operator; recorded once for each shape and replayed, which spares the
 # launches that limit small networks; or compiled for each shape, which takes minutes before the first vector.
 GpuMode: TypeAlias = Literal["eager", "graphs", "compile"]

@@ -13,7 +13,7 @@ from trivium.encoders.audio.log_mel import FFT_SAMPLES, LogMel
 from trivium.encoders.audio.on_gpu import BLOCK_SAMPLES, BLOCKS_PER_PASS, SampleBlocks, Samples
 from trivium.encoders.base import unit_rows
 from trivium.encoders.decoding.sounds import decode_audio
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.registry import BACKBONES, build_backbone
 from trivium.encoders.sandbox.pool import SoundStream

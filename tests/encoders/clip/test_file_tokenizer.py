@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trivium.encoders import WeightsError
 from trivium.encoders.clip.model import OpenClip
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN
 
 HubClip = Callable[..., Path]
 TEXTS = ["a photo of a cat", "Dog", "Ein Haus am See &amp; ein Boot", "a long caption " * 40]

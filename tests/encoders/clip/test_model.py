@@ -23,7 +23,8 @@ from trivium.encoders.base import Modality, unit_rows
 from trivium.encoders.clip import model as ours
 from trivium.encoders.clip.facts import ClipFacts, fit_of
 from trivium.encoders.clip.model import OpenClip
-from trivium.encoders.networks.contract import PLAIN, OnnxNetwork
+from trivium.encoders.devices import PLAIN
+from trivium.encoders.networks.contract import OnnxNetwork
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -18,7 +18,7 @@ from trivium.encoders.base import unit_rows
 from trivium.encoders.clip.facts import SoundFacts
 from trivium.encoders.clip.mel import ClipMel
 from trivium.encoders.clip.model import OpenClip
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.sandbox.pool import SoundStream
 

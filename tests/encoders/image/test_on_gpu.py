@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from trivium.encoders.base import DecodeError, Prepared, Space, unit_rows
 from trivium.encoders.batching import encode
-from trivium.encoders.devices import DeviceError
+from trivium.encoders.devices import PLAIN, DeviceError
 from trivium.encoders.image import on_gpu as device_pictures
 from trivium.encoders.image.backbone import ImageBackbone, image_backbone
 from trivium.encoders.image.fit import Fit
 from trivium.encoders.image.on_gpu import MOST_SQUARES, Decode, DevicePictures, jpeg_decoder
 from trivium.encoders.inner_layers import IMAGE_LAYERS
-from trivium.encoders.networks.contract import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.registry import BACKBONES
 from trivium.fusion.projections.plain import IdentityProjection

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trivium.encoders import WeightsError, build_backbone, unit_rows
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.files.user_cache import cache_folder
 from trivium.encoders.networks import contract as networks
-from trivium.encoders.networks.contract import PLAIN, load_network
+from trivium.encoders.networks.contract import load_network
 from trivium.encoders.networks.graph_seal import Seal, checksum_of, is_intact, read_seal, seal_graph
 from trivium.encoders.networks.graphs import Architecture, Graph, exported, graph_file, sound_graph
 from trivium.encoders.networks.weights import WEIGHTS, weights_folder

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from trivium.encoders import engine
-from trivium.encoders.networks.contract import PLAIN
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork, _filled
 from trivium.encoders.registry import BACKBONES, build_backbone
 

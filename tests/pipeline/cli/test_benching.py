@@ -21,7 +21,6 @@ from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
 from trivium.pipeline.bench import media as bench_media
 from trivium.pipeline.bench import stages as bench_stages
 from trivium.pipeline.bench.media import evenly, made_files, own_files
-from trivium.pipeline.bench.report import Report, as_json, print_report
 from trivium.pipeline.bench.stages import (
     LONG_SOUND,
     Accuracy,
@@ -34,6 +33,7 @@ from trivium.pipeline.bench.stages import (
     rates_by_batch,
 )
 from trivium.pipeline.cli import benching as bench_module
+from trivium.pipeline.cli.bench_report import Report, as_json, print_report
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest.loading import LoadedContents, WindowedSound

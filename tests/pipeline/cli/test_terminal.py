@@ -13,8 +13,9 @@ from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline.cli import upkeep
 from trivium.pipeline.cli.main import main
-from trivium.pipeline.cli.terminal import Bars, limit_of, print_problems, print_stats, progress_bars
+from trivium.pipeline.cli.terminal import limit_of, print_problems, print_stats, progress_bars
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import ItemKind
 
 

@@ -16,10 +16,10 @@ import soundfile
 import torch
 from PIL import Image
 
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.image.backbone import ImageBackbone
 from trivium.encoders.image.fit import Fit
 from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
-from trivium.encoders.networks.contract import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection

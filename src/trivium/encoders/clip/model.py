@@ -18,8 +18,9 @@ from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.clip.facts import ClipFacts, SoundFacts, facts_file, fit_of, keep, kept_facts
 from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip.texts import ClipTexts, tokenizer_of
+from trivium.encoders.devices import PLAIN
 from trivium.encoders.image.backbone import image_backbone
-from trivium.encoders.networks.contract import PLAIN, load_network
+from trivium.encoders.networks.contract import load_network
 from trivium.encoders.networks.fetching import fetching_for
 from trivium.encoders.networks.graphs import Architecture, Precision
 from trivium.encoders.networks.weights import WeightsError

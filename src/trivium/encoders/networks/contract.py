@@ -12,7 +12,6 @@ from trivium.encoders.networks.weights import WeightsError
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 DeviceKind: TypeAlias = Literal["cpu", "gpu"]
-PLAIN = "cpu-torch"  # a device's name: the slow way that the fast ones are compared with
 # Of a canary's largest number. Other processors and releases round in another order; int8 has steps of a hundredth.
 CANARY_TOLERANCE: Mapping[Precision, float] = {"float32": 1e-4, "int8": 2e-2}
 

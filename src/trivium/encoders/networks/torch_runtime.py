@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trivium.encoders.devices import GpuMode, gpu_mode
-from trivium.encoders.networks.contract import PLAIN, Arrays
+from trivium.encoders.devices import PLAIN, GpuMode, gpu_mode
+from trivium.encoders.networks.contract import Arrays
 from trivium.encoders.networks.folding import folded
 from trivium.encoders.networks.graphs import Architecture
 from trivium.encoders.networks.passes import FIRST_NUMBERS, SHORTEST, PassSize, next_size

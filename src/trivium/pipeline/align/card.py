@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import trivium
 from trivium.pipeline.align.alignment import Aligned, Plan
 from trivium.pipeline.align.pairs import Source
 from trivium.pipeline.escaping import markdown_table, plain
+from trivium.version import __version__
 
 CURVE = "curve.png"
 
@@ -19,7 +19,7 @@ def training_record(
     """Return what was done and seen, fit for JSON."""
     training = aligned.training
     return {
-        "trivium": trivium.__version__,
+        "trivium": __version__,
         "method": plan.method,
         "backbones": dict(backbones),
         "kept": list(plan.kept),

@@ -19,8 +19,8 @@ from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.devices import resolve
 from trivium.encoders.networks.contract import device_kind
 from trivium.pipeline.bench.media import is_collection, made_files, own_files
-from trivium.pipeline.bench.report import Report, as_json, print_report
 from trivium.pipeline.bench.stages import FLOOR_SHARE, NothingReadyError, compare, measure
+from trivium.pipeline.cli.bench_report import Report, as_json, print_report
 from trivium.pipeline.cli.options import device_of
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.records import ItemKind, Part, modality_of

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Sequence
 
-import trivium
 from trivium.encoders.base import MODALITIES
 from trivium.pipeline.cli import failures, interrupts, streams
 from trivium.pipeline.cli.learning_parser import add_alignment, add_evaluation, add_fused, add_learning
@@ -24,6 +23,7 @@ from trivium.pipeline.cli.options import (
     seconds,
 )
 from trivium.pipeline.escaping import printable
+from trivium.version import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED = 1, 2, 3, 75
 PART_OPTIONS = ("--text", "--image", "--audio")
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 75 another "
         "process is writing to the collection, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
     )
-    parser.add_argument("--version", action="version", version=f"trivium {trivium.__version__}")
+    parser.add_argument("--version", action="version", version=f"trivium {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     index = commands.add_parser("index", help="make a collection, or bring it up to date")

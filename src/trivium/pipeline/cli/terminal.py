@@ -6,14 +6,15 @@ All that is printed is printed here, and made safe to show here, whatever it hol
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO
 
 from trivium.pipeline.cli.place import excerpt_of, place_of
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.explain.lines import lines_of
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.store.filters import FilterError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
-Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
 
 
 def fail(error: object, status: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Modality, Vectors
-from trivium.pipeline.cli.terminal import Bars
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.pairs import RefusedRow, Row
 

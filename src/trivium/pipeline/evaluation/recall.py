@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Space, Vectors
-from trivium.pipeline.cli.terminal import Bars
 from trivium.pipeline.evaluation.calibration import Calibration, CalibrationSample, Reliability
 from trivium.pipeline.evaluation.encoding import encode_rows
 from trivium.pipeline.evaluation.judgements import Links, Relevance, judge
@@ -21,6 +20,7 @@ from trivium.pipeline.evaluation.metrics import (
     ranks_of_best,
     wilson_interval,
 )
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.pairs import PairTable, RefusedRow, Role, Row, TableError
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, Modality, Space, Vectors, unit_rows
 from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.files.reading import read_file
-from trivium.pipeline.cli.terminal import Bars
 from trivium.pipeline.evaluation.encoding import encode_rows
 from trivium.pipeline.evaluation.metrics import confusion_matrix, wilson_interval
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.pairs import PairTable, RefusedRow, Role, Row, TableError
 

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import trivium
 from trivium.encoders.base import MODALITIES
 from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
@@ -22,6 +21,7 @@ from trivium.pipeline.features.frames import revisions_of
 from trivium.pipeline.fused.model_config import Kind, ModelConfig, checked_config
 from trivium.pipeline.space.config import OPEN_CLIP
 from trivium.pipeline.space.joint import space_folders
+from trivium.version import __version__
 
 FORMAT = 2
 CONFIG, TENSORS = "model.json", "model.safetensors"
@@ -54,7 +54,7 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
     parameters = {name: _plain(name, value) for name, value in estimator.get_params().items() if name not in PATHS}
     config = {
         "format": FORMAT,
-        "trivium": trivium.__version__,
+        "trivium": __version__,
         "kind": kind,
         "parameters": parameters,
         "encoders": revisions_of(estimator.joint_space(), [m for m in MODALITIES if m in estimator.views_]),

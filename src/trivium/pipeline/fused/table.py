@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.pipeline.features.frames import file_of
-from trivium.pipeline.ingest.scanning import SUFFIXES
+from trivium.pipeline.records import SUFFIXES
 from trivium.pipeline.tables.metadata import json_rows
 from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role
 from trivium.pipeline.tables.reading import CsvRows, TableError, is_utf8, open_lines, table_kind

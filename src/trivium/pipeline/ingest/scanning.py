@@ -5,16 +5,9 @@ import stat
 from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-from trivium.pipeline.records import ItemKind
+from trivium.pipeline.records import SUFFIXES, ItemKind
 from trivium.pipeline.store.database_file import DATABASE
 
-SUFFIXES: dict[str, ItemKind] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),
-    **dict.fromkeys((".heic", ".heif", ".avif"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".mp3"), "audio"),
-    **dict.fromkeys((".txt", ".md"), "text"),
-    **dict.fromkeys((".mp4", ".m4v", ".webm", ".mkv", ".mov"), "video"),
-}
 CAPTION_SUFFIX = ".txt"
 SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-import trivium
 from trivium.encoders.base import (
     Backbone,
     Encoder,
@@ -373,7 +372,7 @@ def space_folders() -> dict[str, Path]:
     """Name and folder of each space found: those that ship first, then the user's."""
     own = Path(platformdirs.user_data_dir("trivium", appauthor=False)) / "spaces"
     found: dict[str, Path] = {}
-    for root in (Path(trivium.__file__).parent / "spaces", own):
+    for root in (Path(__file__).parents[2] / "spaces", own):
         for config in sorted(root.glob(f"*/{CONFIG_FILE}")):
             found.setdefault(config.parent.name, config.parent)
     return found

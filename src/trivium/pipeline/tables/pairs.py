@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.pipeline.ingest.scanning import SUFFIXES
+from trivium.pipeline.records import SUFFIXES
 from trivium.pipeline.tables.metadata import json_rows
 from trivium.pipeline.tables.reading import (
     MAX_LINE,

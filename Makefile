@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo base-data train-base test test-slow check format lint security audit types bench clean
+.PHONY: setup demo base-data train-base test test-slow check format lint security audit types bench dist clean
 
 setup: $(STAMP)
 
@@ -60,5 +60,10 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
+# Wheel and source distribution in dist/, looked into; the wheel is installed where nothing else is and asked a question.
+# QUICK=1 leaves the installing out.
+dist: $(STAMP)
+	$(BIN)/python scripts/dist.py $(if $(QUICK),--quick)
+
 clean:
-	rm -rf build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

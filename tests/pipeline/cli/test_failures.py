@@ -133,7 +133,7 @@ def run(
     [
         (
             "fails",
-            rb"unexpected ZeroDivisionError: something that nobody expected \(pipeline/\w+\.py, line \d+\)\. That",
+            rb"unexpected ZeroDivisionError: something that nobody expected \(pipeline/\w+/\w+\.py, line \d+\)\. That",
         ),
         ("without_threads", rb"no thread can be started"),
     ],

@@ -323,8 +323,8 @@ def test_files_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_unpacks_to_too_much(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("table_file", "tables"):
-        monkeypatch.setattr(f"trivium.pipeline.{module}.MAX_TABLE_BYTES", 100_000)
+    for module in ("reading", "pairs"):
+        monkeypatch.setattr(f"trivium.pipeline.tables.{module}.MAX_TABLE_BYTES", 100_000)
     with pytest.raises(TableError, match=r"t\.csv\.gz unpacks to more than the 100,000 bytes that are read"):
         table(folder, gzip.compress(b"text\n" + b"aaaaaaaaa\n" * 20_000), "t.csv.gz")
     pq.write_table(pa.table({"text": ["a" * 1_000] * 500}), folder / "t.parquet")

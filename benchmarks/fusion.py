@@ -33,7 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from trivium.encoders.base import Modality
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
 from trivium.fusion.networks.registry import FUSIONS

@@ -329,7 +329,7 @@ def flacs(run: Run) -> None:
     from trivium.encoders.audio.log_mel import LogMel
     from trivium.encoders.audio.on_gpu import SampleBlocks, Samples
     from trivium.encoders.batching import BATCH_ITEMS, encode
-    from trivium.encoders.networks.folding import folded
+    from trivium.encoders.networks.norm_folding import folded
 
     files = sorted((run.material / "sounds").iterdir())
     count = run.count(4096, 4)

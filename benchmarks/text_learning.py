@@ -22,7 +22,7 @@ from machine import describe
 from text_learning_crossing import PRECISIONS, few_labels, imagination, student, transfer
 from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, regression, told
 
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.columns import blocks_of
 from trivium.pipeline.features.frames import encode_frame, space_named, table_of, views_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from trivium.encoders.networks.weights import WEIGHTS, WeightsError, fetch
+from trivium.encoders.base import WeightsError
+from trivium.encoders.networks.weights import WEIGHTS, fetch
 
 # What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

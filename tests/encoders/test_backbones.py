@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 
 from trivium.encoders import BACKBONES, Backbone, DecodeError, build_backbone, unit_rows
 from trivium.encoders.audio import log_mel
-from trivium.encoders.audio.aisfx import HEADS
 from trivium.encoders.decoding import pictures as image_decoding
 from trivium.encoders.image.fit import MOST_PIXELS_LONG, Fit
+from trivium.encoders.networks.conversions import AISFX_HEADS
 
 pytestmark = pytest.mark.weights
 
@@ -329,8 +329,8 @@ def test_sound_features_are_the_mean_over_blocks(aisfx: Backbone, monkeypatch: p
     clip = aisfx.features([blocks])
     alone = [aisfx.features([block[np.newaxis]]) for block in blocks]
     assert_allclose(clip.pooled[0], np.mean([one.pooled[0] for one in alone], axis=0), atol=BATCH)
-    assert set(clip.logits) == set(HEADS)
-    for head, classes in HEADS.items():
+    assert set(clip.logits) == set(AISFX_HEADS)
+    for head, classes in AISFX_HEADS.items():
         assert clip.logits[head].shape == (1, classes)
         expected = np.mean([one.logits[head][0] for one in alone], axis=0)
         assert_allclose(clip.logits[head][0], expected, atol=1e-4)  # scores reach about 10

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, unit_rows
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import DecodeError, WeightsError, unit_rows
 from trivium.pipeline.cli import page
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection

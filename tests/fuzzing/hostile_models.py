@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import WeightsError
 from trivium.encoders.text.own_models import TextModelConfig, build_network
 from trivium.encoders.text.shapes import TransformerShape
 from trivium.encoders.text.vocabulary import word_tokenizer

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from trivium.encoders.base import DecodeError, Features
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import DecodeError, Features, WeightsError
 from trivium.encoders.text.own_models import (
     TextModel,
     TextModelConfig,

@@ -9,10 +9,10 @@ from trivium.encoders.base import (
     Modality,
     Space,
     Vectors,
+    WeightsError,
     unit_rows,
 )
 from trivium.encoders.batching import encode
-from trivium.encoders.networks.weights import WeightsError
 from trivium.encoders.registry import BACKBONES, build_backbone
 
 __all__ = [

@@ -32,6 +32,10 @@ class Space:
         return f"'{self.name}' (revision {self.revision})"
 
 
+class WeightsError(Exception):
+    """Weights that cannot be had, or are not the ones pinned."""
+
+
 class DecodeError(Exception):
     """An item that cannot be read or decoded; ``reason`` is a plain sentence for its owner."""
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from trivium.encoders.base import Backbone, Modality
 from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
-from trivium.encoders.networks.contract import Network, device_kind, load_network
-from trivium.encoders.networks.graphs import Architecture, Precision
+from trivium.encoders.networks.contract import Architecture, Network, Precision, device_kind
+from trivium.encoders.networks.loading import load_network
 from trivium.encoders.networks.weights import WEIGHTS, Weights, fetch, fetch_checked
 from trivium.encoders.text.shapes import TEXT_MODEL
 
@@ -75,20 +75,22 @@ def _efficientnet_lite0(folder: Path) -> Architecture:
 
 
 def _aisfx(folder: Path) -> Architecture:
-    from trivium.encoders.audio.aisfx import HEADS, build_aisfx
+    from trivium.encoders.audio.aisfx import build_aisfx
+    from trivium.encoders.networks.conversions import AISFX_HEADS
 
     return Architecture(
         name=folder.name,
         build=lambda: build_aisfx(folder),
         inputs={"log_mel": {0: "n"}},
-        outputs=["embedding", *HEADS],
+        outputs=["embedding", *AISFX_HEADS],
         examples=lambda: [np.random.default_rng(0).random((2, 100, 96), np.float32)],
     )
 
 
 def _aisfx_of_samples(folder: Path) -> Architecture:
-    from trivium.encoders.audio.aisfx import HEADS, build_aisfx
+    from trivium.encoders.audio.aisfx import build_aisfx
     from trivium.encoders.audio.on_gpu import BLOCK_SAMPLES, SampleBlocks
+    from trivium.encoders.networks.conversions import AISFX_HEADS
 
     def examples() -> list[np.ndarray]:
         samples = np.random.default_rng(0).integers(-20_000, 20_000, (2, BLOCK_SAMPLES), np.int16)
@@ -98,7 +100,7 @@ def _aisfx_of_samples(folder: Path) -> Architecture:
         name=f"{folder.name}-samples",
         build=lambda: SampleBlocks(build_aisfx(folder)),
         inputs={"samples": {0: "n"}, "frames": {0: "n"}},
-        outputs=["embedding", *HEADS],
+        outputs=["embedding", *AISFX_HEADS],
         examples=examples,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.indexes import Wish
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.search.query import QueryError, QueryPart, asked_with, query_vectors

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from trivium.encoders.audio.aisfx import HEADS, AiSFXNet, from_checkpoint_names
+from trivium.encoders.audio.aisfx import AiSFXNet
+from trivium.encoders.networks.conversions import AISFX_HEADS, from_checkpoint_names
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_shapes(net: AiSFXNet) -> None:
     with torch.inference_mode():
         embedding, *logits = net(torch.rand(3, 100, 96))
     assert embedding.shape == (3, 512)
-    assert [tuple(scores.shape) for scores in logits] == [(3, classes) for classes in HEADS.values()]
+    assert [tuple(scores.shape) for scores in logits] == [(3, classes) for classes in AISFX_HEADS.values()]
 
 
 def test_embedding_is_the_mean_over_mel_and_the_maximum_over_time(net: AiSFXNet) -> None:
@@ -50,7 +51,7 @@ def test_checkpoint_names(net: AiSFXNet) -> None:
         if part == "blocks":
             published[f"embedding_net.conv_block{int(which) + 1}.{rest}"] = tensor
         else:
-            published[f"classifiers.{list(HEADS).index(which)}.{rest}"] = tensor
+            published[f"classifiers.{list(AISFX_HEADS).index(which)}.{rest}"] = tensor
     renamed = from_checkpoint_names(published)
     assert renamed.keys() == net.state_dict().keys()
     assert all(

@@ -24,7 +24,7 @@ from trivium.encoders.clip import model as ours
 from trivium.encoders.clip.facts import ClipFacts, fit_of
 from trivium.encoders.clip.model import OpenClip
 from trivium.encoders.devices import PLAIN
-from trivium.encoders.networks.contract import OnnxNetwork
+from trivium.encoders.networks.onnx_runtime import OnnxNetwork
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -57,7 +57,7 @@ def test_assets() -> None:
         *[{"subsampling": 0}, {"subsampling": 1}, {"icc_profile": b"x" * 200_000}, {"comment": b"hello"}],
         *[{"exif": exif(Orientation=1)}, {"exif": exif(Make="camera", ImageWidth=3)}, {"xmp": b"<x:xmpmeta/>"}],
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_plain(options: dict[str, Any]) -> None:
     assert plain_jpeg_size(jpeg(**options)) == (HEIGHT, WIDTH)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trivium.encoders import devices
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import WeightsError
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline.cli.main import build_parser, main, name_texts
 from trivium.pipeline.ingest import ingestion as ingestion_module

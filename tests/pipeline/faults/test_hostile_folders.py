@@ -19,8 +19,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from trivium.encoders.base import Features, Modality, Space
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import Features, Modality, Space, WeightsError
 from trivium.encoders.text.own_models import (
     TextModelConfig,
     build_network,

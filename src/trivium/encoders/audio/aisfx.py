@@ -5,26 +5,15 @@ Source: Ma & Lerch, "Representation Learning for the Automatic Indexing of Sound
 baseline with convolutional neural networks", arXiv:1808.00773.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trivium.encoders.networks.conversions import AISFX_HEADS
+
 WIDTHS = (64, 128, 256, 512)
-# Library -> number of classes, in the checkpoint's order. The first three follow the Universal Category System.
-HEADS: Mapping[str, int] = {
-    "prosfx": 78,
-    "soundly": 79,
-    "ucs_mixed": 69,
-    "soundstorm": 81,
-    "production_elements": 10,
-    "cartoon_express": 27,
-    "hpx_digital": 3,
-    "series_6000": 23,
-    "series_9000": 8,
-}
 
 
 class ConvBlock(nn.Module):
@@ -63,12 +52,12 @@ class AiSFXNet(nn.Module):
                     nn.ReLU(),
                     nn.Linear(width // 4, classes),
                 )
-                for name, classes in HEADS.items()
+                for name, classes in AISFX_HEADS.items()
             }
         )
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, ...]:
-        """Map blocks (n, t, mel) to embeddings (n, 512) and logits (n, classes), in the order of `HEADS`."""
+        """Map blocks (n, t, mel) to embeddings (n, 512) and logits (n, classes), in the order of `AISFX_HEADS`."""
         x = log_mel.unsqueeze(1)  # (n, 1, t, mel)
         for block in self.blocks:
             x = block(x)
@@ -81,16 +70,3 @@ def build_aisfx(folder: Path) -> nn.Module:
     net = AiSFXNet()
     net.load_state_dict(load_file(folder / "model.safetensors"))
     return net.eval()
-
-
-def from_checkpoint_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published checkpoint's tensors to this module's."""
-    names = list(HEADS)
-    renamed = {}
-    for name, tensor in state.items():
-        part, index_or_block, rest = name.split(".", 2)
-        if part == "embedding_net":
-            renamed[f"blocks.{int(index_or_block.removeprefix('conv_block')) - 1}.{rest}"] = tensor
-        else:
-            renamed[f"heads.{names[int(index_or_block)]}.{rest}"] = tensor
-    return renamed

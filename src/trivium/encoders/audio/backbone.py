@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.audio.aisfx import HEADS
 from trivium.encoders.audio.log_mel import BLOCK_FRAMES, BLOCK_HOP_FRAMES, HOP_SAMPLES
 from trivium.encoders.audio.resampling import RATE_HZ
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
@@ -14,6 +13,7 @@ from trivium.encoders.decoding.sounds import MAX_SECONDS, RATES_HZ, Sound, decod
 from trivium.encoders.files import stopping
 from trivium.encoders.files.reading import item_bytes
 from trivium.encoders.networks.contract import Arrays, Network
+from trivium.encoders.networks.conversions import AISFX_HEADS
 from trivium.encoders.sandbox.pool import SoundStream
 
 
@@ -73,7 +73,7 @@ class AiSFX(Backbone):
         """Return embeddings (m, 512) and logits {head: (m, classes)} of all clips' blocks, m in all, in order."""
         count = sum(self._front_end.count(prepared) for prepared in batch)
         pooled = np.empty((count, self.dim), np.float32)
-        logits = {head: np.empty((count, classes), np.float32) for head, classes in HEADS.items()}
+        logits = {head: np.empty((count, classes), np.float32) for head, classes in AISFX_HEADS.items()}
         start = 0
         for inputs in self._front_end.passes(batch):  # blocks of many files in one pass
             stopping.check()

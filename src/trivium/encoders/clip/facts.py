@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trivium.encoders.base import Modality
+from trivium.encoders.base import Modality, WeightsError
 from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, ClipSource
 from trivium.encoders.files.user_cache import cache_folder, read_sealed, write_sealed
 from trivium.encoders.image.fit import Fit
-from trivium.encoders.networks.weights import WeightsError
 
 REVISION = 2  # of what we do around the models: another one makes other vectors
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from trivium.encoders.base import WeightsError
 from trivium.encoders.clip.facts import TokenizerFacts, tokenizer_file
 from trivium.encoders.clip.tokenizer import MAX_CHARACTERS
 from trivium.encoders.files.foreign import ForeignFileError, read_foreign, read_foreign_json
 from trivium.encoders.files.tokenizers import MAX_TOKENIZER_BYTES, tokenizer_of
 from trivium.encoders.files.user_cache import write_private
-from trivium.encoders.networks.weights import WeightsError
 
 # The first is needed; the others say what it is and which of its tokens means what.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")

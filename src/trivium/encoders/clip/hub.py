@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivium.encoders.base import WeightsError
 from trivium.encoders.networks.fetching import forbidden_by
-from trivium.encoders.networks.weights import WeightsError
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # as open_clip looks for them

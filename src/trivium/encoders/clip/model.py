@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Backbone, Modality
+from trivium.encoders.base import Backbone, Modality, WeightsError
 from trivium.encoders.clip.facts import ClipFacts, SoundFacts, facts_file, fit_of, keep, kept_facts
 from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip.texts import ClipTexts, tokenizer_of
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.image.backbone import image_backbone
-from trivium.encoders.networks.contract import load_network
+from trivium.encoders.networks.contract import Architecture, Precision
 from trivium.encoders.networks.fetching import fetching_for
-from trivium.encoders.networks.graphs import Architecture, Precision
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.networks.loading import load_network
 
 GRAPH_BYTES = 1_900_000_000  # an ONNX file holds at most 2 GiB; beyond that torch runs the tower, also on a CPU
 

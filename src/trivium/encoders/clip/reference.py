@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivium.encoders.base import WeightsError
 from trivium.encoders.clip.hub import CONFIG_FILE, Snapshot, hub_snapshot
-from trivium.encoders.networks.weights import WeightsError
 
 PREFIX = "open-clip:"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # as open_clip spells them

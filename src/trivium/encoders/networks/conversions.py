@@ -4,8 +4,27 @@ Each takes the folder that a checkpoint was unpacked in, and leaves there what i
 """
 
 import codecs
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from trivium.encoders.base import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Library -> number of classes, in the checkpoint's order. The first three follow the Universal Category System.
+AISFX_HEADS: Mapping[str, int] = {
+    "prosfx": 78,
+    "soundly": 79,
+    "ucs_mixed": 69,
+    "soundstorm": 81,
+    "production_elements": 10,
+    "cartoon_express": 27,
+    "hpx_digital": 3,
+    "series_6000": 23,
+    "series_9000": 8,
+}
 
 
 def convert_efficientnet(folder: Path) -> None:
@@ -17,8 +36,6 @@ def convert_efficientnet(folder: Path) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
-
-    from trivium.encoders.networks.weights import WeightsError
 
     source = folder / "efficientnet-lite0-57934424.pth"
     state = torch.load(source, weights_only=True, map_location="cpu")
@@ -38,8 +55,6 @@ def convert_aisfx(folder: Path) -> None:
     from numpy._core import multiarray
     from safetensors.torch import save_file
 
-    from trivium.encoders.audio.aisfx import from_checkpoint_names
-
     source = folder / "checkpoint.pth"
     # Beside the tensors the file holds a table of class counts as NumPy scalars, saved under NumPy 1 names.
     allowed: list[Any] = [
@@ -52,3 +67,16 @@ def convert_aisfx(folder: Path) -> None:
         state, _class_counts = torch.load(source, weights_only=True, map_location="cpu")
     save_file(from_checkpoint_names(state), folder / "model.safetensors")
     source.unlink()
+
+
+def from_checkpoint_names(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Rename the published checkpoint's tensors to `audio.aisfx`'s."""
+    names = list(AISFX_HEADS)
+    renamed = {}
+    for name, tensor in state.items():
+        part, index_or_block, rest = name.split(".", 2)
+        if part == "embedding_net":
+            renamed[f"blocks.{int(index_or_block.removeprefix('conv_block')) - 1}.{rest}"] = tensor
+        else:
+            renamed[f"heads.{names[int(index_or_block)]}.{rest}"] = tensor
+    return renamed

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium.encoders.base import WeightsError
 from trivium.encoders.files.user_cache import cache_folder
 from trivium.encoders.networks.conversions import convert_aisfx, convert_efficientnet
 
@@ -33,10 +34,6 @@ PATH_VARIABLES = (
     *(f"PIP_{name}" for name in ("CONFIG_FILE", "FIND_LINKS", "CERT", "CLIENT_CERT", "CACHE_DIR", "CONSTRAINT", "LOG")),
     *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "NETRC"),
 )
-
-
-class WeightsError(Exception):
-    """Weights that cannot be had, or are not the ones pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

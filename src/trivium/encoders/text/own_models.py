@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared
+from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared, WeightsError
 from trivium.encoders.files.foreign import ForeignFileError, open_foreign, read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.files.tokenizers import cut_at, read_foreign_tokenizer
 from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
-from trivium.encoders.networks.contract import Network, device_kind, load_network
-from trivium.encoders.networks.graphs import Architecture, Precision
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.networks.contract import Architecture, Network, Precision, device_kind
+from trivium.encoders.networks.loading import load_network
 from trivium.encoders.text.backbone import (
     MAX_CHARACTERS,
     TOKENS_PER_PASS,

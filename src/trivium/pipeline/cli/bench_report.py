@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import StageStats
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.bench.stages import Accuracy, Measured
 from trivium.pipeline.cli.terminal import ShownTable, say, say_table
 from trivium.pipeline.escaping import printable

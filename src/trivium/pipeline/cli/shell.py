@@ -13,8 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from trivium.encoders.base import SandboxError
-from trivium.encoders.networks.weights import WeightsError
+from trivium.encoders.base import SandboxError, WeightsError
 from trivium.pipeline.cli import failures, interrupts
 from trivium.pipeline.cli.commands import answer, open_collection
 from trivium.pipeline.cli.options import UsageError, filter_of, positive

@@ -10,11 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, SandboxError, unit_rows
+from trivium.encoders.base import DecodeError, SandboxError, WeightsError, unit_rows
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.files.reading import OpenedFile, open_file
-from trivium.encoders.networks.weights import WeightsError
 from trivium.encoders.sandbox.heads import MAX_HELD_BYTES
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.frames import EncodedFrame, encode_frame, modalities_of, space_named, views_of
 from trivium.pipeline.space.joint import JointSpace
 

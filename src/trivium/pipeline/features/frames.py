@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import Progress, frozen_features
 from trivium.pipeline.space.joint import JointSpace, load_space

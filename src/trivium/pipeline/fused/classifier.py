@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.kernels.fusion import Names, SubsetModel

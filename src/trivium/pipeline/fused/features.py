@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.fusion.combination import unit_means
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.blocks import Scale, presence_of

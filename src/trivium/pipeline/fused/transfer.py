@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from trivium.encoders.base import Modality
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import Precision
 from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.features.columns import blocks_of

@@ -21,8 +21,7 @@ from trivium.encoders.batching import BATCH_ITEMS, OnError, encode
 from trivium.encoders.devices import resolve
 from trivium.encoders.engine import Stats
 from trivium.encoders.files.foreign import shown
-from trivium.encoders.networks.contract import DeviceKind, device_kind
-from trivium.encoders.networks.graphs import Precision
+from trivium.encoders.networks.contract import DeviceKind, Precision, device_kind
 from trivium.encoders.networks.weights import Weights
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.encoders.text.shapes import TEXT_MODEL

@@ -23,9 +23,10 @@ from trivium.encoders import WeightsError, build_backbone, unit_rows
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.files.user_cache import cache_folder
 from trivium.encoders.networks import contract as networks
-from trivium.encoders.networks.contract import load_network
+from trivium.encoders.networks.contract import Architecture
 from trivium.encoders.networks.graph_seal import Seal, checksum_of, is_intact, read_seal, seal_graph
-from trivium.encoders.networks.graphs import Architecture, Graph, exported, graph_file, sound_graph
+from trivium.encoders.networks.loading import load_network
+from trivium.encoders.networks.onnx_runtime import Graph, exported, graph_file, sound_graph
 from trivium.encoders.networks.weights import WEIGHTS, weights_folder
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trivium.encoders.networks.passes import MOST_NUMBERS, PassSize, next_size
+from trivium.encoders.networks.torch_runtime import MOST_NUMBERS, PassSize, next_size
 
 
 def test_without_a_measure_there_is_no_limit_until_a_pass_fails() -> None:

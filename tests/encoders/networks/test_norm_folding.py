@@ -9,7 +9,7 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from trivium.encoders.networks.folding import folded
+from trivium.encoders.networks.norm_folding import folded
 from trivium.encoders.registry import BACKBONES
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

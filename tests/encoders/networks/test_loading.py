@@ -22,7 +22,7 @@ from PIL import Image
 from trivium.encoders import WeightsError, build_backbone, unit_rows
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.files.user_cache import cache_folder
-from trivium.encoders.networks import contract as networks
+from trivium.encoders.networks import loading
 from trivium.encoders.networks.contract import Architecture
 from trivium.encoders.networks.graph_seal import Seal, checksum_of, is_intact, read_seal, seal_graph
 from trivium.encoders.networks.loading import load_network
@@ -195,11 +195,11 @@ def test_int8_is_made_of_a_sound_graph(cache: Path) -> None:
 def test_a_network_that_computes_otherwise_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are right, and yet the numbers are not: another processor, another ONNX Runtime."""
     graph = exported(wide())
-    monkeypatch.setattr(networks, "exported", lambda *_, **__: Graph(file=graph.file, seal=off(graph.seal)))
+    monkeypatch.setattr(loading, "exported", lambda *_, **__: Graph(file=graph.file, seal=off(graph.seal)))
     told: list[str] = []
     assert_wide(load_network(wide(), announce=told.append))
     assert told[0].startswith("the prepared wide (float32) cannot be used (it computes other numbers here than when")
-    monkeypatch.setattr(networks, "export", lambda *_, **__: Graph(file=graph.file, seal=off(graph.seal)))
+    monkeypatch.setattr(loading, "export", lambda *_, **__: Graph(file=graph.file, seal=off(graph.seal)))
     with pytest.raises(WeightsError, match=r"exported wide cannot be loaded: it computes other numbers .*cpu-torch"):
         load_network(wide())
 

@@ -187,7 +187,7 @@ def _train(
 ) -> None:
     import torch
 
-    from trivium.fusion.networks.modality_dropout import drop_modalities
+    from trivium.fusion.networks.contract import drop_modalities
 
     modules = torch.nn.ModuleList([made.fusion] if made.head is None else [made.fusion, made.head])
     optimiser = torch.optim.AdamW(modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

@@ -37,9 +37,10 @@ FLOORS = {
         {"clip", "registry"},
     ),
     "fusion": (
-        {"combination", "projections", "kernels"},
+        {"blocks", "combination", "projections"},
+        {"kernels"},
         {"networks"},
-        {"estimators", "transfer", "state_check"},
+        {"estimators", "transfer"},
         {"state"},
     ),
     "pipeline": (

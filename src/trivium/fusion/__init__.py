@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.fusion.combination import weighted_sum
 from trivium.fusion.networks.registry import FUSIONS, build_fusion
-from trivium.fusion.projections.labels import LabelBridge
-from trivium.fusion.projections.plain import CentredProjection, IdentityProjection, LinearProjection, Projection
+from trivium.fusion.projections.plain import (
+    CentredProjection,
+    IdentityProjection,
+    LabelBridge,
+    LinearProjection,
+    Projection,
+)
 
 if TYPE_CHECKING:
     from trivium.fusion.estimators import BlockClassifier, BlockRegressor

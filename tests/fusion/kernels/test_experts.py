@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from trivium.fusion.blocks import LARGEST, Scale, check_blocks, check_views, folds_of, groups_of, presence_of
 from trivium.fusion.kernels.agreement import Agreement, fit_agreement, out_of_fold_agreements
-from trivium.fusion.kernels.blocks import LARGEST, Scale, check_blocks, check_views, folds_of, groups_of, presence_of
 from trivium.fusion.kernels.experts import KernelPlan, KernelTrials
 from trivium.fusion.kernels.kernel_ridge import WIDTH, gaussian, out_of_fold, solve, solve_on_centres
-from trivium.fusion.kernels.link import Link, fit_classes, fit_value
-from trivium.fusion.kernels.selection import Truth, macro_f1, simplest, try_way
+from trivium.fusion.kernels.selection import Link, Truth, fit_classes, fit_value, macro_f1, simplest, try_way
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from trivium.fusion.kernels.blocks import Numbers, Places
+from trivium.fusion.blocks import Numbers, Places
 
 MOST_ROWS = 5_000  # that principal directions are found from
 MOST_DIRECTIONS = 256  # principal ones of a block that take part

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from trivium.fusion.blocks import Numbers, Places
 from trivium.fusion.kernels.agreement import Agreement, fit_agreement, out_of_fold_agreements
-from trivium.fusion.kernels.blocks import Numbers, Places
 from trivium.fusion.kernels.kernel_ridge import gaussian, out_of_fold, solve, solve_on_centres
 
 Blocks: TypeAlias = Mapping[str, Numbers]  # modality -> rows on their scale, (n, d), NaN where it is missing

@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from trivium.fusion.kernels.blocks import Booleans, Numbers, Places, Scale, contributions_of, folds_of
+from trivium.fusion.blocks import Booleans, Numbers, Places, Scale, contributions_of, folds_of
 from trivium.fusion.kernels.experts import Blocks, Expert, KernelTrials, Tried, fit_expert, try_agreement
-from trivium.fusion.kernels.link import Link
-from trivium.fusion.kernels.selection import Truth, Way, judge, simplest, try_way
+from trivium.fusion.kernels.selection import Link, Truth, Way, judge, simplest, try_way
 
 Names: TypeAlias = tuple[str, ...]  # of modalities, in order
 FOLDS = 5

@@ -11,7 +11,7 @@ Vandewalle, "Least Squares Support Vector Machine Classifiers", 1999; fewer cent
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from trivium.fusion.kernels.blocks import Numbers, Places
+from trivium.fusion.blocks import Numbers, Places
 
 WIDTH = 0.5  # of exp(-WIDTH |x - y|^2): rows have length about 1, so two unrelated ones have a kernel of about 1 / e
 JITTER = 1e-8  # keeps a matrix of equal rows invertible

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.fusion.kernels.blocks import LARGEST, Booleans, Numbers, Places, Scale, contributions_of, folds_of
+from trivium.fusion.blocks import LARGEST, Booleans, Numbers, Places, Scale, contributions_of, folds_of
 from trivium.fusion.kernels.experts import Blocks
 from trivium.fusion.kernels.selection import Truth
 from trivium.fusion.networks.registry import LATE, build_fusion

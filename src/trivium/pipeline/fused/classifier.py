@@ -16,8 +16,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.fusion.blocks import Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
-from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.kernels.fusion import Names, SubsetModel
 from trivium.fusion.kernels.selection import Metric
 from trivium.pipeline.features.columns import FrameColumns

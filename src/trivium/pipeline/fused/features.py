@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.fusion.blocks import Scale, presence_of
 from trivium.fusion.combination import unit_means
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.kernels.blocks import Scale, presence_of
 from trivium.fusion.networks.fitting import NetworkFusion
 from trivium.fusion.networks.registry import FUSIONS, LATE
 from trivium.pipeline.features.columns import FrameColumns

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
-from trivium.fusion.projections.labels import softmax
+from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import frozen_features

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.base import Modality
-from trivium.fusion.kernels.blocks import Scale
+from trivium.fusion.blocks import Scale
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.columns import FrameTags

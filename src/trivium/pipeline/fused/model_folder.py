@@ -13,8 +13,7 @@ from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, 
 from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.state import from_state, state_of
-from trivium.fusion.state_check import StateError, check_state
+from trivium.fusion.state import StateError, check_state, from_state, state_of
 from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.features.columns import blocks_of
 from trivium.pipeline.features.frames import revisions_of

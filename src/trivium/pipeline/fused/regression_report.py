@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.fusion.blocks import Numbers
 from trivium.fusion.estimators import BlockRegressor
-from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.kernels.selection import r_squared
 from trivium.pipeline.fused.robustness import Figure, Robustness, robustness, told, with_interval
 

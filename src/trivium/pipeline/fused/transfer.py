@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from trivium.encoders.base import Modality
 from trivium.encoders.networks.contract import Precision
-from trivium.fusion.kernels.blocks import Numbers
+from trivium.fusion.blocks import Numbers
 from trivium.fusion.transfer import BlockTransferClassifier
 from trivium.pipeline.features.columns import blocks_of
 from trivium.pipeline.features.frames import EncodedFrame, vectors_of

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trivium.fusion.blocks import Scale
-from trivium.fusion.kernels.agreement import Agreement
-from trivium.fusion.kernels.experts import AgreementExpert, AgreementPlan, Expert, KernelExpert, KernelPlan
+from trivium.fusion.kernels.experts import Agreement, AgreementExpert, AgreementPlan, Expert, KernelExpert, KernelPlan
 from trivium.fusion.kernels.fusion import BlockFusion, SubsetModel
 from trivium.fusion.kernels.selection import Link
 from trivium.fusion.networks.fitting import NetworkFusion, parameters_of, with_parameters

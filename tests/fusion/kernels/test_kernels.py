@@ -5,8 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trivium.fusion.blocks import LARGEST, Scale, check_blocks, check_views, folds_of, groups_of, presence_of
-from trivium.fusion.kernels.agreement import Agreement, fit_agreement, out_of_fold_agreements
-from trivium.fusion.kernels.experts import KernelPlan, KernelTrials
+from trivium.fusion.kernels.experts import Agreement, KernelPlan, KernelTrials, fit_agreement, out_of_fold_agreements
 from trivium.fusion.kernels.kernel_ridge import WIDTH, gaussian, out_of_fold, solve, solve_on_centres
 from trivium.fusion.kernels.selection import Link, Truth, fit_classes, fit_value, macro_f1, simplest, try_way
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.indexes.places import Places
+from trivium.indexes.anatomy import Places
 
 SOME = st.sets(st.integers(0, 40) | st.integers(2**62, 2**62 + 5), max_size=30)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, logistic, mean_cell, regression, table, told
 
 from trivium.encoders.networks.contract import Precision
-from trivium.pipeline.fused.imagination import features_in, nearest
+from trivium.pipeline.fused.imagined import features_in, nearest
 from trivium.pipeline.fused.transfer import TransferClassifier
 from trivium.pipeline.space.joint import JointSpace, load_space
 

@@ -16,9 +16,9 @@ from trivium.encoders.base import Vectors
 from trivium.indexes.anatomy import Anatomy, Found, Places, faiss
 from trivium.indexes.base import Hits, Ids, IdSet, VectorSource, best_first, checked_ids, checked_vectors
 from trivium.indexes.faiss_file import read_faiss, write_faiss
+from trivium.indexes.filling import filled
 from trivium.indexes.kinds import Kind, kind_named
 from trivium.indexes.scan import flat_search, products_for_batches
-from trivium.indexes.filling import filled
 
 # Deleted ids up to this many are searched for and dropped, where every float32 vector is compared: a filter there
 # costs the matrix products.

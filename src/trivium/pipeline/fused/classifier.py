@@ -22,8 +22,7 @@ from trivium.fusion.kernels.fusion import Names, SubsetModel
 from trivium.fusion.kernels.selection import Metric
 from trivium.pipeline.features.columns import FrameColumns
 from trivium.pipeline.features.frames import EncodedFrame, table_of
-from trivium.pipeline.fused.model_config import Kind
-from trivium.pipeline.fused.model_folder import load_model, save_model
+from trivium.pipeline.fused.model_folder import Kind, load_model, save_model
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 

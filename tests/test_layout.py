@@ -37,9 +37,8 @@ FLOORS = {
         {"clip", "registry"},
     ),
     "fusion": (
-        {"blocks", "combination", "projections"},
-        {"kernels"},
-        {"networks"},
+        {"blocks", "combination"},
+        {"projections", "kernels", "networks"},
         {"estimators", "transfer"},
         {"state"},
     ),

@@ -16,19 +16,20 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trivium.fusion.blocks import (
+    Blocks,
     Booleans,
+    Integers,
+    Metric,
     Numbers,
-    Places,
+    Targets,
     check_blocks,
     check_views,
     groups_of,
     presence_of,
-    scales_of,
+    scalers_of,
 )
-from trivium.fusion.kernels.experts import Blocks
-from trivium.fusion.kernels.fusion import FAMILIES, BlockFusion, Names, Settings, SubsetModel, fit_fusion
-from trivium.fusion.kernels.selection import Metric, Truth
-from trivium.fusion.networks.fitting import NetworkFusion, Recipe, fit_network
+from trivium.fusion.kernels.fusion import FAMILIES, BlockFusion, FusionSettings, Names, SubsetModel, fit_fusion
+from trivium.fusion.networks.fitting import NetworkFusion, NetworkRecipe, fit_network
 from trivium.fusion.networks.registry import FUSIONS
 
 MOST_ROWS = 2_500
@@ -77,11 +78,11 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
                 be missing.
             views: How many columns each view of a modality has; views weigh the same. None, or one that is not named:
                 each modality is one.
-            fusion: "auto", one way of `block_fusion.FAMILIES` ("sum", "product", "late", "agreement"), or a network of
+            fusion: "auto", one of `kernels.fusion.FAMILIES` ("sum", "product", "late", "agreement"), or a network of
                 `registry.FUSIONS`.
             metric: What "auto" is chosen by: "f1_macro" or "accuracy".
             modality_dropout: How often a network's training forgets a modality.
-            most_rows: Rows that ways are tried on, and that kernels are centred on.
+            most_rows: Rows that candidates are judged on, and that kernels are centred on.
             random_state: Of folds, and of what a network starts from.
         """
         self.blocks = blocks
@@ -104,14 +105,14 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got '{self.metric}'")
         self.classes_, labels = np.unique(y, return_inverse=True)
         shares = np.bincount(labels) / len(labels)
-        truth = Truth(
-            targets=np.eye(len(shares))[labels] - shares,
+        targets = Targets(
+            values=np.eye(len(shares))[labels] - shares,
             labels=labels.astype(np.int64),
             mean=shares,
             metric=self.metric,
         )
         self.blocks_ = check_blocks(self.blocks, X.shape[1])
-        self.model_ = _fitted(X, self.blocks_, truth, self)
+        self.model_ = _fitted(X, self.blocks_, targets, self)
         return self
 
     def predict_proba(self, X: Any) -> Numbers:
@@ -170,14 +171,14 @@ class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
         )
         mean = np.array([float(np.mean(y))])
         self.deviation_ = float(np.std(y)) or 1.0
-        truth = Truth(
-            targets=((y - mean) / self.deviation_).reshape(-1, 1),
+        targets = Targets(
+            values=((y - mean) / self.deviation_).reshape(-1, 1),
             labels=np.zeros(len(y), np.int64),
             mean=mean / self.deviation_,
             metric="r2",
         )
         self.blocks_ = check_blocks(self.blocks, X.shape[1])
-        self.model_ = _fitted(X, self.blocks_, truth, self)
+        self.model_ = _fitted(X, self.blocks_, targets, self)
         return self
 
     def predict(self, X: Any) -> Numbers:
@@ -199,7 +200,7 @@ def _finite(blocks: Mapping[str, tuple[int, int]] | None) -> Any:
 def _fitted(
     table: Numbers,
     blocks: Mapping[str, tuple[int, int]],
-    truth: Truth,
+    targets: Targets,
     of: BlockClassifier | BlockRegressor,
 ) -> BlockFusion | NetworkFusion:
     if of.most_rows < 2:
@@ -208,13 +209,13 @@ def _fitted(
     if of.fusion not in known:
         raise ValueError(f"no fusion '{of.fusion}': known are {', '.join(known)}")
     parts, presence = _parts(table, blocks)
-    scales = scales_of(parts, presence, check_views(of.views, blocks))
-    groups: Places = groups_of(table, blocks)
+    scalers = scalers_of(parts, presence, check_views(of.views, blocks))
+    groups: Integers = groups_of(table, blocks)
     if of.fusion in FUSIONS:
-        recipe = Recipe(fusion=of.fusion, modality_dropout=of.modality_dropout, seed=of.random_state)
-        return fit_network(parts, presence, scales, truth, groups, recipe)
-    settings = Settings(fusion=of.fusion, most_rows=of.most_rows, seed=of.random_state)
-    return fit_fusion(parts, presence, scales, truth, groups, settings)
+        recipe = NetworkRecipe(fusion=of.fusion, modality_dropout=of.modality_dropout, seed=of.random_state)
+        return fit_network(parts, presence, scalers, targets, groups, recipe)
+    settings = FusionSettings(fusion=of.fusion, most_rows=of.most_rows, seed=of.random_state)
+    return fit_fusion(parts, presence, scalers, targets, groups, settings)
 
 
 def _given(of: BlockClassifier | BlockRegressor, X: Any) -> tuple[Blocks, dict[str, Booleans]]:

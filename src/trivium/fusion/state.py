@@ -9,10 +9,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from trivium.fusion.blocks import Scale
-from trivium.fusion.kernels.experts import Agreement, AgreementExpert, AgreementPlan, Expert, KernelExpert, KernelPlan
+from trivium.fusion.blocks import BlockScaler
+from trivium.fusion.kernels.base_learners import (
+    Agreement,
+    AgreementLearner,
+    AgreementSettings,
+    BaseLearner,
+    KernelLearner,
+    KernelSettings,
+)
 from trivium.fusion.kernels.fusion import BlockFusion, SubsetModel
-from trivium.fusion.kernels.selection import Link
+from trivium.fusion.kernels.selection import CalibrationMap
 from trivium.fusion.networks.fitting import NetworkFusion, parameters_of, with_parameters
 from trivium.fusion.networks.registry import FUSIONS, LATE, build_fusion
 from trivium.fusion.transfer import Transfer
@@ -20,9 +27,9 @@ from trivium.fusion.transfer import Transfer
 Fitted: TypeAlias = BlockFusion | NetworkFusion | Transfer
 Tensors: TypeAlias = Mapping[str, np.ndarray]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-SCALE = ("mean", "deviation", "weight")
+SCALER_PARTS = ("mean", "deviation", "weight")
 SEPARATOR = "+"  # between modalities of a set
-MOST_EXPERTS = 16  # of a set of modalities: six are the most that are fitted
+MOST_LEARNERS = 16  # of a set of modalities: six are the most that are fitted
 LARGEST = 1e9  # of any number in the JSON
 
 
@@ -37,9 +44,9 @@ def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors |= {"weight": model.weight, "bias": model.bias}
         tensors |= {f"centres.{name}": centre for name, centre in model.centres.items()}
         return tensors, {"kind": "transfer", "modalities": list(model.centres)}
-    for name, scale in model.scales.items():
-        tensors |= {f"scale.{name}.{part}": getattr(scale, part) for part in SCALE}
-    told: dict[str, Any] = {"modalities": list(model.scales), "is_classes": model.is_classes}
+    for name, scaler in model.scalers.items():
+        tensors |= {f"scale.{name}.{part}": getattr(scaler, part) for part in SCALER_PARTS}
+    told: dict[str, Any] = {"modalities": list(model.scalers), "is_classes": model.is_classes}
     if isinstance(model, NetworkFusion):
         tensors |= parameters_of(model)
         return tensors, {"kind": "network", **told}
@@ -48,8 +55,8 @@ def state_of(model: Fitted) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     models = []
     for names, subset in model.models.items():
         key = SEPARATOR.join(names)
-        tensors[f"{key}.link.weight"], tensors[f"{key}.link.bias"] = subset.link.weight, subset.link.bias
-        experts = [_expert_state(expert, f"{key}.{place}", tensors) for place, expert in enumerate(subset.experts)]
+        tensors[f"{key}.link.weight"], tensors[f"{key}.link.bias"] = subset.calibration.weight, subset.calibration.bias
+        experts = [_learner_state(learner, f"{key}.{place}", tensors) for place, learner in enumerate(subset.learners)]
         models.append(
             {
                 "modalities": list(names),
@@ -85,25 +92,26 @@ def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fit
                 bias=tensors["bias"],
                 prior=tensors["prior"],
             )
-        scales = {
-            name: Scale(**{part: tensors[f"scale.{name}.{part}"] for part in SCALE}) for name in told["modalities"]
+        scalers = {
+            name: BlockScaler(**{part: tensors[f"scale.{name}.{part}"] for part in SCALER_PARTS})
+            for name in told["modalities"]
         }
         if told["kind"] == "network":
-            return _network(tensors, told, scales, fusion)
+            return _network(tensors, told, scalers, fusion)
         models = {}
         for each in told["models"]:
             names = tuple(str(name) for name in each["modalities"])
             key = SEPARATOR.join(names)
             models[names] = SubsetModel(
                 way=str(each["way"]),
-                experts=tuple(_expert(kept, f"{key}.{place}", tensors) for place, kept in enumerate(each["experts"])),
-                link=Link(tensors[f"{key}.link.weight"], tensors[f"{key}.link.bias"]),
+                learners=tuple(_learner(kept, f"{key}.{place}", tensors) for place, kept in enumerate(each["experts"])),
+                calibration=CalibrationMap(tensors[f"{key}.link.weight"], tensors[f"{key}.link.bias"]),
                 score=float(each["score"]),
                 tried={str(way): float(score) for way, score in each["tried"].items()},
             )
         return BlockFusion(
-            scales=scales,
-            centres={name: tensors[f"centres.{name}"].astype(np.float64) for name in scales},
+            scalers=scalers,
+            centres={name: tensors[f"centres.{name}"].astype(np.float64) for name in scalers},
             models=models,
             prior=tensors["prior"],
             is_classes=bool(told["is_classes"]),
@@ -114,15 +122,17 @@ def from_state(tensors: Tensors, told: Mapping[str, Any], *, fusion: str) -> Fit
         raise StateError(f"{type(error).__name__}: {error}") from error
 
 
-def _network(tensors: Tensors, told: Mapping[str, Any], scales: Mapping[str, Scale], fusion: str) -> NetworkFusion:
+def _network(
+    tensors: Tensors, told: Mapping[str, Any], scalers: Mapping[str, BlockScaler], fusion: str
+) -> NetworkFusion:
     import torch
 
     prior = tensors["prior"]
     is_late = fusion in LATE
     dim = len(prior) if is_late else int(tensors["head.weight"].shape[1])
     made = NetworkFusion(
-        scales=scales,
-        fusion=build_fusion(fusion, {name: len(scale.mean) for name, scale in scales.items()}, dim=dim),
+        scalers=scalers,
+        fusion=build_fusion(fusion, {name: len(scaler.mean) for name, scaler in scalers.items()}, dim=dim),
         head=None if is_late else torch.nn.Linear(dim, len(prior)),
         prior=prior,
         is_classes=bool(told["is_classes"]),
@@ -130,25 +140,30 @@ def _network(tensors: Tensors, told: Mapping[str, Any], scales: Mapping[str, Sca
     return with_parameters(made, tensors)
 
 
-def _expert_state(expert: Expert, key: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    plan = expert.plan
-    if isinstance(expert, AgreementExpert):
-        tensors[f"{key}.left"], tensors[f"{key}.right"] = expert.agreement.left, expert.agreement.right
-        assert isinstance(plan, AgreementPlan)
-        return {"kind": "agreement", "pair": list(plan.pair), "rank": plan.rank, "ridge": plan.ridge}
-    assert isinstance(plan, KernelPlan)
-    tensors[f"{key}.coefficients"] = expert.coefficients
-    return {"kind": "kernels", "weights": dict(plan.weights), "product": plan.product, "penalty": plan.penalty}
+def _learner_state(learner: BaseLearner, key: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    settings = learner.settings
+    if isinstance(learner, AgreementLearner):
+        tensors[f"{key}.left"], tensors[f"{key}.right"] = learner.agreement.left, learner.agreement.right
+        assert isinstance(settings, AgreementSettings)
+        return {"kind": "agreement", "pair": list(settings.pair), "rank": settings.rank, "ridge": settings.ridge}
+    assert isinstance(settings, KernelSettings)
+    tensors[f"{key}.coefficients"] = learner.coefficients
+    return {
+        "kind": "kernels",
+        "weights": dict(settings.weights),
+        "product": settings.product,
+        "penalty": settings.penalty,
+    }
 
 
-def _expert(kept: Mapping[str, Any], key: str, tensors: Tensors) -> Expert:
+def _learner(kept: Mapping[str, Any], key: str, tensors: Tensors) -> BaseLearner:
     if kept["kind"] == "agreement":
         first, second = kept["pair"]
-        plan = AgreementPlan(pair=(str(first), str(second)), rank=int(kept["rank"]), ridge=float(kept["ridge"]))
-        return AgreementExpert(plan=plan, agreement=Agreement(tensors[f"{key}.left"], tensors[f"{key}.right"]))
+        settings = AgreementSettings(pair=(str(first), str(second)), rank=int(kept["rank"]), ridge=float(kept["ridge"]))
+        return AgreementLearner(settings=settings, agreement=Agreement(tensors[f"{key}.left"], tensors[f"{key}.right"]))
     weights = {str(name): float(weight) for name, weight in kept["weights"].items()}
-    own = KernelPlan(weights=weights, product=float(kept["product"]), penalty=float(kept["penalty"]))
-    return KernelExpert(plan=own, coefficients=tensors[f"{key}.coefficients"])
+    own = KernelSettings(weights=weights, product=float(kept["product"]), penalty=float(kept["penalty"]))
+    return KernelLearner(settings=own, coefficients=tensors[f"{key}.coefficients"])
 
 
 def check_state(shapes: Shapes, told: Any, *, widths: Mapping[str, int], outputs: int, fusion: str) -> None:
@@ -175,7 +190,7 @@ def check_state(shapes: Shapes, told: Any, *, widths: Mapping[str, int], outputs
     else:
         if not isinstance(told.get("is_classes"), bool):
             raise StateError("is_classes must be true or false")
-        wanted |= {f"scale.{name}.{part}": (widths[name],) for name in names for part in SCALE}
+        wanted |= {f"scale.{name}.{part}": (widths[name],) for name in names for part in SCALER_PARTS}
         if kind == "network":
             wanted |= _of_network(shapes, {name: widths[name] for name in names}, outputs, fusion)
         elif kind == "kernels":
@@ -223,7 +238,7 @@ def _of_subset(
     if not all(isinstance(number, float | int) for number in numbers):
         raise StateError("a model has no scores")
     key, scores = SEPARATOR.join(names), 0
-    for place, expert in enumerate(_list(model, "experts", MOST_EXPERTS)):
+    for place, expert in enumerate(_list(model, "experts", MOST_LEARNERS)):
         kind = _text(expert, "kind")
         if kind == "kernels":
             weights = expert.get("weights")

@@ -22,8 +22,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trivium.encoders.base import unit_rows
-from trivium.fusion.blocks import Booleans, Numbers, check_blocks, contributions_of, presence_of
-from trivium.fusion.kernels.experts import Blocks
+from trivium.fusion.blocks import Blocks, Booleans, Numbers, check_blocks, contributions_of, presence_of
 
 MOST_STEPS = 1_000  # of L-BFGS; it stops where nothing changes
 

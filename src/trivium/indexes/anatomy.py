@@ -16,7 +16,7 @@ from trivium.encoders.base import Vectors
 faiss: Any = _typed  # without its type stubs, which do not know half of what is used here
 
 
-class Places:
+class Positions:
     """Some of an index's positions, as FAISS takes them; immutable."""
 
     __slots__ = ("_positions", "bitmap", "count")
@@ -28,7 +28,7 @@ class Places:
         self._positions: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, ids: NDArray[np.int64], held: NDArray[np.int64]) -> "Places":
+    def of(cls, ids: NDArray[np.int64], held: NDArray[np.int64]) -> "Positions":
         """Find the rising ``ids`` among the rising ids ``held`` by an index; those it does not hold are left out."""
         mask = np.zeros(len(held), bool)
         if len(held):
@@ -37,13 +37,13 @@ class Places:
         return cls(np.packbits(mask, bitorder="little"))
 
     @classmethod
-    def everywhere(cls, count: int) -> "Places":
+    def everywhere(cls, count: int) -> "Positions":
         """Hold all of ``count`` positions."""
         return cls(np.packbits(np.ones(count, bool), bitorder="little"))
 
-    def minus(self, other: "Places") -> "Places":
+    def minus(self, other: "Positions") -> "Positions":
         """Leave out the positions of ``other``, which is of the same index."""
-        return Places(self.bitmap & ~other.bitmap)
+        return Positions(self.bitmap & ~other.bitmap)
 
     def positions(self) -> NDArray[np.int64]:
         """Return the positions, rising, shape (count,)."""
@@ -104,7 +104,7 @@ class Anatomy:
             return faiss.IndexRefineSearchParameters(k_factor=candidates, base_index_params=parameters)
         return parameters
 
-    def compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
+    def compare_with_all(self, queries: Vectors, k: int, places: Positions | None) -> Found:
         """Compare ``queries`` with every vector at ``places``; slowly if the vectors are float32, see `flat`."""
         selector = places.selector() if places else None
         codes = Anatomy.of(self.codes)

@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
-from trivium.fusion.networks.attention import Bottleneck, CrossAttention, SelfAttention, TokenEncoder
+from trivium.fusion.networks.attention import Bottleneck, CrossAttention, SelfAttentionFusion, TokenEncoder
 from trivium.fusion.networks.contract import Inputs, Masks
 from trivium.fusion.networks.registry import FUSIONS, build_fusion
 from trivium.fusion.networks.vectors import Concatenation, GatedUnits, LateAverage, LateStack, LowRankTensor
@@ -40,7 +40,7 @@ CASES = {
     "concatenation": case(Concatenation, "concatenation"),
     "gated-units": case(GatedUnits, "gated_units"),
     "low-rank-tensor": case(LowRankTensor, "low_rank_tensor", rank=3),
-    "self-attention": case(SelfAttention, "self_attention"),
+    "self-attention": case(SelfAttentionFusion, "self_attention"),
     "token-encoder": case(TokenEncoder, "token_encoder", told=("heads", "layers"), heads=2, max_tokens=6),
     "bottleneck": case(Bottleneck, "bottleneck", told=("heads", "layers"), heads=2, tokens=2),
     "cross-attention": case(CrossAttention, "cross_attention", told=("heads",), heads=2),

@@ -77,7 +77,7 @@ def test_each_row_gets_what_is_nearest_to_it(collection: str, cache: Path) -> No
     maker = ImaginedFeatures(collection, k=1)
     found = maker.fit_transform(frame)
     own, _ = features_in(load_space(), "image", [PICTURES[place] for place in (1, 0, 2)])
-    wanted = np.clip((own - own.mean(axis=0)) / maker.scale_.deviation, -6, 6)
+    wanted = np.clip((own - own.mean(axis=0)) / maker.scaler_.deviation, -6, 6)
     assert_allclose(found[[0, 2, 3]], wanted, atol=1e-4)
     assert not found[1].any()
     assert len(maker.get_feature_names_out()) == found.shape[1] == 1280

@@ -93,7 +93,7 @@ class TransformerLayer(nn.Module):
         return mixed
 
 
-class SelfAttention(nn.Module):
+class SelfAttentionFusion(nn.Module):
     """S = [c; P_1 x_1 + e_1; ...; P_m x_m + e_m];  Y = softmax(Q K^T / sqrt(d)) V + S;  y is the row of c.
 
     Q, K and V are linear maps of S, without biases; c is a class token and e_i say which modality a token is. Keys of

@@ -12,7 +12,7 @@ FUSIONS: Mapping[str, tuple[str, str]] = {  # name -> module and class
     "concatenation": (VECTORS, "Concatenation"),
     "gated-units": (VECTORS, "GatedUnits"),
     "low-rank-tensor": (VECTORS, "LowRankTensor"),
-    "self-attention": (ATTENTION, "SelfAttention"),
+    "self-attention": (ATTENTION, "SelfAttentionFusion"),
     "token-encoder": (ATTENTION, "TokenEncoder"),
     "bottleneck": (ATTENTION, "Bottleneck"),
     "cross-attention": (ATTENTION, "CrossAttention"),

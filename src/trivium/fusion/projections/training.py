@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from trivium.encoders.base import Modality
 from trivium.fusion.projections.head import LARGEST_INPUT
 
-Matrix = NDArray[np.float32]
 # exp of the learnt logarithm is the factor before the softmax: CLIP's bound, beyond which training diverges.
 LARGEST_FACTOR = 100.0
 FIRST_TEMPERATURE = 0.07  # CLIP
@@ -56,7 +55,7 @@ class Recipe:
 class Training:
     """What training gave."""
 
-    states: Mapping[Modality, Mapping[str, Matrix]]  # of the best epoch, by `Head`'s names
+    states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]  # of the best epoch, by `Head`'s names
     temperature: float
     best_epoch: int  # from 1
     losses: list[float] = field(default_factory=list)  # of each epoch, mean
@@ -64,7 +63,7 @@ class Training:
     seconds: float = 0.0
 
 
-Validate = Callable[[Mapping[Modality, Mapping[str, Matrix]]], float]
+Validate = Callable[[Mapping[Modality, Mapping[str, NDArray[np.float32]]]], float]
 
 
 class Trainer:
@@ -72,12 +71,12 @@ class Trainer:
 
     def __init__(
         self,
-        inputs: Mapping[Modality, Matrix],
+        inputs: Mapping[Modality, NDArray[np.float32]],
         pairs: Sequence[PairSet],
         recipe: Recipe,
         *,
-        start: Mapping[Modality, Matrix] | None = None,
-        fixed: Mapping[Modality, Matrix] | None = None,
+        start: Mapping[Modality, NDArray[np.float32]] | None = None,
+        fixed: Mapping[Modality, NDArray[np.float32]] | None = None,
         device: str = "cpu",
     ) -> None:
         """Prepare training.
@@ -171,7 +170,7 @@ class Trainer:
         training.seconds = time.perf_counter() - started
         return training
 
-    def states(self) -> dict[Modality, dict[str, Matrix]]:
+    def states(self) -> dict[Modality, dict[str, NDArray[np.float32]]]:
         """Return the heads as they are now, by `Head`'s names; they share memory with what is trained."""
         return {
             modality: {

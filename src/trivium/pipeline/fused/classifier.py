@@ -16,20 +16,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
-from trivium.fusion.blocks import Numbers
+from trivium.fusion.blocks import Metric, Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.fusion import Names, SubsetModel
-from trivium.fusion.kernels.selection import Metric
 from trivium.pipeline.features.columns import FrameColumns
 from trivium.pipeline.features.frames import EncodedFrame, table_of
-from trivium.pipeline.fused.model_folder import Kind, load_model, save_model
+from trivium.pipeline.fused.model_folder import ModelKind, load_model, save_model
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 
 class FusedModel(FrameColumns):
     """What `FusedClassifier` and `FusedRegressor` share: a model over tables of numbers, behind a frame."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[ModelKind]
     model_: Any  # `BlockClassifier`, `BlockRegressor` or `BlockTransferClassifier`
     label_name_: str | None
 
@@ -112,7 +111,7 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
             fusion: See `BlockClassifier`.
             metric: What the way is chosen by: "f1_macro" or "accuracy".
             modality_dropout: How often a network's training forgets a modality.
-            most_rows: Rows that ways are tried on, and that kernels are centred on.
+            most_rows: Rows that candidates are judged on, and that kernels are centred on.
             random_state: Of folds, and of what a network starts from.
             precision: Of the encoders: "float32" or "int8" (texts on a CPU).
             device: Where the encoders run.

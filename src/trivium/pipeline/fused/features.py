@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
-from trivium.fusion.blocks import Scale, presence_of
+from trivium.fusion.blocks import BlockScaler, presence_of
 from trivium.fusion.combination import unit_means
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.networks.fitting import NetworkFusion
@@ -28,7 +28,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
     Encoders are frozen, and each content is encoded once, whatever is fitted how often.
     """
 
-    scales_: dict[str, Scale]  # of a concatenation
+    scalers_: dict[str, BlockScaler]  # of a concatenation
     network_: NetworkFusion  # of a network
 
     def __init__(
@@ -69,7 +69,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         self.cache = cache
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn scales, and of a network all of it.
+        """Learn scalers, and of a network all of it.
 
         Args:
             X: The frame.
@@ -89,7 +89,9 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         table = table_of(encoded, self.blocks_).astype(np.float64)
         if self.fusion == CONCATENATION:
             presence = presence_of(table, self.blocks_)
-            self.scales_ = {m: Scale.of(table[presence[m], a:b], self.views_[m]) for m, (a, b) in self.blocks_.items()}
+            self.scalers_ = {
+                m: BlockScaler.of(table[presence[m], a:b], self.views_[m]) for m, (a, b) in self.blocks_.items()
+            }
             return self
         is_number = np.asarray(y).dtype.kind == "f" and not np.all(np.asarray(y) == np.round(np.asarray(y)))
         estimator = (BlockRegressor if is_number else BlockClassifier)(
@@ -116,7 +118,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         if self.fusion == CONCATENATION:
             # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.
             size = np.sqrt(table.shape[1] / len(self.blocks_))
-            parts = [size * np.nan_to_num(self.scales_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
+            parts = [size * np.nan_to_num(self.scalers_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
             flags = [~np.isnan(table[:, a : a + 1]) for a, _ in self.blocks_.values()]
             return np.concatenate([*parts, *flags], axis=1, dtype=np.float32)
         own = table.astype(np.float64)

@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.base import Modality, Vectors
-from trivium.fusion.blocks import Scale
+from trivium.fusion.blocks import BlockScaler
 from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
@@ -29,7 +29,6 @@ from trivium.pipeline.features.frames import encode_frame, modalities_of, vector
 from trivium.pipeline.features.frozen import frozen_features
 from trivium.pipeline.space.joint import JointSpace
 
-Matrix = NDArray[np.float32]
 NEAREST = 10
 TEMPERATURE = 0.05  # of the cosines: the nearest of ten counts about twice as much as the tenth
 ROWS_AT_ONCE = 4096
@@ -42,10 +41,10 @@ class Neighbours:
     places: NDArray[np.int64]  # (n, k)
     scores: NDArray[np.float32]  # (n, k), cosines; minus infinity where there are fewer
 
-    def blended(self, values: Matrix, *, temperature: float = TEMPERATURE) -> Matrix:
+    def blended(self, values: NDArray[np.float32], *, temperature: float = TEMPERATURE) -> NDArray[np.float32]:
         """Return the mean of the neighbours' values (m, e), weighted by softmax of their scores, shape (n, e)."""
         weights = softmax(self.scores / np.float32(temperature))
-        found: Matrix = np.einsum("nk,nke->ne", weights, values[self.places]).astype(np.float32)
+        found: NDArray[np.float32] = np.einsum("nk,nke->ne", weights, values[self.places]).astype(np.float32)
         return found
 
 
@@ -96,7 +95,7 @@ class Imagination:
         self._k, self._temperature = k, temperature
         self._cache = cache or FeatureCache(collection.space.features_revision(modality))
 
-    def transform(self, items: Sequence[str], *, asked_by: Modality = "text") -> Matrix:
+    def transform(self, items: Sequence[str], *, asked_by: Modality = "text") -> NDArray[np.float32]:
         """Return for each item the blended features of what is nearest to it, shape (n, e).
 
         Args:
@@ -112,7 +111,7 @@ class Imagination:
         _, vectors = features_in(self._collection.space, asked_by, items)
         return self.of_vectors(vectors)
 
-    def of_vectors(self, vectors: Vectors) -> Matrix:
+    def of_vectors(self, vectors: Vectors) -> NDArray[np.float32]:
         """Return the same for vectors (n, d) of the collection's space; zeros where one is zero."""
         asked = np.flatnonzero(vectors.any(axis=1))
         found = self._collection.search_vectors(vectors[asked], only=self._modality, k=self._k)
@@ -144,7 +143,7 @@ class Imagination:
         return [decode_text(read_file(path)) for path in paths]
 
 
-def features_in(space: JointSpace, modality: Modality, items: Sequence[str]) -> tuple[Matrix, Vectors]:
+def features_in(space: JointSpace, modality: Modality, items: Sequence[str]) -> tuple[NDArray[np.float32], Vectors]:
     """Return what a space's frozen backbone says of items, (n, e), and their vectors in the space, (n, d).
 
     Items are encoded once and kept in the cache. Those that cannot be encoded have rows of zeros.
@@ -166,7 +165,7 @@ class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
     another modality says of them. See `imagination.Imagination`.
     """
 
-    scale_: Scale
+    scaler_: BlockScaler
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
 
@@ -211,25 +210,25 @@ class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
         found, _ = self._recall(X)
         if not len(found):
             raise ValueError(f"no row of X has anything in '{self.asked_by}' that could be encoded")
-        self.scale_ = Scale.of(found.astype(np.float64))
+        self.scaler_ = BlockScaler.of(found.astype(np.float64))
         self.feature_names_in_ = np.array([self.asked_by], object)
         self.n_features_in_ = 1
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return what is recalled, shape (n, d), of about deviation 1; zeros where there is nothing to ask by."""
-        check_is_fitted(self, "scale_")
+        check_is_fitted(self, "scaler_")
         found, has = self._recall(X)
-        recalled = np.zeros((len(has), len(self.scale_.mean)), np.float32)
+        recalled = np.zeros((len(has), len(self.scaler_.mean)), np.float32)
         if len(found):
-            recalled[has] = np.sqrt(found.shape[1]) * self.scale_(found)
+            recalled[has] = np.sqrt(found.shape[1]) * self.scaler_(found)
         return recalled
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the numbers."""
         del input_features
-        check_is_fitted(self, "scale_")
-        return np.array([f"recalled_{self.recalled}{place}" for place in range(len(self.scale_.mean))], object)
+        check_is_fitted(self, "scaler_")
+        return np.array([f"recalled_{self.recalled}{place}" for place in range(len(self.scaler_.mean))], object)
 
     def _recall(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return what is recalled of the rows that have something to ask by, and which rows these are."""

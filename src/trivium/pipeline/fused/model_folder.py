@@ -26,7 +26,7 @@ from trivium.pipeline.space.config import OPEN_CLIP
 from trivium.pipeline.space.joint import space_folders
 from trivium.version import __version__
 
-Kind = Literal["classifier", "regressor", "transfer"]
+ModelKind = Literal["classifier", "regressor", "transfer"]
 FORMAT = 2
 CONFIG, TENSORS = "model.json", "model.safetensors"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
@@ -37,7 +37,7 @@ MAX_TEXT = 4_096  # characters: a path
 Estimator = TypeVar("Estimator")
 PATHS = ("cache", "device")  # parameters of this machine, not of the model
 OF_FRAMES = ("space", "precision")  # and those that a model over tables has not
-INNER: Mapping[Kind, Any] = {
+INNER: Mapping[ModelKind, Any] = {
     "classifier": BlockClassifier,
     "regressor": BlockRegressor,
     "transfer": BlockTransferClassifier,
@@ -61,7 +61,7 @@ class ModelConfig:
     deviation: float  # of a regressor
 
 
-def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
+def save_model(estimator: Any, folder: Path, *, kind: ModelKind) -> None:
     """Write a fitted estimator: whole or not at all; a model that is there is replaced.
 
     Raises:
@@ -92,7 +92,7 @@ def save_model(estimator: Any, folder: Path, *, kind: Kind) -> None:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft / TENSORS)
 
 
-def load_model(estimator: Estimator, folder: Path, *, kind: Kind) -> Estimator:
+def load_model(estimator: Estimator, folder: Path, *, kind: ModelKind) -> Estimator:
     """Fill an estimator with what `save_model` wrote, or what somebody says it did.
 
     Raises:
@@ -146,7 +146,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} cannot be read as a model: {error}") from error
 
 
-def _inner(checked: ModelConfig, tensors: dict[str, np.ndarray], told: dict[str, Any], kind: Kind) -> Any:
+def _inner(checked: ModelConfig, tensors: dict[str, np.ndarray], told: dict[str, Any], kind: ModelKind) -> Any:
     blocks = blocks_of({str(m): views for m, views in checked.views.items()})
     parameters = {name: value for name, value in checked.parameters.items() if name not in OF_FRAMES}
     if kind != "transfer":
@@ -185,7 +185,7 @@ def _plain(name: str, value: Any) -> Any:
     return os.path.abspath(value) if is_folder else value
 
 
-def checked_config(raw: Mapping[str, Any], kind: Kind) -> ModelConfig:
+def checked_config(raw: Mapping[str, Any], kind: ModelKind) -> ModelConfig:
     """Check what a model's file says.
 
     Raises:
@@ -235,7 +235,7 @@ def _classes(told: Any) -> list[Any]:
     return told
 
 
-def _parameters(told: Any, kind: Kind) -> dict[str, Any]:
+def _parameters(told: Any, kind: ModelKind) -> dict[str, Any]:
     """Return an estimator's parameters; those of a machine, such as where its cache is, are not a model's to choose."""
     if not isinstance(told, dict):
         raise ValueError("parameters are missing")
@@ -268,7 +268,7 @@ _OF_FUSIONS = {
     "most_rows": _is_whole,
     "random_state": _is_whole,
 }
-PARAMETERS: Mapping[Kind, Mapping[str, Any]] = {
+PARAMETERS: Mapping[ModelKind, Mapping[str, Any]] = {
     "classifier": {**_OF_FUSIONS, "metric": lambda value: value in ("f1_macro", "accuracy")},
     "regressor": _OF_FUSIONS,
     "transfer": {

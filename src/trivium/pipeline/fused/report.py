@@ -21,7 +21,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of rows that lose a modality
 NOISES = (0.0, 0.5, 1.0, 1.5, 2.0)  # deviations of each number
 Figure = tuple[float, float, float]  # value, and its 95 % interval
 Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]  # modality -> (how much, figure)
-Metric: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], float]  # of the truth (n,) and what was predicted (n,)
+Measure: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], float]  # of the truth (n,) and what was predicted (n,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +316,7 @@ def robustness(
     return Robustness(missing=missing, noisy=noisy)
 
 
-def with_interval(truth: NDArray[Any], predicted: NDArray[Any], metric: Metric, *, seed: int) -> Figure:
+def with_interval(truth: NDArray[Any], predicted: NDArray[Any], metric: Measure, *, seed: int) -> Figure:
     """Return a metric and its 95 % interval, by drawing rows again and again (percentiles; Efron, Tibshirani 1993)."""
     random = np.random.default_rng(seed)
     values = np.empty(RESAMPLES)

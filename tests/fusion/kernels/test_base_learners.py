@@ -4,10 +4,36 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trivium.fusion.blocks import LARGEST, Scale, check_blocks, check_views, folds_of, groups_of, presence_of
-from trivium.fusion.kernels.experts import Agreement, KernelPlan, KernelTrials, fit_agreement, out_of_fold_agreements
-from trivium.fusion.kernels.kernel_ridge import WIDTH, gaussian, out_of_fold, solve, solve_on_centres
-from trivium.fusion.kernels.selection import Link, Truth, fit_classes, fit_value, macro_f1, simplest, try_way
+from trivium.fusion.blocks import (
+    LARGEST,
+    BlockScaler,
+    Targets,
+    check_blocks,
+    check_views,
+    folds_of,
+    groups_of,
+    presence_of,
+)
+from trivium.fusion.kernels.base_learners import (
+    WIDTH,
+    Agreement,
+    KernelSearch,
+    KernelSettings,
+    fit_agreement,
+    gaussian,
+    out_of_fold,
+    out_of_fold_agreements,
+    solve,
+    solve_on_centres,
+)
+from trivium.fusion.kernels.selection import (
+    CalibrationMap,
+    calibrate_classes,
+    calibrate_value,
+    macro_f1,
+    simplest,
+    stacked,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -15,7 +41,7 @@ RANDOM = np.random.default_rng(0)
 def test_scale_as_by_hand() -> None:
     rows = RANDOM.normal(3, 2, size=(50, 4))
     rows[0, 0] = 1_000
-    found = Scale.of(rows)(rows)
+    found = BlockScaler.of(rows)(rows)
     for column in range(4):
         values = rows[:, column]
         for row in range(50):
@@ -25,14 +51,14 @@ def test_scale_as_by_hand() -> None:
 
 def test_columns_that_never_change_stay_where_they_are() -> None:
     rows = np.hstack([np.full((9, 1), 5.0), RANDOM.normal(size=(9, 3))])
-    assert (Scale.of(rows)(rows)[:, 0] == 0).all()
-    assert (Scale.of(np.ones((4, 2)))(np.ones((4, 2))) == 0).all()
+    assert (BlockScaler.of(rows)(rows)[:, 0] == 0).all()
+    assert (BlockScaler.of(np.ones((4, 2)))(np.ones((4, 2))) == 0).all()
 
 
 def test_views_weigh_the_same_however_wide_and_large_they_are() -> None:
     narrow, wide = RANDOM.normal(size=(60, 3)), 1_000 * RANDOM.normal(size=(60, 30))
-    found = Scale.of(np.hstack([narrow, wide]), [3, 30])(np.hstack([narrow, wide]))
-    parts = [Scale.of(rows)(rows) for rows in (narrow, wide)]
+    found = BlockScaler.of(np.hstack([narrow, wide]), [3, 30])(np.hstack([narrow, wide]))
+    parts = [BlockScaler.of(rows)(rows) for rows in (narrow, wide)]
     assert_allclose(found, np.hstack(parts) / np.sqrt(2))
     assert_allclose((found[:, :3] ** 2).sum(), (found[:, 3:] ** 2).sum(), rtol=0.05)
     # What hardly varies is judged among its own: the narrow one is no noise beside the large one.
@@ -57,12 +83,12 @@ def test_gaussian_as_by_hand() -> None:
             assert found[i, j] == pytest.approx(wanted)
 
 
-def test_kernel_plan_as_by_hand() -> None:
+def test_kernel_settings_as_by_hand() -> None:
     kernels = {"a": RANDOM.random((3, 3)), "b": RANDOM.random((3, 3))}
-    plan = KernelPlan(weights={"a": 2.0, "b": 1.0}, product=3.0)
+    settings = KernelSettings(weights={"a": 2.0, "b": 1.0}, product=3.0)
     wanted = [[(2 * kernels["a"][i, j] + kernels["b"][i, j] + 3 * kernels["a"][i, j] * kernels["b"][i, j]) / 6
                for j in range(3)] for i in range(3)]  # fmt: skip
-    assert_allclose(plan.matrix(kernels), wanted)
+    assert_allclose(settings.matrix(kernels), wanted)
 
 
 def test_ridge_is_where_the_loss_is_least() -> None:
@@ -97,11 +123,11 @@ def test_a_modality_of_noise_weighs_less() -> None:
     labels = RANDOM.integers(0, 2, 120)
     blocks = {"good": np.c_[labels * 2.0 - 1, RANDOM.normal(size=120) * 0.2], "noise": RANDOM.normal(size=(120, 2))}
     targets = np.eye(2)[labels] - 0.5
-    trials = KernelTrials(blocks, targets, np.ones(120), np.arange(120) % 5)
+    trials = KernelSearch(blocks, targets, np.ones(120), np.arange(120) % 5)
     found = trials.weighted(["good", "noise"])
-    assert isinstance(found.plan, KernelPlan)
-    assert found.plan.weights["good"] > found.plan.weights["noise"]
-    assert found.loss <= trials.penalised(KernelPlan(weights={"good": 1.0, "noise": 1.0})).loss
+    assert isinstance(found.settings, KernelSettings)
+    assert found.settings.weights["good"] > found.settings.weights["noise"]
+    assert found.loss <= trials.penalised(KernelSettings(weights={"good": 1.0, "noise": 1.0})).loss
 
 
 def pairs_that_match(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,17 +165,17 @@ def test_agreement_of_zeros() -> None:
     assert (Agreement(np.zeros((1, 3, 2)), np.zeros((1, 3, 2)))(np.ones((2, 3)), np.ones((2, 3))) == 0).all()
 
 
-def test_links() -> None:
+def test_calibration_maps() -> None:
     scores = RANDOM.normal(size=(300, 2))
     labels = (scores @ np.array([3.0, -1.0]) + 0.3 * RANDOM.normal(size=300) > 0).astype(np.int64)
-    link = fit_classes(scores, labels, classes=3)  # a class that nobody is of
-    chances = link.probabilities(scores)
+    calibration = calibrate_classes(scores, labels, classes=3)  # a class that nobody is of
+    chances = calibration.probabilities(scores)
     assert_allclose(chances.sum(axis=1), 1)
     assert (chances.argmax(axis=1) == labels).mean() > 0.95
     assert chances[:, 2].max() < 1e-6
-    tempered = Link(np.zeros((2, 2)), np.log([0.9, 0.1])).tempered(np.array([0.9, 0.1]), 1.0)
-    assert_allclose(tempered.probabilities(scores[:1]), [[0.5, 0.5]])
-    number = fit_value(scores, 2 * scores[:, :1], mean=5.0)
+    adjusted = CalibrationMap(np.zeros((2, 2)), np.log([0.9, 0.1])).adjusted(np.array([0.9, 0.1]), 1.0)
+    assert_allclose(adjusted.probabilities(scores[:1]), [[0.5, 0.5]])
+    number = calibrate_value(scores, 2 * scores[:, :1], mean=5.0)
     assert_allclose(number(scores)[:, 0], 5 + 2 * scores[:, 0], atol=1e-3)
 
 
@@ -161,16 +187,19 @@ def test_macro_f1_as_scikit_learns() -> None:
         assert macro_f1(actual, predicted, classes=6) == pytest.approx(f1_score(actual, predicted, average="macro"))
 
 
-def test_the_simpler_way_is_taken_on_a_tie() -> None:
+def test_the_simpler_candidate_is_taken_on_a_tie() -> None:
     labels = np.arange(60) % 2
-    truth = Truth(targets=np.eye(2)[labels] - 0.5, labels=labels, mean=np.full(2, 0.5), metric="f1_macro")
+    targets = Targets(values=np.eye(2)[labels] - 0.5, labels=labels, mean=np.full(2, 0.5), metric="f1_macro")
     folds = np.arange(60) % 5
-    trials = KernelTrials({"a": np.array(labels[:, None] * 2.0, np.float64)}, truth.targets, truth.weights, folds)
+    trials = KernelSearch({"a": np.array(labels[:, None] * 2.0, np.float64)}, targets.values, targets.weights, folds)
     tried = trials.weighted(["a"])
-    ways = [try_way("first", [tried], truth, folds), try_way("second", [tried], truth, folds)]
-    assert simplest(ways, truth, seed=0).name == "first"
-    noise = KernelTrials({"a": RANDOM.normal(size=(60, 1))}, truth.targets, truth.weights, np.arange(60) % 5)
-    assert simplest([try_way("noise", [noise.weighted(["a"])], truth, folds), ways[0]], truth, seed=0).name == "first"
+    candidates = [stacked("first", [tried], targets, folds), stacked("second", [tried], targets, folds)]
+    assert simplest(candidates, targets, seed=0).name == "first"
+    noise = KernelSearch({"a": RANDOM.normal(size=(60, 1))}, targets.values, targets.weights, np.arange(60) % 5)
+    assert (
+        simplest([stacked("noise", [noise.weighted(["a"])], targets, folds), candidates[0]], targets, seed=0).name
+        == "first"
+    )
 
 
 def test_groups_and_folds() -> None:

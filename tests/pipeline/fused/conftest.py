@@ -13,7 +13,7 @@ from PIL import Image
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared, Space
 from trivium.fusion.projections.plain import LinearProjection, Projection
-from trivium.pipeline.features import columns
+from trivium.pipeline.features import frames
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 WORDS = {"shirt": 0, "shoe": 1, "watch": 2}
@@ -84,7 +84,7 @@ class MadeUpSpace:
 def made_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpSpace:
     """The space, whatever is named, with an empty cache."""
     space = MadeUpSpace()
-    monkeypatch.setattr(columns, "space_named", lambda source, device="cpu", precision="float32", is_named=True: space)
+    monkeypatch.setattr(frames, "space_named", lambda source, device="cpu", precision="float32", is_named=True: space)
     return space
 
 

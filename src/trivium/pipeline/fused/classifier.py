@@ -19,8 +19,7 @@ from trivium.encoders.networks.contract import Precision
 from trivium.fusion.blocks import Metric, Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.fusion import Names, SubsetModel
-from trivium.pipeline.features.columns import FrameColumns
-from trivium.pipeline.features.frames import EncodedFrame, table_of
+from trivium.pipeline.features.frames import EncodedFrame, FrameColumns, table_of
 from trivium.pipeline.fused.model_folder import ModelKind, load_model, save_model
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 

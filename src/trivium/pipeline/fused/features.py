@@ -14,8 +14,7 @@ from trivium.fusion.combination import unit_means
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.networks.fitting import NetworkFusion
 from trivium.fusion.networks.registry import FUSIONS, LATE
-from trivium.pipeline.features.columns import FrameColumns
-from trivium.pipeline.features.frames import table_of, vectors_of
+from trivium.pipeline.features.frames import FrameColumns, table_of, vectors_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 CONCATENATION, MEAN = "concatenation", "mean"

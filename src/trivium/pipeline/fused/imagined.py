@@ -10,7 +10,6 @@ NAACL 2022 (there pictures are generated; here they are retrieved).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,9 +23,8 @@ from trivium.fusion.blocks import BlockScaler
 from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
-from trivium.pipeline.features.columns import FrameTags
-from trivium.pipeline.features.frames import encode_frame, modalities_of, vectors_of
-from trivium.pipeline.features.frozen import frozen_features
+from trivium.pipeline.features.frames import FrameTags, encode_frame, modalities_of, vectors_of
+from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.space.joint import JointSpace
 
 NEAREST = 10
@@ -118,8 +116,7 @@ class Imagination:
         paths = sorted({hit.path for hits in found for hit in hits})
         if not paths:
             raise ValueError(f"{self._collection.folder} has no {self._modality}: there is nothing to recall")
-        backbone = partial(self._collection.space.backbone, self._modality)
-        frozen = frozen_features(backbone, self._cache, self._readable(paths), modality=self._modality)
+        frozen = encode_items(self._collection.space, self._modality, self._readable(paths), cache=self._cache)
         row_of = {paths[place]: row for row, place in enumerate(frozen.places)}
         places = np.zeros((len(found), self._k), np.int64)
         scores = np.full((len(found), self._k), -np.inf, np.float32)
@@ -148,8 +145,7 @@ def features_in(space: JointSpace, modality: Modality, items: Sequence[str]) -> 
 
     Items are encoded once and kept in the cache. Those that cannot be encoded have rows of zeros.
     """
-    cache = FeatureCache(space.features_revision(modality))
-    frozen = frozen_features(partial(space.backbone, modality), cache, items, modality=modality)
+    frozen = encode_items(space, modality, items)
     pooled = np.zeros((len(items), frozen.features.pooled.shape[1]), np.float32)
     vectors = np.zeros((len(items), space.space.dim), np.float32)
     if len(frozen.places):

@@ -20,8 +20,7 @@ from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.state import StateError, check_state, from_state, state_of
 from trivium.fusion.transfer import BlockTransferClassifier
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import revisions_of
+from trivium.pipeline.features.frames import blocks_of, revisions_of
 from trivium.pipeline.space.config import OPEN_CLIP
 from trivium.pipeline.space.joint import space_folders
 from trivium.version import __version__

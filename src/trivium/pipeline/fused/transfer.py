@@ -17,8 +17,7 @@ from trivium.encoders.base import Modality
 from trivium.encoders.networks.contract import Precision
 from trivium.fusion.blocks import Numbers
 from trivium.fusion.transfer import BlockTransferClassifier
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import EncodedFrame, vectors_of
+from trivium.pipeline.features.frames import EncodedFrame, blocks_of, vectors_of
 from trivium.pipeline.fused.classifier import FusedModel, name_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 

@@ -39,7 +39,8 @@ FLOORS = {
     "fusion": (
         {"blocks", "combination"},
         {"projections", "kernels", "networks"},
-        {"estimators", "transfer"},
+        {"estimators"},
+        {"transfer"},
         {"state"},
     ),
     "pipeline": (

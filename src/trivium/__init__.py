@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from trivium.version import __version__
 
 if TYPE_CHECKING:
-    from trivium.encoders.base import DecodeError, SandboxError
+    from trivium.encoders.base import DecodeError, SandboxError, WeightsError
     from trivium.encoders.devices import DeviceError
-    from trivium.encoders.networks.weights import WeightsError
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.cli.main import main
     from trivium.pipeline.collection import Collection
@@ -44,7 +43,7 @@ _FROM = {
     "SandboxError": "trivium.encoders.base",
     "SpaceError": "trivium.pipeline.space.config",
     "TableError": "trivium.pipeline.tables.reading",
-    "WeightsError": "trivium.encoders.networks.weights",
+    "WeightsError": "trivium.encoders.base",
     "load_classifier": "trivium.pipeline.text_learning.classifying",
     "load_space": "trivium.pipeline.space.joint",
     "main": "trivium.pipeline.cli.main",

@@ -23,7 +23,7 @@ from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_cl
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")
-FUSED = CASES.load_beside("../pipeline/fused/conftest")
+FUSED = CASES.load_beside("../pipeline/conftest")
 FUSIONS = ["sum", "late", "gated-units", "late-stack"]
 ROWS = 40
 WORDS = ["a", "red", "green", "blue", "picture", "of", "the", "sea"]

@@ -18,7 +18,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from trivium.fusion.blocks import (
     Blocks,
     Booleans,
-    Integers,
     Metric,
     Numbers,
     Targets,
@@ -37,17 +36,25 @@ METRICS: tuple[Metric, ...] = ("f1_macro", "accuracy")
 
 
 class BlockModel:
-    """What `BlockClassifier` and `BlockRegressor` share, as one of scikit-learn's mixins."""
+    """What estimators over blocks share, as one of scikit-learn's mixins."""
 
     blocks: Mapping[str, tuple[int, int]] | None
-    model_: BlockFusion | NetworkFusion
+    model_: Any
     blocks_: dict[str, tuple[int, int]]
     n_features_in_: int
 
     def models(self) -> dict[Names, SubsetModel]:
-        """Return what was chosen for each set of modalities; a network has none of these."""
+        """Return what was chosen for each set of modalities; a network, or a transfer, has none of these."""
         check_is_fitted(self, "model_")
         return dict(self.model_.models) if isinstance(self.model_, BlockFusion) else {}
+
+    def _finite(self) -> Any:  # gaps are allowed where blocks are named
+        return True if self.blocks is None else "allow-nan"
+
+    def _given(self, X: Any) -> tuple[Blocks, dict[str, Booleans]]:
+        check_is_fitted(self, "model_")
+        X = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self._finite())
+        return parts_of(X, self.blocks_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
@@ -55,10 +62,35 @@ class BlockModel:
         return tags
 
 
-class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
-    """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
+class BlockClasses(BlockModel):
+    """What classifiers over blocks share."""
 
     classes_: NDArray[Any]
+
+    def predict_proba(self, X: Any) -> Numbers:
+        """Return probabilities, shape (n, classes), in the order of `classes_`; of a row with nothing their shares.
+
+        Raises:
+            ValueError: If a transfer is asked about a modality that was not centred.
+        """
+        given = self._given(X)
+        found: Numbers = self.model_.predict(*given)
+        return found
+
+    def predict(self, X: Any) -> Any:
+        """Return labels, shape (n,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def contributions(self, X: Any) -> dict[str, Numbers]:
+        """Return what each modality added to each probability, shape (n, classes) each: exact, by leaving it out."""
+        given = self._given(X)
+        found: dict[str, Numbers] = self.model_.contributions(*given)
+        return found
+
+
+class BlockClassifier(ClassifierMixin, BlockClasses, BaseEstimator):
+    """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
 
     def __init__(
         self,
@@ -99,7 +131,7 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
         Raises:
             ValueError: If the table, the labels or a setting cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=_finite(self.blocks))
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=self._finite())
         check_classification_targets(y)
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got '{self.metric}'")
@@ -114,21 +146,6 @@ class BlockClassifier(ClassifierMixin, BlockModel, BaseEstimator):
         self.blocks_ = check_blocks(self.blocks, X.shape[1])
         self.model_ = _fitted(X, self.blocks_, targets, self)
         return self
-
-    def predict_proba(self, X: Any) -> Numbers:
-        """Return probabilities, shape (n, classes), in the order of `classes_`; of a row with nothing their shares."""
-        given = _given(self, X)
-        return self.model_.predict(*given)
-
-    def predict(self, X: Any) -> Any:
-        """Return labels, shape (n,)."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
-
-    def contributions(self, X: Any) -> dict[str, Numbers]:
-        """Return what each modality added to each probability, shape (n, classes) each: exact, by leaving it out."""
-        given = _given(self, X)
-        return self.model_.contributions(*given)
 
 
 class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
@@ -160,15 +177,8 @@ class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
         Raises:
             ValueError: If the table, the numbers or a setting cannot be used.
         """
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=np.float64,
-            y_numeric=True,
-            ensure_min_samples=2,
-            ensure_all_finite=_finite(self.blocks),
-        )
+        checks = {"dtype": np.float64, "ensure_min_samples": 2, "ensure_all_finite": self._finite()}
+        X, y = validate_data(self, X, y, y_numeric=True, **checks)
         mean = np.array([float(np.mean(y))])
         self.deviation_ = float(np.std(y)) or 1.0
         targets = Targets(
@@ -183,18 +193,14 @@ class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
 
     def predict(self, X: Any) -> Numbers:
         """Return numbers, shape (n,); of a row with nothing the mean."""
-        given = _given(self, X)
-        return self.model_.predict(*given)[:, 0] * self.deviation_
+        given = self._given(X)
+        return np.asarray(self.model_.predict(*given)[:, 0] * self.deviation_, np.float64)
 
     def contributions(self, X: Any) -> dict[str, Numbers]:
         """Return what each modality added to each number, shape (n,) each: exact, by leaving it out."""
-        given = _given(self, X)
+        given = self._given(X)
         found = self.model_.contributions(*given)
         return {name: added[:, 0] * self.deviation_ for name, added in found.items()}
-
-
-def _finite(blocks: Mapping[str, tuple[int, int]] | None) -> Any:
-    return True if blocks is None else "allow-nan"
 
 
 def _fitted(
@@ -208,9 +214,9 @@ def _fitted(
     known = ("auto", *FAMILIES, *FUSIONS)
     if of.fusion not in known:
         raise ValueError(f"no fusion '{of.fusion}': known are {', '.join(known)}")
-    parts, presence = _parts(table, blocks)
+    parts, presence = parts_of(table, blocks)
     scalers = scalers_of(parts, presence, check_views(of.views, blocks))
-    groups: Integers = groups_of(table, blocks)
+    groups = groups_of(table, blocks)
     if of.fusion in FUSIONS:
         recipe = NetworkRecipe(fusion=of.fusion, modality_dropout=of.modality_dropout, seed=of.random_state)
         return fit_network(parts, presence, scalers, targets, groups, recipe)
@@ -218,12 +224,7 @@ def _fitted(
     return fit_fusion(parts, presence, scalers, targets, groups, settings)
 
 
-def _given(of: BlockClassifier | BlockRegressor, X: Any) -> tuple[Blocks, dict[str, Booleans]]:
-    check_is_fitted(of, "model_")
-    X = validate_data(of, X, dtype=np.float64, reset=False, ensure_all_finite=_finite(of.blocks))
-    return _parts(X, of.blocks_)
-
-
-def _parts(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> tuple[Blocks, dict[str, Booleans]]:
+def parts_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> tuple[Blocks, dict[str, Booleans]]:
+    """Return the blocks of a table, and which rows have which."""
     presence = presence_of(table, blocks)
     return {name: table[:, start:stop] for name, (start, stop) in blocks.items()}, presence

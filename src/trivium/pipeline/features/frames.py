@@ -96,7 +96,7 @@ def encode_frame(
         if len(found.places):
             features[modality] = found.features
             rows[modality] = row_of[found.places]
-        failures[modality] = {int(row_of[place]): reason for place, reason in found.failures.items()}
+        failures[modality] = {int(row_of[place]): reason for place, reason in sorted(found.failures.items())}
         _warn(modality, failures[modality], len(given))
     return EncodedFrame(features=features, rows=rows, count=len(frame), failures=failures)
 

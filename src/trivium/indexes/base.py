@@ -89,23 +89,6 @@ class Hits:
         return cls(np.empty(shape, np.int64), np.empty(shape, np.float32), np.zeros(queries, np.int64))
 
 
-class VectorIndex(Protocol):
-    """Nearest neighbours among vectors of one width."""
-
-    @property
-    def dim(self) -> int:
-        """Numbers per vector."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of vectors."""
-        ...
-
-    def search(self, queries: Vectors, *, k: int, among: IdSet | None = None, without: IdSet | None = None) -> Hits:
-        """Find the k best ids for each query, shape (q, d), only ``among`` some ids and ``without`` others."""
-        ...
-
-
 class VectorSource(Protocol):
     """Stored vectors, perhaps more than fit into memory, read as often as needed."""
 

@@ -1,4 +1,4 @@
-"""What is recalled: the nearest items' features, against a slow search; real pictures in a real space."""
+"""What is recalled: the nearest items' features, of real pictures in a real space."""
 
 import json
 from collections.abc import Callable
@@ -12,36 +12,22 @@ from sklearn.base import clone
 from sklearn.pipeline import make_union
 from sklearn.utils import estimator_checks
 
-from trivium.encoders.base import unit_rows
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
-from trivium.pipeline.fused.imagined import Imagination, Neighbours, features_in, nearest
+from trivium.pipeline.features.frozen import encode_items
+from trivium.pipeline.fused.imagined import blended, recalled
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.store.database import CollectionError
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
 
-def test_the_nearest_are_those_of_a_slow_search() -> None:
-    random = np.random.default_rng(0)
-    queries, keys = unit_rows(random.normal(size=(5, 4))), unit_rows(random.normal(size=(9, 4)))
-    found = nearest(queries, keys, k=3)
-    for query, places, scores in zip(queries, found.places, found.scores, strict=True):
-        expected = sorted(range(9), key=lambda place: -float(query @ keys[place]))[:3]
-        assert list(places) == expected
-        np.testing.assert_allclose(scores, [query @ keys[place] for place in expected], atol=1e-6)
-    assert nearest(queries, keys[:2], k=3).places.shape == (5, 2)
-    assert nearest(queries[:0], keys, k=3).blended(np.ones((9, 2), np.float32)).shape == (0, 2)
-    with pytest.raises(ValueError, match="nothing to recall"):
-        nearest(queries, keys[:0])
-
-
 def test_blending_weighs_by_cosine() -> None:
     values = np.array([[1, 0], [0, 1], [5, 5]], np.float32)
-    found = Neighbours(np.array([[0, 1], [2, 0]]), np.array([[0.5, 0.5], [0.9, -np.inf]], np.float32))
-    np.testing.assert_allclose(found.blended(values), np.array([[0.5, 0.5], [5, 5]]), rtol=1e-6)
-    sharp = Neighbours(np.array([[0, 1]]), np.array([[0.6, 0.5]], np.float32)).blended(values, temperature=0.01)
+    found = blended(values, np.array([[0, 1], [2, 0]]), np.array([[0.5, 0.5], [0.9, -np.inf]], np.float32))
+    assert_allclose(found, np.array([[0.5, 0.5], [5, 5]]), rtol=1e-6)
+    sharp = blended(values, np.array([[0, 1]]), np.array([[0.6, 0.5]], np.float32), temperature=0.01)
     assert sharp[0, 0] > 0.999
 
 
@@ -52,11 +38,11 @@ def test_a_text_recalls_pictures(weights: dict[str, Path], tmp_path: Path) -> No
     with Collection.open(tmp_path / "c", space=space) as collection:
         collection.add(paths, captions=False)
         cache = FeatureCache("pictures", folder=tmp_path / "features")
-        recalled = Imagination(collection, "image", k=1, cache=cache).transform(["a red berry", "an aeroplane"])
-        own, _ = features_in(space, "image", [str(paths[1]), str(paths[0])])
-        np.testing.assert_allclose(recalled, own, rtol=1e-4, atol=1e-4)
+        asked = space.encode("text", ["a red berry", "an aeroplane"])
+        own = encode_items(space, "image", [str(paths[1]), str(paths[0])]).features.pooled
+        assert_allclose(recalled(collection, "image", asked, k=1, cache=cache), own, rtol=1e-4, atol=1e-4)
         with pytest.raises(ValueError, match="has no audio"):
-            Imagination(collection, "audio", cache=cache).transform(["a bird"])
+            recalled(collection, "audio", asked, cache=cache)
 
 
 PICTURES = [str(ASSETS / name) for name in ("airliner.png", "strawberry.jpg", "teacup.webp")]
@@ -76,7 +62,7 @@ def test_each_row_gets_what_is_nearest_to_it(collection: str, cache: Path) -> No
     frame = pandas.DataFrame({"text": ["a red berry", None, "an aeroplane", "a cup of tea"]})
     maker = ImaginedFeatures(collection, k=1)
     found = maker.fit_transform(frame)
-    own, _ = features_in(load_space(), "image", [PICTURES[place] for place in (1, 0, 2)])
+    own = encode_items(load_space(), "image", [PICTURES[place] for place in (1, 0, 2)]).features.pooled
     wanted = np.clip((own - own.mean(axis=0)) / maker.scaler_.deviation, -6, 6)
     assert_allclose(found[[0, 2, 3]], wanted, atol=1e-4)
     assert not found[1].any()

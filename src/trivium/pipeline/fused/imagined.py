@@ -1,15 +1,19 @@
-"""Imagination: an item gets the features of those nearest to it in another modality, as one recalls what it looks like.
+"""`ImaginedFeatures`: a scikit-learn transformer that gives each row what an indexed collection recalls of it.
 
-A text is looked up in a collection of pictures through their common space; what the pictures' own frozen network says
-of the nearest ones, weighted by their cosines, stands beside the text's own features. The same from sounds; and the
-other way round, a picture gets the features of texts.
+from trivium.fusion import FusedFeatures, ImaginedFeatures
+
+features = make_union(FusedFeatures(), ImaginedFeatures("photos"))  # texts, and the photos that they bring to mind
+
+Imagination: an item gets the features of those nearest to it in another modality, as one recalls what it looks like. A
+text is looked up in a collection of pictures through their common space; what the pictures' own frozen network says of
+the nearest ones, weighted by their cosines, stands beside the text's own features. The same from sounds; and the other
+way round, a picture gets the features of texts.
 
 Sources: Tan, Bansal, "Vokenization", EMNLP 2020; Lu et al., "Imagination-augmented natural language understanding",
 NAACL 2022 (there pictures are generated; here they are retrieved).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,146 +23,88 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.base import Modality, Vectors
+from trivium.encoders.decoding.texts import decode_text
+from trivium.encoders.files.reading import read_file
 from trivium.fusion.blocks import BlockScaler
 from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frames import FrameTags, encode_frame, modalities_of, vectors_of
 from trivium.pipeline.features.frozen import encode_items
-from trivium.pipeline.space.joint import JointSpace
 
 NEAREST = 10
 TEMPERATURE = 0.05  # of the cosines: the nearest of ten counts about twice as much as the tenth
-ROWS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The nearest items of n queries, best first."""
+def recalled(
+    collection: Collection,
+    modality: Modality,
+    vectors: Vectors,
+    *,
+    k: int = NEAREST,
+    temperature: float = TEMPERATURE,
+    cache: FeatureCache | None = None,
+) -> NDArray[np.float32]:
+    """Return the blended features of what is nearest to each vector in a collection, (n, e); zeros of a zero vector.
 
-    places: NDArray[np.int64]  # (n, k)
-    scores: NDArray[np.float32]  # (n, k), cosines; minus infinity where there are fewer
-
-    def blended(self, values: NDArray[np.float32], *, temperature: float = TEMPERATURE) -> NDArray[np.float32]:
-        """Return the mean of the neighbours' values (m, e), weighted by softmax of their scores, shape (n, e)."""
-        weights = softmax(self.scores / np.float32(temperature))
-        found: NDArray[np.float32] = np.einsum("nk,nke->ne", weights, values[self.places]).astype(np.float32)
-        return found
-
-
-def nearest(queries: Vectors, keys: Vectors, *, k: int = NEAREST) -> Neighbours:
-    """Find the nearest of some keys (m, d) for each query (n, d), exactly.
+    Args:
+        collection: Where items are looked up, in its own space.
+        modality: Of what is recalled: pictures for texts, say.
+        vectors: Of the collection's space, shape (n, d).
+        k: How many items.
+        temperature: Of the softmax over their cosines.
+        cache: Where the features are kept; Trivium's own if None.
 
     Raises:
-        ValueError: If there are no keys.
+        ValueError: If the collection has nothing of the modality.
     """
-    if not len(keys):
-        raise ValueError("there is nothing to recall: no keys")
-    k = min(k, len(keys))
-    places, scores = [], []
-    for start in range(0, len(queries), ROWS_AT_ONCE):
-        cosines = queries[start : start + ROWS_AT_ONCE] @ keys.T
-        top = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(cosines, top, axis=1), axis=1, kind="stable")
-        places.append(np.take_along_axis(top, order, axis=1))
-        scores.append(np.take_along_axis(cosines, places[-1], axis=1))
-    if not places:
-        return Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-    return Neighbours(np.concatenate(places), np.concatenate(scores))
+    asked = np.flatnonzero(vectors.any(axis=1))
+    found = collection.search_vectors(vectors[asked], only=modality, k=k)
+    paths = sorted({hit.path for hits in found for hit in hits})
+    if not paths:
+        raise ValueError(f"{collection.folder} has no {modality}: there is nothing to recall")
+    items: Sequence[str] = [decode_text(read_file(path)) for path in paths] if modality == "text" else paths
+    encoded = encode_items(collection.space, modality, items, cache=cache)
+    row_of = {paths[place]: row for row, place in enumerate(encoded.places)}
+    places = np.zeros((len(found), k), np.int64)
+    scores = np.full((len(found), k), -np.inf, np.float32)
+    for query, hits in enumerate(found):
+        known = [hit for hit in hits if hit.path in row_of]
+        for rank, hit in enumerate(known):
+            places[query, rank], scores[query, rank] = row_of[hit.path], hit.score
+        if not known:  # all the same: what is recalled of anything
+            scores[query, 0] = 0.0
+    values = encoded.features.pooled
+    whole = np.zeros((len(vectors), values.shape[1]), np.float32)
+    whole[asked] = blended(values, places, scores, temperature=temperature)
+    return whole
 
 
-class Imagination:
-    """Features of one modality for items of another, recalled from an indexed collection."""
+def blended(
+    values: NDArray[np.float32],
+    places: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    *,
+    temperature: float = TEMPERATURE,
+) -> NDArray[np.float32]:
+    """Return means of neighbours' values, weighted by softmax of their scores, shape (n, e).
 
-    def __init__(
-        self,
-        collection: Collection,
-        modality: Modality,
-        *,
-        k: int = NEAREST,
-        temperature: float = TEMPERATURE,
-        cache: FeatureCache | None = None,
-    ) -> None:
-        """Choose what is recalled.
-
-        Args:
-            collection: Where items are looked up, in its own space.
-            modality: Of what is recalled: pictures for texts, say.
-            k: How many items.
-            temperature: Of the softmax over their cosines.
-            cache: Where the features are kept; Trivium's own if None.
-        """
-        self._collection = collection
-        self._modality: Modality = modality
-        self._k, self._temperature = k, temperature
-        self._cache = cache or FeatureCache(collection.space.features_revision(modality))
-
-    def transform(self, items: Sequence[str], *, asked_by: Modality = "text") -> NDArray[np.float32]:
-        """Return for each item the blended features of what is nearest to it, shape (n, e).
-
-        Args:
-            items: Texts, or paths of pictures or sounds.
-            asked_by: Which of these they are.
-
-        Returns:
-            Zeros for items that cannot be encoded.
-
-        Raises:
-            ValueError: If the collection has nothing of the modality.
-        """
-        _, vectors = features_in(self._collection.space, asked_by, items)
-        return self.of_vectors(vectors)
-
-    def of_vectors(self, vectors: Vectors) -> NDArray[np.float32]:
-        """Return the same for vectors (n, d) of the collection's space; zeros where one is zero."""
-        asked = np.flatnonzero(vectors.any(axis=1))
-        found = self._collection.search_vectors(vectors[asked], only=self._modality, k=self._k)
-        paths = sorted({hit.path for hits in found for hit in hits})
-        if not paths:
-            raise ValueError(f"{self._collection.folder} has no {self._modality}: there is nothing to recall")
-        frozen = encode_items(self._collection.space, self._modality, self._readable(paths), cache=self._cache)
-        row_of = {paths[place]: row for row, place in enumerate(frozen.places)}
-        places = np.zeros((len(found), self._k), np.int64)
-        scores = np.full((len(found), self._k), -np.inf, np.float32)
-        for query, hits in enumerate(found):
-            known = [hit for hit in hits if hit.path in row_of]
-            for rank, hit in enumerate(known):
-                places[query, rank], scores[query, rank] = row_of[hit.path], hit.score
-            if not known:  # all the same: what is recalled of anything
-                scores[query, 0] = 0.0
-        blended = Neighbours(places, scores).blended(frozen.features.pooled, temperature=self._temperature)
-        recalled = np.zeros((len(vectors), blended.shape[1]), np.float32)
-        recalled[asked] = blended
-        return recalled
-
-    def _readable(self, paths: Sequence[str]) -> Sequence[str]:
-        if self._modality != "text":
-            return paths
-        from trivium.encoders.decoding.texts import decode_text
-        from trivium.encoders.files.reading import read_file
-
-        return [decode_text(read_file(path)) for path in paths]
-
-
-def features_in(space: JointSpace, modality: Modality, items: Sequence[str]) -> tuple[NDArray[np.float32], Vectors]:
-    """Return what a space's frozen backbone says of items, (n, e), and their vectors in the space, (n, d).
-
-    Items are encoded once and kept in the cache. Those that cannot be encoded have rows of zeros.
+    Args:
+        values: Shape (m, e).
+        places: Of each query's neighbours among them, shape (n, k).
+        scores: Their cosines, shape (n, k); minus infinity where there are fewer.
+        temperature: Of the softmax.
     """
-    frozen = encode_items(space, modality, items)
-    pooled = np.zeros((len(items), frozen.features.pooled.shape[1]), np.float32)
-    vectors = np.zeros((len(items), space.space.dim), np.float32)
-    if len(frozen.places):
-        pooled[frozen.places] = frozen.features.pooled
-        vectors[frozen.places] = space.projection(modality, pooled.shape[1])(frozen.features)
-    return pooled, vectors
+    weights = softmax(scores / np.float32(temperature))
+    found: NDArray[np.float32] = np.einsum("nk,nke->ne", weights, values[places]).astype(np.float32)
+    return found
 
 
 class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
     """What the nearest items of a collection look or sound like, blended, for each row of a DataFrame.
 
     The items are found by one column, in the collection's own space; what is given is what the frozen network of
-    another modality says of them. See `imagination.Imagination`.
+    another modality says of them. See `recalled`.
     """
 
     scaler_: BlockScaler
@@ -239,5 +185,6 @@ class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
                 return np.empty((0, 0), np.float32), has
             has[encoded.rows[self.asked_by]] = True
             kept = FeatureCache(space.features_revision(self.recalled), folder=folder)
-            imagination = Imagination(collection, self.recalled, k=self.k, temperature=self.temperature, cache=kept)
-            return imagination.of_vectors(vectors_of(encoded, space)[self.asked_by]), has
+            vectors = vectors_of(encoded, space)[self.asked_by]
+            found = recalled(collection, self.recalled, vectors, k=self.k, temperature=self.temperature, cache=kept)
+            return found, has

@@ -6,7 +6,7 @@ held out. Numbers are standardised as `blocks.BlockScaler` does, without its wei
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,29 +154,25 @@ def with_parameters(made: NetworkFusion, tensors: Mapping[str, np.ndarray]) -> N
     """
     import torch
 
-    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
-        if module is None:
-            continue
-        own = {
-            key.removeprefix(prefix): torch.from_numpy(np.array(tensor))
-            for key, tensor in tensors.items()
-            if key.startswith(prefix)
-        }
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
-            raise ValueError(f"the kept parameters are not those of this fusion: {error}") from error
-        module.eval()
-    return replace(made)
+    modules = _modules(made)
+    own = {key: torch.from_numpy(np.array(of)) for key, of in tensors.items() if key.partition(".")[0] in modules}
+    try:
+        modules.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"the kept parameters are not those of this fusion: {error}") from error
+    modules.eval()
+    return made
 
 
 def parameters_of(made: NetworkFusion) -> dict[str, np.ndarray]:
     """Return all parameters by name, as `with_parameters` takes them."""
-    found = {}
-    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
-        for key, tensor in ({} if module is None else module.state_dict()).items():
-            found[prefix + key] = tensor.numpy()
-    return found
+    return {key: tensor.numpy() for key, tensor in _modules(made).state_dict().items()}
+
+
+def _modules(made: NetworkFusion) -> "nn.ModuleDict":
+    import torch
+
+    return torch.nn.ModuleDict({"fusion": made.fusion} | ({} if made.head is None else {"head": made.head}))
 
 
 def _standardised(scaler: BlockScaler, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -199,7 +195,7 @@ def _train(
 
     from trivium.fusion.networks.contract import drop_modalities
 
-    modules = torch.nn.ModuleList([made.fusion] if made.head is None else [made.fusion, made.head])
+    modules = _modules(made)
     optimiser = torch.optim.AdamW(modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     loss_of = _loss(made, targets)
     batch = min(recipe.batch, max(LEAST_BATCH, len(folds) // 16))

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -42,6 +43,7 @@ class BlockModel:
     model_: Any
     blocks_: dict[str, tuple[int, int]]
     n_features_in_: int
+    deviation_: float  # of a regressor
 
     def models(self) -> dict[Names, SubsetModel]:
         """Return what was chosen for each set of modalities; a network, or a transfer, has none of these."""
@@ -89,41 +91,30 @@ class BlockClasses(BlockModel):
         return found
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BlockClassifier(ClassifierMixin, BlockClasses, BaseEstimator):
-    """Classes from the columns of several modalities; the way they are fused is chosen by validation."""
+    """Classes from the columns of several modalities; the way they are fused is chosen by validation.
 
-    def __init__(
-        self,
-        *,
-        blocks: Mapping[str, tuple[int, int]] | None = None,
-        views: Mapping[str, Sequence[int]] | None = None,
-        fusion: str = "auto",
-        metric: Metric = "f1_macro",
-        modality_dropout: float = 0.3,
-        most_rows: int = MOST_ROWS,
-        random_state: int = 0,
-    ) -> None:
-        """Say how.
+    Args:
+        blocks: First column and the one after the last, of each modality; None: all columns are one, and none may
+            be missing.
+        views: How many columns each view of a modality has; views weigh the same. None, or one that is not named:
+            each modality is one.
+        fusion: "auto", one of `kernels.fusion.FAMILIES` ("sum", "product", "late", "agreement"), or a network of
+            `registry.FUSIONS`.
+        metric: What "auto" is chosen by: "f1_macro" or "accuracy".
+        modality_dropout: How often a network's training forgets a modality.
+        most_rows: Rows that candidates are judged on, and that kernels are centred on.
+        random_state: Of folds, and of what a network starts from.
+    """
 
-        Args:
-            blocks: First column and the one after the last, of each modality; None: all columns are one, and none may
-                be missing.
-            views: How many columns each view of a modality has; views weigh the same. None, or one that is not named:
-                each modality is one.
-            fusion: "auto", one of `kernels.fusion.FAMILIES` ("sum", "product", "late", "agreement"), or a network of
-                `registry.FUSIONS`.
-            metric: What "auto" is chosen by: "f1_macro" or "accuracy".
-            modality_dropout: How often a network's training forgets a modality.
-            most_rows: Rows that candidates are judged on, and that kernels are centred on.
-            random_state: Of folds, and of what a network starts from.
-        """
-        self.blocks = blocks
-        self.views = views
-        self.fusion = fusion
-        self.metric: Metric = metric
-        self.modality_dropout = modality_dropout
-        self.most_rows = most_rows
-        self.random_state = random_state
+    blocks: Mapping[str, tuple[int, int]] | None = None
+    views: Mapping[str, Sequence[int]] | None = None
+    fusion: str = "auto"
+    metric: Metric = "f1_macro"
+    modality_dropout: float = 0.3
+    most_rows: int = MOST_ROWS
+    random_state: int = 0
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a table (n, width) and n labels.
@@ -148,28 +139,19 @@ class BlockClassifier(ClassifierMixin, BlockClasses, BaseEstimator):
         return self
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BlockRegressor(RegressorMixin, BlockModel, BaseEstimator):
-    """Numbers from the columns of several modalities; the way they are fused is chosen by validation (R squared)."""
+    """Numbers from the columns of several modalities; the way they are fused is chosen by validation (R squared).
 
-    deviation_: float
+    See `BlockClassifier`. "agreement" is of classes, and is "sum" here.
+    """
 
-    def __init__(
-        self,
-        *,
-        blocks: Mapping[str, tuple[int, int]] | None = None,
-        views: Mapping[str, Sequence[int]] | None = None,
-        fusion: str = "auto",
-        modality_dropout: float = 0.3,
-        most_rows: int = MOST_ROWS,
-        random_state: int = 0,
-    ) -> None:
-        """Say how; see `BlockClassifier`. "agreement" is of classes, and is "sum" here."""
-        self.blocks = blocks
-        self.views = views
-        self.fusion = fusion
-        self.modality_dropout = modality_dropout
-        self.most_rows = most_rows
-        self.random_state = random_state
+    blocks: Mapping[str, tuple[int, int]] | None = None
+    views: Mapping[str, Sequence[int]] | None = None
+    fusion: str = "auto"
+    modality_dropout: float = 0.3
+    most_rows: int = MOST_ROWS
+    random_state: int = 0
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a table (n, width) and n numbers.

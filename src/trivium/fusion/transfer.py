@@ -67,32 +67,22 @@ class Transfer:
         return unit_rows(total).astype(np.float64), np.asarray(np.any(list(presence.values()), axis=0), np.bool_)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BlockTransferClassifier(ClassifierMixin, BlockClasses, BaseEstimator):
-    """Logistic regression over the vectors of one space, learnt from one modality and asked about any."""
+    """Logistic regression over the vectors of one space, learnt from one modality and asked about any.
 
-    model_: Transfer
+    Args:
+        blocks: First column and the one after the last, of each modality, all as wide as the space; None: all
+            columns are one modality, and none may be missing.
+        train_on: The modality whose rows teach; None: whatever a row has.
+        ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
+        centring: False takes vectors as they are: to see what centring does.
+    """
 
-    def __init__(
-        self,
-        *,
-        blocks: Mapping[str, tuple[int, int]] | None = None,
-        train_on: str | None = None,
-        ridge: float = 0.01,
-        centring: bool = True,
-    ) -> None:
-        """Say how.
-
-        Args:
-            blocks: First column and the one after the last, of each modality, all as wide as the space; None: all
-                columns are one modality, and none may be missing.
-            train_on: The modality whose rows teach; None: whatever a row has.
-            ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
-            centring: False takes vectors as they are: to see what centring does.
-        """
-        self.blocks = blocks
-        self.train_on = train_on
-        self.ridge = ridge
-        self.centring = centring
+    blocks: Mapping[str, tuple[int, int]] | None = None
+    train_on: str | None = None
+    ridge: float = 0.01
+    centring: bool = True
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn from the rows (n, width) that have the modality to train on, and where each modality's vectors lie.

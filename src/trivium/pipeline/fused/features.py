@@ -1,5 +1,6 @@
 """`FusedFeatures`: a scikit-learn transformer from texts, pictures and sounds to one vector a row."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,51 +22,35 @@ CONCATENATION, MEAN = "concatenation", "mean"
 NETWORKS = tuple(name for name in FUSIONS if name not in (*LATE, CONCATENATION))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
     """One vector a row of a DataFrame with columns `text`, `image` and `audio`, each cell perhaps missing.
 
     Encoders are frozen, and each content is encoded once, whatever is fitted how often.
+
+    Args:
+        space: Whose frozen encoders are used.
+        fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
+            where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
+            scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
+            `fit` is told.
+        layers: Whether inner layers are given too, which still know colours, textures and single words: better
+            features, and three times as many.
+        modality_dropout: How often a network's training forgets a modality.
+        random_state: What a network starts from.
+        precision: Of the encoders: "float32" or "int8" (texts on a CPU).
+        device: Where the encoders run.
+        cache: Folder of kept features; Trivium's own if None.
     """
 
-    scalers_: dict[str, BlockScaler]  # of a concatenation
-    network_: NetworkFusion  # of a network
-
-    def __init__(
-        self,
-        *,
-        space: str | Path = DEFAULT_SPACE,
-        fusion: str = CONCATENATION,
-        layers: bool = True,
-        modality_dropout: float = 0.3,
-        random_state: int = 0,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how.
-
-        Args:
-            space: Whose frozen encoders are used.
-            fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
-                where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
-                scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
-                `fit` is told.
-            layers: Whether inner layers are given too, which still know colours, textures and single words: better
-                features, and three times as many.
-            modality_dropout: How often a network's training forgets a modality.
-            random_state: What a network starts from.
-            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
-            device: Where the encoders run.
-            cache: Folder of kept features; Trivium's own if None.
-        """
-        self.space = space
-        self.fusion = fusion
-        self.layers = layers
-        self.modality_dropout = modality_dropout
-        self.random_state = random_state
-        self.precision: Precision = precision
-        self.device = device
-        self.cache = cache
+    space: str | Path = DEFAULT_SPACE
+    fusion: str = CONCATENATION
+    layers: bool = True
+    modality_dropout: float = 0.3
+    random_state: int = 0
+    precision: Precision = "float32"
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn scalers, and of a network all of it.

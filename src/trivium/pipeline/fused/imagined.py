@@ -14,6 +14,7 @@ NAACL 2022 (there pictures are generated; here they are retrieved).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,46 +101,30 @@ def blended(
     return found
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
     """What the nearest items of a collection look or sound like, blended, for each row of a DataFrame.
 
     The items are found by one column, in the collection's own space; what is given is what the frozen network of
     another modality says of them. See `recalled`.
+
+    Args:
+        collection: Folder of a collection.
+        recalled: Of which of its items' features.
+        asked_by: The column that they are found by.
+        k: How many items.
+        temperature: Of the softmax over their cosines.
+        device: Where the encoders run.
+        cache: Folder of kept features; Trivium's own if None.
     """
 
-    scaler_: BlockScaler
-    feature_names_in_: NDArray[np.object_]
-    n_features_in_: int
-
-    def __init__(
-        self,
-        collection: str | Path,
-        *,
-        recalled: Modality = "image",
-        asked_by: Modality = "text",
-        k: int = NEAREST,
-        temperature: float = TEMPERATURE,
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how.
-
-        Args:
-            collection: Folder of a collection.
-            recalled: Of which of its items' features.
-            asked_by: The column that they are found by.
-            k: How many items.
-            temperature: Of the softmax over their cosines.
-            device: Where the encoders run.
-            cache: Folder of kept features; Trivium's own if None.
-        """
-        self.collection = collection
-        self.recalled: Modality = recalled
-        self.asked_by: Modality = asked_by
-        self.k = k
-        self.temperature = temperature
-        self.device = device
-        self.cache = cache
+    collection: str | Path = field(kw_only=False)
+    recalled: Modality = "image"
+    asked_by: Modality = "text"
+    k: int = NEAREST
+    temperature: float = TEMPERATURE
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the numbers' scale.

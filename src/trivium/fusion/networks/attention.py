@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trivium.fusion.networks.contract import Inputs, Masks, check_dim, checked, known_widths
+from trivium.fusion.networks.contract import Fusion, Inputs, Masks, checked
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class TransformerLayer(nn.Module):
         return mixed
 
 
-class SelfAttentionFusion(nn.Module):
+class SelfAttentionFusion(Fusion):
     """S = [c; P_1 x_1 + e_1; ...; P_m x_m + e_m];  Y = softmax(Q K^T / sqrt(d)) V + S;  y is the row of c.
 
     Q, K and V are linear maps of S, without biases; c is a class token and e_i say which modality a token is. Keys of
@@ -106,10 +106,7 @@ class SelfAttentionFusion(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
         """Make the maps from the modalities' widths to tokens of ``dim`` numbers."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         # 0.02: Devlin et al. 2019
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(dim)) for name in self.widths})
@@ -138,7 +135,7 @@ class SelfAttentionFusion(nn.Module):
         return found[:, 0, 0] + self.class_token
 
 
-class TokenEncoder(nn.Module):
+class TokenEncoder(Fusion):
     """S_0 = [c; P_i x_i,t + e_i + o_t for every modality i and place t];  S_l = layer_l(S_l-1);  y = norm(S_L)[c].
 
     c is a class token, e_i say which modality and o_t which place in its sequence. Padding is not seen.
@@ -167,10 +164,7 @@ class TokenEncoder(nn.Module):
             max_tokens: The longest sequence of one modality.
             dropout: Share of numbers that a pass of training leaves out.
         """
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.max_tokens = max_tokens
         self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         # 0.02: Devlin et al. 2019
@@ -203,7 +197,7 @@ class TokenEncoder(nn.Module):
         return fused
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Fusion):
     """[z_i; b_i] <- layer_i([z_i; b]) for every modality i;  b <- mean_i b_i;  y = norm(mean_i z_i[c]).
 
     z_i are a class token and the modality's own tokens, b a few tokens that all share. Both means are over the
@@ -237,12 +231,9 @@ class Bottleneck(nn.Module):
         Raises:
             ValueError: If there are no shared tokens.
         """
-        super().__init__()
+        super().__init__(widths, dim=dim)
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
         self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         # 0.02: Nagrani et al. 2021
         self.class_tokens = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(dim)) for name in self.widths})
@@ -278,7 +269,7 @@ class Bottleneck(nn.Module):
         return fused
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Fusion):
     """s_i = P_i x_i + e_i;  u_i = s_i + attention_i(norm(s_i), norm([s_j for j other than i]));  y = norm(mean_i u_i).
 
     The mean is over the tokens of a modality, then over the modalities that a row has. A modality that is alone finds
@@ -291,10 +282,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int, heads: int = 4) -> None:
         """Make the maps to tokens of ``dim`` numbers and an attention of so many heads for each modality."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         # 0.02: Devlin et al. 2019
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(dim)) for name in self.widths})

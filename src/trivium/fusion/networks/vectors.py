@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trivium.fusion.networks.contract import Inputs, Masks, check_dim, checked, known_widths
+from trivium.fusion.networks.contract import Fusion, Inputs, Masks, checked
 
 
-class Concatenation(nn.Module):
+class Concatenation(Fusion):
     """y = W [x_1; ...; x_m] + b, where a missing x_i is a vector e_i that is learned.
 
     Source:
@@ -19,10 +19,7 @@ class Concatenation(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
         """Make the map from the modalities' widths to ``dim`` numbers."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(d)) for name, d in self.widths.items()})
         self.linear = nn.Linear(sum(self.widths.values()), dim)
 
@@ -35,7 +32,7 @@ class Concatenation(nn.Module):
         return fused
 
 
-class GatedUnits(nn.Module):
+class GatedUnits(Fusion):
     """h_i = tanh(W_i x_i + b_i);  z_i = sigmoid(V_i [x_1; ...; x_m] + c_i);  y = sum_i p_i z_i * h_i.
 
     p_i is 1 if modality i is there and 0 if not; a missing one is zeros to the gates of the others.
@@ -47,10 +44,7 @@ class GatedUnits(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
         """Make the units of each modality and their gates, ``dim`` numbers each."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         total = sum(self.widths.values())
         self.units = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         self.gates = nn.ModuleDict({name: nn.Linear(total, dim) for name in self.widths})
@@ -67,7 +61,7 @@ class GatedUnits(nn.Module):
         return fused
 
 
-class LowRankTensor(nn.Module):
+class LowRankTensor(Fusion):
     """y = sum_r u_r prod_i (W_i,r [x_i; 1]) + b, the product over modalities taken number by number.
 
     The 1 lets products of fewer modalities, and single numbers, take part. A missing modality is [0; 1]: what is left
@@ -89,12 +83,9 @@ class LowRankTensor(nn.Module):
         Raises:
             ValueError: If the rank is below 1.
         """
-        super().__init__()
+        super().__init__(widths, dim=dim)
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
         # So that a factor of standardised numbers has a deviation of about 1, and so have products.
         self.factors = nn.ParameterDict(
             {
@@ -117,7 +108,7 @@ class LowRankTensor(nn.Module):
         return torch.einsum("r,rno->no", self.rank_weights, product) + self.bias
 
 
-class LateAverage(nn.Module):
+class LateAverage(Fusion):
     """y = sum_i p_i w_i softmax(W_i x_i + b_i) / sum_i p_i w_i, with w_i = exp(a_i) and p_i 1 where i is there.
 
     The output are probabilities of ``dim`` classes, not scores.
@@ -128,10 +119,7 @@ class LateAverage(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
         """Make a classifier of ``dim`` classes for each modality."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.classifiers = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         self.log_weights = nn.Parameter(torch.zeros(len(self.modalities)))
 
@@ -145,7 +133,7 @@ class LateAverage(nn.Module):
         return torch.einsum("nm,nmc->nc", weights, said)
 
 
-class LateStack(nn.Module):
+class LateStack(Fusion):
     """y = softmax(sum_i p_i U_i log softmax(W_i x_i + b_i) + c), with p_i 1 where modality i is there and 0 if not.
 
     The output are probabilities of ``dim`` classes. U_i start as identity: the product of the probabilities.
@@ -156,10 +144,7 @@ class LateStack(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
         """Make a classifier of ``dim`` classes for each modality, and the one over them."""
-        super().__init__()
-        self.widths = known_widths(widths)
-        self.modalities = tuple(self.widths)
-        self.dim = check_dim(dim)
+        super().__init__(widths, dim=dim)
         self.classifiers = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in self.widths.items()})
         self.mixing = nn.ParameterDict({name: nn.Parameter(torch.eye(dim)) for name in self.widths})
         self.bias = nn.Parameter(torch.zeros(dim))

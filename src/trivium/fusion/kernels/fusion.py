@@ -175,7 +175,8 @@ class _CandidateSearch:
         rows = self.rows_of(names)
         targets, folds = self._targets.of(rows), self._folds[rows]
         is_enough = len(rows) >= LEAST_ROWS and len(np.unique(folds)) == FOLDS
-        if not len(rows) or (not is_enough and len(names) > 1):
+        is_alone = len(names) == 1
+        if not len(rows) or not (is_enough or is_alone):
             return []
         if targets.is_classes and len(np.unique(targets.labels)) < 2:
             return []
@@ -196,7 +197,7 @@ class _CandidateSearch:
                 self._alone[name, rows.tobytes()] = search.weighted([name])
         alone = {name: self._alone[name, rows.tobytes()] for name in names}
         if len(names) == 1:
-            return [(names[0], [alone[names[0]]])]
+            return [(name, [tried]) for name, tried in alone.items()]
         wanted = self._settings.fusion
         together = search.weighted(names)
         found = {"sum": [together], "product": [search.with_product(together)], "late": list(alone.values())}

@@ -54,8 +54,9 @@ def encode_rows(
     usable: list[Row] = []
     refused: list[RefusedRow] = []
     for row in rows:
+        held: list[tuple[Modality, str]]
         held = [(modality, item) for modality in modalities if (item := row.item(modality)) is not None]
-        bad = next(((modality, item) for modality, item in held if item in failed[modality]), None)
+        bad = next((each for each in held if each[1] in failed[each[0]]), None)
         if bad is None:
             usable.append(row)
         else:

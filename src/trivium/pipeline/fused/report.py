@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 
 from trivium.fusion.blocks import Numbers
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
@@ -224,15 +223,17 @@ def report_on(
             mean=float(parts[right, truth[right]].mean()) if right.any() else 0.0,
             changed=float((without != predicted)[has].mean()),
         )
-    f1 = f1_score(truth, predicted, labels=range(len(known)), average=None, zero_division=np.nan)
+    matrix = confusion_matrix(truth, predicted, classes=classes)
+    total = matrix.sum(axis=0) + matrix.sum(axis=1)
+    f1 = np.divide(2 * np.diag(matrix), total, out=np.full(classes, np.nan), where=total > 0)
     return ClassifierReport(
         rows=len(table),
         labels=list(known),
         unknown=int((truth == len(known)).sum()),
         accuracy=with_interval(truth, predicted, _accuracy, seed=seed),
         macro_f1=with_interval(truth, predicted, macro, seed=seed),
-        per_class=dict(zip(known, f1.tolist(), strict=True)),
-        matrix=confusion_matrix(truth, predicted, classes=classes)[: len(known), : len(known)],
+        per_class=dict(zip(known, f1[:-1].tolist(), strict=True)),
+        matrix=matrix[: len(known), : len(known)],
         added=added,
         ways=_ways(model),
         robustness=robustness(

@@ -37,9 +37,8 @@ from trivium.encoders.networks.contract import Precision
 from trivium.fusion import BlockClassifier, FusedFeatures
 from trivium.fusion.combination import unit_means
 from trivium.fusion.networks.registry import FUSIONS
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import encode_frame, space_named, table_of, views_of
-from trivium.pipeline.fused.robustness import told, with_interval
+from trivium.pipeline.features.frames import blocks_of, encode_frame, space_named, table_of, views_of
+from trivium.pipeline.fused.report import told, with_interval
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", Path(__file__).parents[2] / "shared" / "data"))

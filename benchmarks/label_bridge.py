@@ -21,8 +21,7 @@ from trivium.encoders.base import unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.registry import build_backbone
-from trivium.fusion.projections.labels import softmax
-from trivium.fusion.projections.plain import IdentityProjection
+from trivium.fusion.projections.plain import IdentityProjection, softmax
 from trivium.pipeline.space.config import Labels, read_labels
 from trivium.pipeline.space.joint import load_space, space_folders
 from trivium.pipeline.space.projected_encoder import ProjectedEncoder

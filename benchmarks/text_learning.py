@@ -23,8 +23,7 @@ from text_learning_crossing import PRECISIONS, few_labels, imagination, student,
 from text_learning_data import DATA, IMDB, Labelled, accuracy_cell, labelled, regression, told
 
 from trivium.encoders.networks.contract import Precision
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import encode_frame, space_named, table_of, views_of
+from trivium.pipeline.features.frames import blocks_of, encode_frame, space_named, table_of, views_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 RIDGES = (10.0, 100.0, 1000.0, 10000.0)

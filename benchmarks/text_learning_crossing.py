@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from text_learning_data import DATA, accuracy_cell, gain_cell, labelled, logistic, mean_cell, regression, table, told
 
 from trivium.encoders.networks.contract import Precision
-from trivium.pipeline.fused.imagination import features_in, nearest
+from trivium.pipeline.features.frozen import encode_items
+from trivium.pipeline.fused.imagined import NEAREST, blended
 from trivium.pipeline.fused.transfer import TransferClassifier
 from trivium.pipeline.space.joint import JointSpace, load_space
 
@@ -89,16 +90,15 @@ def few_labels(work: Path) -> None:
             asked, asked_vectors = features_in(space, "image", [row["image"] for row in test])
             values, keys = features_in(space, "text", [row["title"] for row in train])
             # A photo's own title is no help: it would not be there for a new one.
-            own = nearest(vectors[chosen], keys, k=20)
-            for row, place in enumerate(chosen):
-                own.scores[row][own.places[row] == place] = -np.inf
+            own, cosines = nearest(vectors[chosen], keys, k=20)
+            cosines[own == chosen[:, np.newaxis]] = -np.inf
             labels = [train[place]["article_type"] for place in chosen]
             known = [row for row, of in enumerate(test) if of["article_type"] in set(labels)]
             truth = [test[row]["article_type"] for row in known]
             of_photo = logistic().fit(pooled[chosen], labels)
-            of_titles = logistic().fit(own.blended(values), labels)
+            of_titles = logistic().fit(blended(values, own, cosines), labels)
             said = of_photo.predict_proba(asked[known])
-            of_recalled = of_titles.predict_proba(nearest(asked_vectors[known], keys, k=20).blended(values))
+            of_recalled = of_titles.predict_proba(blended(values, *nearest(asked_vectors[known], keys, k=20)))
             places = np.searchsorted(of_photo.classes_, truth)
             for name, given in (("photo", said), ("recalled", of_recalled), ("both", (said + of_recalled) / 2)):
                 scores[name].append(float((given.argmax(axis=1) == places).mean()))
@@ -192,7 +192,34 @@ def recalled(
 ) -> list[NDArray[np.float32]]:
     """Return what the items nearest to queries say, for each of several sets of queries."""
     values, keys = features_in(space, modality, items)
-    return [nearest(of, keys).blended(values) for of in queries]
+    return [blended(values, *nearest(of, keys)) for of in queries]
+
+
+def features_in(
+    space: JointSpace, modality: Any, items: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what a space's frozen backbone says of items, (n, e), and their vectors in the space, (n, d).
+
+    Those that cannot be encoded have rows of zeros.
+    """
+    found = encode_items(space, modality, items)
+    pooled = np.zeros((len(items), found.features.pooled.shape[1]), np.float32)
+    vectors = np.zeros((len(items), space.space.dim), np.float32)
+    pooled[found.places] = found.features.pooled
+    vectors[found.places] = space.projection(modality, pooled.shape[1])(found.features)
+    return pooled, vectors
+
+
+def nearest(
+    queries: NDArray[np.float32], keys: NDArray[np.float32], *, k: int = NEAREST
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the places of the nearest keys (m, d) of each query (n, d), best first, and their cosines, (n, k) each."""
+    places, scores = [], []
+    for part in np.array_split(queries, max(1, len(queries) // 4096)):
+        cosines = part @ keys.T
+        places.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
+        scores.append(np.take_along_axis(cosines, places[-1], axis=1))
+    return np.concatenate(places), np.concatenate(scores)
 
 
 def judged(

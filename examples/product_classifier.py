@@ -11,8 +11,7 @@ import argparse
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
-from trivium.fusion import FusedClassifier
-from trivium.pipeline.fused.table import read_frame
+from trivium.fusion import FusedClassifier, read_frame
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("table")
     parser.add_argument("--label", required=True)
     options = parser.parse_args()
-    frame = read_frame(options.table, columns={})
+    frame = read_frame(options.table)
     frame = frame[frame[options.label].notna()]
     train, test = train_test_split(frame, test_size=0.25, random_state=0)
 

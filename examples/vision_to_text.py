@@ -8,18 +8,14 @@ labels of their pictures teach a linear classifier. It is then asked for the tit
 """
 
 import argparse
-import csv
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas
 
-from trivium.pipeline.cli.main import main as trivium
-from trivium.pipeline.fused.transfer import TransferClassifier
-from trivium.pipeline.tables.pairs import Row, read_pairs
+import trivium
+from trivium.fusion import TransferClassifier, read_frame
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -30,45 +26,30 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--test-share", type=float, default=0.25, help="of the rows, kept apart from all learning")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    found = read_pairs(options.table, columns={"label": options.label})
-    rows = [row for row in found.rows if row.text and row.image and row.label]
-    order = np.random.default_rng(options.seed).permutation(len(rows))
-    count = round(options.test_share * len(rows))
-    test, train = [rows[place] for place in order[:count]], [rows[place] for place in order[count:]]
+    frame = read_frame(options.table).dropna(subset=["text", "image", options.label])
+    frame = frame.iloc[np.random.default_rng(options.seed).permutation(len(frame))]
+    count = round(options.test_share * len(frame))
+    test, train = frame[:count], frame[count:]
     with tempfile.TemporaryDirectory() as scratch:
         pairs, target = Path(scratch) / "pairs.csv", Path(scratch) / "space"
-        write_pairs(pairs, train)
+        train[["image", "text"]].to_csv(pairs, index=False)  # without their labels
         encoders = "text=minilm-l6,image=efficientnet-lite0"
-        if trivium(["align", str(pairs), "--out", str(target), "--encoders", encoders, "--method", "closed-form"]):
+        if trivium.main(["align", str(pairs), "--out", str(target), "--encoders", encoders, "--method", "closed-form"]):
             raise SystemExit("the rows could not be aligned")
-        labels, truth = [row.label or "" for row in train], [row.label or "" for row in test]
-        known, asked = frame_of(train), frame_of(test)[["text"]]
+        known, asked = train[["image", "text"]], test[["text"]]
+        labels, truth = train[options.label].astype(str), test[options.label].astype(str)
         of_photos = TransferClassifier(space=target, train_on="image").fit(known, labels)
         of_titles = TransferClassifier(space=target, train_on="text").fit(known, labels)
         told = of_photos.score(asked, truth), of_titles.score(asked, truth)
-    most = max(set(labels), key=labels.count)
     scores = {
         "learnt from photos, no label of a title": told[0],
         "learnt from titles and their labels": told[1],
-        "always the most frequent label": float(np.mean([label == most for label in truth])),
+        "always the most frequent label": float((truth == labels.mode()[0]).mean()),
     }
-    print(f"\n{len(train):,} products to learn from, {len(test):,} titles asked, {len(set(labels))} labels")
+    print(f"\n{len(train):,} products to learn from, {len(test):,} titles asked, {labels.nunique()} labels")
     for name, score in scores.items():
         print(f"{score:7.1%}  {name}")
     return scores
-
-
-def frame_of(rows: Sequence[Row]) -> pandas.DataFrame:
-    """Return the pictures and titles of rows."""
-    return pandas.DataFrame({"image": [row.image for row in rows], "text": [row.text for row in rows]})
-
-
-def write_pairs(path: Path, rows: Sequence[Row]) -> None:
-    """Write the pictures and titles of rows, without their labels."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "text"])
-        writer.writerows([os.path.abspath(row.image or ""), row.text] for row in rows)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,6 @@ PICTURES = {
         (TEXT, IMAGE, Box("[text; photo]", (1, 0.5)), Box("linear", (2, 0.5)), Box("vector", (3, 0.5), "out")),
         ((0, 2), (1, 2), (2, 3), (3, 4)),
     ),
-    "weighted-mean": Picture(
-        (TEXT, IMAGE, Box("× w₁", (1, 1)), Box("× w₂", (1, 0)), Box("mean", (2, 0.5)), Box("vector", (3, 0.5), "out")),
-        ((0, 2), (1, 3), (2, 4), (3, 4), (4, 5)),
-    ),
     "gated-units": Picture(
         (
             TEXT,

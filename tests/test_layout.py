@@ -37,9 +37,10 @@ FLOORS = {
         {"clip", "registry"},
     ),
     "fusion": (
-        {"combination", "projections", "kernels"},
-        {"networks"},
-        {"estimators", "transfer", "state_check"},
+        {"blocks", "combination"},
+        {"projections", "kernels", "networks"},
+        {"estimators"},
+        {"transfer"},
         {"state"},
     ),
     "pipeline": (

@@ -9,24 +9,68 @@
 Importing this package loads nothing heavy; torch comes when something is first encoded.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from trivium.version import __version__
 
 if TYPE_CHECKING:
+    from trivium.encoders.base import DecodeError, SandboxError, WeightsError
+    from trivium.encoders.devices import DeviceError
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.pipeline.cli.main import main
     from trivium.pipeline.collection import Collection
+    from trivium.pipeline.search.query import QueryError
+    from trivium.pipeline.search.retrieval import Hit
+    from trivium.pipeline.space.config import SpaceError
     from trivium.pipeline.space.joint import load_space
+    from trivium.pipeline.store.database import CollectionError, CollectionLockedError
+    from trivium.pipeline.store.filters.error import FilterError
+    from trivium.pipeline.tables.reading import TableError
+    from trivium.pipeline.text_learning.classifying import load_classifier
 
-__all__ = ["Collection", "__version__", "load_space"]
+# What a user needs, each from where it lives, imported when it is first asked for.
+_FROM = {
+    "Collection": "trivium.pipeline.collection",
+    "CollectionError": "trivium.pipeline.store.database",
+    "CollectionLockedError": "trivium.pipeline.store.database",
+    "DecodeError": "trivium.encoders.base",
+    "DecodeSandbox": "trivium.encoders.sandbox.pool",
+    "DeviceError": "trivium.encoders.devices",
+    "FilterError": "trivium.pipeline.store.filters.error",
+    "Hit": "trivium.pipeline.search.retrieval",
+    "QueryError": "trivium.pipeline.search.query",
+    "SandboxError": "trivium.encoders.base",
+    "SpaceError": "trivium.pipeline.space.config",
+    "TableError": "trivium.pipeline.tables.reading",
+    "WeightsError": "trivium.encoders.base",
+    "load_classifier": "trivium.pipeline.text_learning.classifying",
+    "load_space": "trivium.pipeline.space.joint",
+    "main": "trivium.pipeline.cli.main",
+}
+
+__all__ = [
+    "Collection",
+    "CollectionError",
+    "CollectionLockedError",
+    "DecodeError",
+    "DecodeSandbox",
+    "DeviceError",
+    "FilterError",
+    "Hit",
+    "QueryError",
+    "SandboxError",
+    "SpaceError",
+    "TableError",
+    "WeightsError",
+    "__version__",
+    "load_classifier",
+    "load_space",
+    "main",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Collection":
-        from trivium.pipeline.collection import Collection
-
-        return Collection
-    if name == "load_space":
-        from trivium.pipeline.space.joint import load_space
-
-        return load_space
-    raise AttributeError(f"module 'trivium' has no attribute {name!r}")
+    if name not in _FROM:
+        raise AttributeError(f"module 'trivium' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FROM[name]), name)

@@ -12,8 +12,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.fusion import FAMILIES, BlockFusion
 from trivium.fusion.networks.registry import FUSIONS
-from trivium.fusion.state import from_state, state_of
-from trivium.fusion.state_check import StateError
+from trivium.fusion.state import StateError, from_state, state_of
 
 CHECKS = [
     pytest.param(estimator, check, id=f"{type(estimator).__name__}-{check.func.__name__}")

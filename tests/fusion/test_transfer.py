@@ -11,8 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from trivium.encoders.base import unit_rows
 from trivium.fusion import BlockTransferClassifier
-from trivium.fusion.state import from_state, state_of
-from trivium.fusion.state_check import StateError
+from trivium.fusion.state import StateError, from_state, state_of
 
 BLOCKS = {"image": (0, 16), "text": (16, 32)}
 

@@ -15,7 +15,7 @@ from trivium.encoders.base import WeightsError
 from trivium.encoders.text.own_models import TextModelConfig, build_network
 from trivium.encoders.text.shapes import TransformerShape
 from trivium.encoders.text.vocabulary import word_tokenizer
-from trivium.pipeline.features import columns
+from trivium.pipeline.features import frames
 from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
 from trivium.pipeline.fused.model_folder import ModelError
 from trivium.pipeline.space.config import SpaceError
@@ -23,7 +23,7 @@ from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_cl
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")
-FUSED = CASES.load_beside("../pipeline/fused/conftest")
+FUSED = CASES.load_beside("../pipeline/conftest")
 FUSIONS = ["sum", "late", "gated-units", "late-stack"]
 ROWS = 40
 WORDS = ["a", "red", "green", "blue", "picture", "of", "the", "sea"]
@@ -40,7 +40,7 @@ class HostileModels:
         self._outside.mkdir()
         self._templates.mkdir()
         os.environ["HOME"] = os.environ["TRIVIUM_CACHE"] = str(scratch / "cache")
-        vars(columns)["space_named"] = lambda *_, **__: FUSED.MadeUpSpace()  # whatever a model names
+        vars(frames)["space_named"] = lambda *_, **__: FUSED.MadeUpSpace()  # whatever a model names
         rng = np.random.default_rng(0)
         things = rng.choice(list(FUSED.WORDS), ROWS)
         self._frame = pandas.DataFrame({"text": [f"a nice {thing} number {n}" for n, thing in enumerate(things)]})

@@ -44,9 +44,9 @@ KNOWN: dict[str, tuple[str, list[str]]] = {
     "models": (
         "weights that are huge, but numbers: NumPy warns where they overflow",
         [
-            "RuntimeWarning at fusion/kernels/blocks.py:__call__",
-            "RuntimeWarning at fusion/kernels/experts.py:__call__",
-            "RuntimeWarning at fusion/kernels/kernel_ridge.py:gaussian",
+            "RuntimeWarning at fusion/blocks.py:__call__",
+            "RuntimeWarning at fusion/kernels/base_learners.py:__call__",
+            "RuntimeWarning at fusion/kernels/base_learners.py:gaussian",
             "RuntimeWarning at fusion/networks/fitting.py:_standardised",
             "RuntimeWarning at pipeline/text_learning/classifying.py:probabilities",
         ],

@@ -15,8 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from trivium.indexes import KINDS, ArraySource, FaissIndex, Hits, IdSet
-from trivium.indexes.flat_scan import flat_search
-from trivium.indexes.parallel import faiss_threads
+from trivium.indexes.scan import faiss_threads, flat_search
 
 if TYPE_CHECKING:
     from tests.indexes.conftest import Data
@@ -288,7 +287,7 @@ def test_half_precision_sources(kind: str, small: "Data") -> None:
 def test_float32_vectors_are_compared_by_our_own_scan(
     kind: str, is_scanned: bool, small: "Data", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAISS's own is up to 6 times slower, see `flat_scan`."""
+    """FAISS's own is up to 6 times slower, see `scan`."""
     scanned: list[int] = []
 
     def watched(flat: Any, queries: Any, *, k: int, positions: Any) -> Any:

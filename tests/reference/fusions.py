@@ -4,7 +4,7 @@ A row is a mapping of the modalities that it has: name -> tokens (t, d), without
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +67,6 @@ def concatenation(state: State, row: Row, names: Sequence[str]) -> Numbers:
     return linear(
         state, "linear", np.concatenate([row[m].mean(0) if m in row else state[f"absent.{m}"] for m in names])
     )
-
-
-def weighted_mean(state: State, row: Row, names: Sequence[str]) -> Numbers:
-    weights = {m: math.exp(state["log_weights"][i]) for i, m in enumerate(names) if m in row}
-    return np.asarray(sum(w * row[m].mean(0) for m, w in weights.items()) / sum(weights.values()))
 
 
 def gated_units(state: State, row: Row, names: Sequence[str]) -> Numbers:
@@ -163,13 +158,3 @@ def late_stack(state: State, row: Row, names: Sequence[str]) -> Numbers:
     for m in row:
         scores += np.log(softmax(linear(state, f"classifiers.{m}", row[m].mean(0)))) @ state[f"mixing.{m}"]
     return softmax(scores)
-
-
-def left_out(predict: Callable[[Row], Numbers], row: Row) -> dict[str, Numbers]:
-    """Return the prediction less the one without each modality; NaN for the only one."""
-    whole = predict(row)
-    found = {}
-    for m in row:
-        rest = {other: tokens for other, tokens in row.items() if other != m}
-        found[m] = whole - predict(rest) if rest else np.full_like(whole, np.nan)
-    return found

@@ -6,7 +6,7 @@ import pytest
 from train_base import DIM, joined, sentence
 from trivium.encoders.base import Features, Modality, unit_rows
 from trivium.fusion.projections.head import POOLED, UNIT, Head, HeadInput
-from trivium.fusion.projections.labels import softmax
+from trivium.fusion.projections.plain import softmax
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS: dict[Modality, float] = {"text": 0.4, "image": 2.0}

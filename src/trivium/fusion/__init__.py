@@ -8,24 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.fusion.combination import weighted_sum
 from trivium.fusion.networks.registry import FUSIONS, build_fusion
-from trivium.fusion.projections.labels import LabelBridge
-from trivium.fusion.projections.plain import CentredProjection, IdentityProjection, LinearProjection, Projection
+from trivium.fusion.projections.plain import (
+    CentredProjection,
+    IdentityProjection,
+    LabelBridge,
+    LinearProjection,
+    Projection,
+)
 
 if TYPE_CHECKING:
     from trivium.fusion.estimators import BlockClassifier, BlockRegressor
     from trivium.fusion.transfer import BlockTransferClassifier
+    from trivium.pipeline.features.frames import MissingModalityWarning
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+    from trivium.pipeline.fused.features import FusedFeatures
+    from trivium.pipeline.fused.imagined import ImaginedFeatures
+    from trivium.pipeline.fused.model_folder import ModelError
+    from trivium.pipeline.fused.table import read_frame
+    from trivium.pipeline.fused.transfer import TransferClassifier
 
 # Texts and files are read and encoded by the pipeline, which knows this package and not the other way round: the names
 # are looked up when a user asks for them (docs/decisions/0007-fused-estimators.md).
 _LATE = {
     "BlockClassifier": "trivium.fusion.estimators",
     "BlockRegressor": "trivium.fusion.estimators",
-    "FusedClassifier": "trivium.pipeline.fused.classifier",
     "BlockTransferClassifier": "trivium.fusion.transfer",
-    "FusedRegressor": "trivium.pipeline.fused.classifier",
+    "FusedClassifier": "trivium.pipeline.fused.classifier",
     "FusedFeatures": "trivium.pipeline.fused.features",
+    "FusedRegressor": "trivium.pipeline.fused.classifier",
     "ImaginedFeatures": "trivium.pipeline.fused.imagined",
+    "MissingModalityWarning": "trivium.pipeline.features.frames",
+    "ModelError": "trivium.pipeline.fused.model_folder",
     "TransferClassifier": "trivium.pipeline.fused.transfer",
+    "read_frame": "trivium.pipeline.fused.table",
 }
 _NEEDS = ("sklearn", "scipy")
 
@@ -35,11 +50,19 @@ __all__ = [
     "BlockTransferClassifier",
     "CentredProjection",
     "FUSIONS",
+    "FusedClassifier",
+    "FusedFeatures",
+    "FusedRegressor",
     "IdentityProjection",
+    "ImaginedFeatures",
     "LabelBridge",
     "LinearProjection",
+    "MissingModalityWarning",
+    "ModelError",
     "Projection",
+    "TransferClassifier",
     "build_fusion",
+    "read_frame",
     "weighted_sum",
 ]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
@@ -22,8 +21,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trivium.encoders.base import unit_rows
-from trivium.fusion.kernels.blocks import Booleans, Numbers, check_blocks, contributions_of, presence_of
-from trivium.fusion.kernels.experts import Blocks
+from trivium.fusion.blocks import Blocks, Booleans, Numbers, check_blocks, contributions_of
+from trivium.fusion.estimators import BlockClasses, parts_of
 
 MOST_STEPS = 1_000  # of L-BFGS; it stops where nothing changes
 
@@ -68,35 +67,22 @@ class Transfer:
         return unit_rows(total).astype(np.float64), np.asarray(np.any(list(presence.values()), axis=0), np.bool_)
 
 
-class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
-    """Logistic regression over the vectors of one space, learnt from one modality and asked about any."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class BlockTransferClassifier(ClassifierMixin, BlockClasses, BaseEstimator):
+    """Logistic regression over the vectors of one space, learnt from one modality and asked about any.
 
-    blocks_: dict[str, tuple[int, int]]
-    classes_: NDArray[Any]
-    model_: Transfer
-    n_features_in_: int
+    Args:
+        blocks: First column and the one after the last, of each modality, all as wide as the space; None: all
+            columns are one modality, and none may be missing.
+        train_on: The modality whose rows teach; None: whatever a row has.
+        ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
+        centring: False takes vectors as they are: to see what centring does.
+    """
 
-    def __init__(
-        self,
-        *,
-        blocks: Mapping[str, tuple[int, int]] | None = None,
-        train_on: str | None = None,
-        ridge: float = 0.01,
-        centring: bool = True,
-    ) -> None:
-        """Say how.
-
-        Args:
-            blocks: First column and the one after the last, of each modality, all as wide as the space; None: all
-                columns are one modality, and none may be missing.
-            train_on: The modality whose rows teach; None: whatever a row has.
-            ridge: Of the weights' squares, 1 / C of scikit-learn's; small, as unit vectors are not standardised.
-            centring: False takes vectors as they are: to see what centring does.
-        """
-        self.blocks = blocks
-        self.train_on = train_on
-        self.ridge = ridge
-        self.centring = centring
+    blocks: Mapping[str, tuple[int, int]] | None = None
+    train_on: str | None = None
+    ridge: float = 0.01
+    centring: bool = True
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn from the rows (n, width) that have the modality to train on, and where each modality's vectors lie.
@@ -104,7 +90,7 @@ class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: If fewer than two classes are left, or a setting cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=self._finite)
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=self._finite())
         check_classification_targets(y)
         self.blocks_ = check_blocks(self.blocks, X.shape[1])
         widths = {stop - start for start, stop in self.blocks_.values()}
@@ -113,7 +99,7 @@ class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
         if self.train_on is not None and self.train_on not in self.blocks_:
             raise ValueError(f"train_on must be one of {', '.join(self.blocks_)}, got '{self.train_on}'")
         unfitted = Transfer(centres={}, weight=np.empty((0, *widths)), bias=np.empty(0), prior=np.empty(0))
-        blocks, presence = self._parts(X)
+        blocks, presence = parts_of(X, self.blocks_)
         centred = replace(unfitted, centres=self._centres(blocks, presence))
         teachers = {name: has for name, has in presence.items() if self.train_on in (None, name)}
         common, has = centred.common(blocks, teachers)
@@ -136,48 +122,7 @@ class BlockTransferClassifier(ClassifierMixin, BaseEstimator):
         self.model_ = replace(self.model_, centres=centres)
         return self
 
-    def predict_proba(self, X: Any) -> Numbers:
-        """Return probabilities, shape (n, classes), in the order of `classes_`; of a row with nothing their shares.
-
-        Raises:
-            ValueError: If a row has a modality that was not centred.
-        """
-        given = self._given(X)
-        return self.model_.predict(*given)
-
-    def predict(self, X: Any) -> Any:
-        """Return labels, shape (n,)."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
-
-    def contributions(self, X: Any) -> dict[str, Numbers]:
-        """Return what each modality added to each probability, shape (n, classes) each: exact, by leaving it out."""
-        given = self._given(X)
-        return self.model_.contributions(*given)
-
-    def models(self) -> dict[tuple[str, ...], Any]:
-        """Return nothing: there is one model for all sets of modalities."""
-        return {}
-
-    @property
-    def _finite(self) -> Any:
-        return True if self.blocks is None else "allow-nan"
-
     def _centres(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
         if not self.centring:
             return {name: np.zeros(rows.shape[1]) for name, rows in blocks.items()}
         return {name: blocks[name][has].mean(axis=0) for name, has in presence.items() if has.any()}
-
-    def _given(self, X: Any) -> tuple[Blocks, dict[str, Booleans]]:
-        check_is_fitted(self, "model_")
-        X = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self._finite)
-        return self._parts(X)
-
-    def _parts(self, table: Any) -> tuple[Blocks, dict[str, Booleans]]:
-        presence = presence_of(table, self.blocks_)
-        return {name: table[:, start:stop] for name, (start, stop) in self.blocks_.items()}, presence
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.blocks is not None
-        return tags

@@ -5,19 +5,17 @@ from trivium.indexes.base import (
     ArraySource,
     Hits,
     Ids,
-    VectorIndex,
+    IdSet,
     VectorSource,
     checked_ids,
     checked_vectors,
+    merge_hits,
 )
-from trivium.indexes.building import Built, build_index
+from trivium.indexes.building import Built, Measurement, build_index, ground_truth, recall_at_10, tune
 from trivium.indexes.choice import Choice, Wish, alternatives, choose, needs_rebuild
-from trivium.indexes.exact import exact_search
 from trivium.indexes.faiss_index import FaissIndex
-from trivium.indexes.idset import IdSet
 from trivium.indexes.kinds import KINDS, Kind, kind_named
-from trivium.indexes.ranking import merge_hits
-from trivium.indexes.tuning import Measurement, ground_truth, recall_at_10, tune
+from trivium.indexes.scan import exact_search
 
 __all__ = [
     "ArraySource",
@@ -31,7 +29,6 @@ __all__ = [
     "KINDS",
     "Kind",
     "Measurement",
-    "VectorIndex",
     "VectorSource",
     "Wish",
     "alternatives",

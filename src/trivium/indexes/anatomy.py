@@ -1,17 +1,60 @@
-"""The parts of a FAISS index that a search must name: lists, graph, refine step, plain codes.
+"""The parts of a FAISS index that a search must name, and the positions that it filters by.
 
-Nothing here changes an index: efforts and filters travel with each search, so that threads can share one.
+Lists, graph, refine step, plain codes. Nothing here changes an index: efforts and filters travel with each search, so
+that threads can share one.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import faiss as _typed
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Vectors
-from trivium.indexes.places import Places
-from trivium.indexes.untyped import faiss
+
+faiss: Any = _typed  # without its type stubs, which do not know half of what is used here
+
+
+class Positions:
+    """Some of an index's positions, as FAISS takes them; immutable."""
+
+    __slots__ = ("_positions", "bitmap", "count")
+
+    def __init__(self, bitmap: NDArray[np.uint8]) -> None:
+        """Hold the positions whose bit is set, the lowest bit of the first byte being position 0."""
+        self.bitmap = bitmap
+        self.count = int(np.bitwise_count(bitmap).sum())
+        self._positions: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, ids: NDArray[np.int64], held: NDArray[np.int64]) -> "Positions":
+        """Find the rising ``ids`` among the rising ids ``held`` by an index; those it does not hold are left out."""
+        mask = np.zeros(len(held), bool)
+        if len(held):
+            places = np.minimum(np.searchsorted(held, ids), len(held) - 1)
+            mask[places[held[places] == ids]] = True
+        return cls(np.packbits(mask, bitorder="little"))
+
+    @classmethod
+    def everywhere(cls, count: int) -> "Positions":
+        """Hold all of ``count`` positions."""
+        return cls(np.packbits(np.ones(count, bool), bitorder="little"))
+
+    def minus(self, other: "Positions") -> "Positions":
+        """Leave out the positions of ``other``, which is of the same index."""
+        return Positions(self.bitmap & ~other.bitmap)
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the positions, rising, shape (count,)."""
+        if self._positions is None:
+            self._positions = np.flatnonzero(np.unpackbits(self.bitmap, bitorder="little"))
+        return self._positions
+
+    def selector(self) -> Any:
+        """Make a FAISS selector of these positions; it points into this object, which must outlive it."""
+        return faiss.IDSelectorBitmap(len(self.bitmap), faiss.swig_ptr(self.bitmap))
+
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and positions, both (q, k); position -1 is padding
 
@@ -61,7 +104,7 @@ class Anatomy:
             return faiss.IndexRefineSearchParameters(k_factor=candidates, base_index_params=parameters)
         return parameters
 
-    def compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
+    def compare_with_all(self, queries: Vectors, k: int, places: Positions | None) -> Found:
         """Compare ``queries`` with every vector at ``places``; slowly if the vectors are float32, see `flat`."""
         selector = places.selector() if places else None
         codes = Anatomy.of(self.codes)

@@ -1,19 +1,72 @@
 """What every index promises: vectors under ids, nearest neighbours by inner product, best first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Vectors
-from trivium.indexes.idset import IdSet
 
 Ids: TypeAlias = NDArray[np.int64]  # (n,), unique, 0 or more
 Stored: TypeAlias = NDArray[np.float16] | NDArray[np.float32]  # (n, d), vectors as they lie on disk
 
 CHUNK_ROWS = 65_536  # the most rows of one chunk: 128 MiB of float32 at d = 512
+
+
+class IdSet:
+    """An immutable set of ids: what a filter lets through, or what has been deleted.
+
+    Keep one over many searches: it remembers where its ids lie in each index. Equality is identity: two sets of the
+    same ids are two keys.
+    """
+
+    __slots__ = ("__weakref__", "_ids", "_places")
+
+    def __init__(self, ids: NDArray[Any]) -> None:
+        """Hold ``ids``, shape (n,), in any order, repeated or not; they are copied.
+
+        Raises:
+            ValueError: If they are no integers, not one row of them, or one is below 0 or beyond 64 bits.
+        """
+        ids = np.asarray(ids)
+        if ids.ndim != 1:
+            raise ValueError(f"ids must have shape (n,), got {ids.shape}")
+        if len(ids):
+            _check_integers(ids)
+        self._ids: Ids = np.unique(ids).astype(np.int64)
+        self._ids.flags.writeable = False
+        self._places: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
+
+    @property
+    def ids(self) -> Ids:
+        """The ids, rising, each once; not to be written to."""
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"IdSet of {len(self)} ids"
+
+    def contains(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Which of ``ids``, any shape, are in the set; the same shape."""
+        if not len(self._ids):
+            return np.zeros(np.shape(ids), bool)
+        places = np.searchsorted(self._ids, ids)
+        return np.asarray(self._ids[np.minimum(places, len(self._ids) - 1)] == ids)
+
+    def cached(self, owner: Any, version: int, derive: Callable[["IdSet"], Any]) -> Any:
+        """Return what ``derive`` makes of this set for ``owner``, made anew when the owner's version changes.
+
+        The owner is held weakly: what was derived for it goes when it goes.
+        """
+        known = self._places.get(owner)
+        if known is None or known[0] != version:
+            known = self._places[owner] = (version, derive(self))
+        return known[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +87,6 @@ class Hits:
         """No hits for any of the queries."""
         shape = (queries, 0)
         return cls(np.empty(shape, np.int64), np.empty(shape, np.float32), np.zeros(queries, np.int64))
-
-
-class VectorIndex(Protocol):
-    """Nearest neighbours among vectors of one width."""
-
-    @property
-    def dim(self) -> int:
-        """Numbers per vector."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of vectors."""
-        ...
-
-    def search(self, queries: Vectors, *, k: int, among: IdSet | None = None, without: IdSet | None = None) -> Hits:
-        """Find the k best ids for each query, shape (q, d), only ``among`` some ids and ``without`` others."""
-        ...
 
 
 class VectorSource(Protocol):
@@ -145,11 +181,56 @@ def checked_ids(ids: NDArray[Any], *, count: int) -> Ids:
     """
     if ids.shape != (count,):
         raise ValueError(f"ids must have shape ({count},), one for each vector, got {ids.shape}")
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"ids must be integers, got {ids.dtype}")
-    if count and not 0 <= int(ids.min()) <= int(ids.max()) <= np.iinfo(np.int64).max:
-        raise ValueError(f"ids must be 0 or more and fit 64 bits, got {int(ids.min())} to {int(ids.max())}")
+    _check_integers(ids)
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != count:
         raise ValueError(f"ids must be unique, {int(unique[counts.argmax()])} occurs {int(counts.max())} times")
     return np.ascontiguousarray(ids, dtype=np.int64)
+
+
+def _check_integers(ids: NDArray[Any]) -> None:
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids must be integers, got {ids.dtype}")
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= np.iinfo(np.int64).max:
+        raise ValueError(f"ids must be 0 or more and fit 64 bits, got {int(ids.min())} to {int(ids.max())}")
+
+
+def best_first(
+    ids: NDArray[np.int64], scores: NDArray[np.float32], *, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the ``k`` best of each row, shape (q, at most k), by falling score, ties by rising id."""
+    order = np.lexsort((ids, -scores), axis=-1)[:, :k]
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def merge_hits(parts: Sequence[Hits], *, k: int) -> Hits:
+    """Merge what several indexes found for the same queries: the k best, each id once, with its best score.
+
+    Args:
+        parts: At least one; all for the same q queries, in the same order.
+        k: Hits wanted per query, at least 1.
+
+    Returns:
+        Hits of shape (q, at most k), best first, ties by rising id.
+
+    Raises:
+        ValueError: If there are no parts, ``k`` is below 1, or the parts have different numbers of queries.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    sizes = {len(part.counts) for part in parts}
+    if len(sizes) != 1:
+        raise ValueError(f"parts must be at least one and of the same queries, got {len(parts)} of {sorted(sizes)}")
+    ids = np.concatenate([part.ids for part in parts], axis=1)  # (q, sum of widths)
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    if len(parts) > 1 and ids.shape[1] > 1:
+        # Equal ids side by side, the best score first: the others become padding.
+        order = np.lexsort((-scores, ids), axis=-1)
+        ids, scores = np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        again = np.zeros(ids.shape, bool)
+        again[:, 1:] = ids[:, 1:] == ids[:, :-1]
+        ids[again], scores[again] = -1, -np.inf
+    ids, scores = best_first(ids, scores, k=k)
+    counts = (ids >= 0).sum(axis=1)
+    width = int(counts.max(initial=0))
+    return Hits(ids[:, :width], scores[:, :width], counts)

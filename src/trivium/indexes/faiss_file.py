@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trivium.indexes.anatomy import Anatomy
+from trivium.indexes.anatomy import Anatomy, faiss
 from trivium.indexes.kinds import Kind
-from trivium.indexes.untyped import faiss
 
 _PIECE_BYTES = 2**20
 _IDS_CHECKED = 1024

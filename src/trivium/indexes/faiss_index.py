@@ -13,17 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Vectors
-from trivium.indexes.anatomy import Anatomy, Found
-from trivium.indexes.base import Hits, Ids, VectorSource, checked_ids, checked_vectors
+from trivium.indexes.anatomy import Anatomy, Found, Positions, faiss
+from trivium.indexes.base import Hits, Ids, IdSet, VectorSource, best_first, checked_ids, checked_vectors
 from trivium.indexes.faiss_file import read_faiss, write_faiss
-from trivium.indexes.flat_scan import flat_search
-from trivium.indexes.idset import IdSet
+from trivium.indexes.filling import filled
 from trivium.indexes.kinds import Kind, kind_named
-from trivium.indexes.parallel import products_for_batches
-from trivium.indexes.places import Places
-from trivium.indexes.ranking import best_first
-from trivium.indexes.training import filled
-from trivium.indexes.untyped import faiss
+from trivium.indexes.scan import flat_search, products_for_batches
 
 # Deleted ids up to this many are searched for and dropped, where every float32 vector is compared: a filter there
 # costs the matrix products.
@@ -217,7 +212,7 @@ class FaissIndex:
             positions, scores = best_first(positions, scores, k=width)
         return self._hits(positions, scores)
 
-    def _scope(self, among: IdSet | None, without: IdSet | None) -> tuple[Places | None, NDArray[np.int64]]:
+    def _scope(self, among: IdSet | None, without: IdSet | None) -> tuple[Positions | None, NDArray[np.int64]]:
         """Positions to choose from (None: all), and positions to drop from the hits."""
         nothing: NDArray[np.int64] = np.empty(0, np.int64)
         kept = None if among is None else self._places(among)
@@ -228,14 +223,14 @@ class FaissIndex:
             return kept, nothing
         if kept is None and self._anatomy.inner is self._anatomy.flat and gone.count <= _DROP_AT_MOST:
             return None, gone.positions()
-        return (kept or Places.everywhere(len(self))).minus(gone), nothing
+        return (kept or Positions.everywhere(len(self))).minus(gone), nothing
 
-    def _places(self, ids: IdSet) -> Places:
-        place = ids.cached(self, len(self), lambda ids: Places.of(ids.ids, self._ids))
-        assert isinstance(place, Places)
+    def _places(self, ids: IdSet) -> Positions:
+        place = ids.cached(self, len(self), lambda ids: Positions.of(ids.ids, self._ids))
+        assert isinstance(place, Positions)
         return place
 
-    def _nearest(self, queries: Vectors, k: int, places: Places | None) -> Found:
+    def _nearest(self, queries: Vectors, k: int, places: Positions | None) -> Found:
         """Scores and positions, shape (q, k); where there are k to choose from, k are found."""
         anatomy = self._anatomy
         if anatomy.inner is anatomy.flat:
@@ -251,7 +246,7 @@ class FaissIndex:
             scores[short], positions[short] = self._compare_with_all(queries[short], k, places)
         return scores, positions
 
-    def _filtered_effort(self, effort: int, k: int, places: Places) -> int | None:
+    def _filtered_effort(self, effort: int, k: int, places: Positions) -> int | None:
         """Return the effort that finds as much among ``places`` as ``effort`` among all; None: compare with all."""
         share = places.count / len(self)
         wanted = ceil(effort / share)
@@ -262,7 +257,7 @@ class FaissIndex:
             return None
         return wanted
 
-    def _search(self, queries: Vectors, k: int, effort: int | None, places: Places | None) -> Found:
+    def _search(self, queries: Vectors, k: int, effort: int | None, places: Positions | None) -> Found:
         candidates = self._candidates(k)
         if places is not None:
             parameters = self._anatomy.parameters(effort, candidates=candidates, selector=places.selector())
@@ -279,7 +274,7 @@ class FaissIndex:
         few = self._kind.candidates
         return few if few == 1 else max(1.0, min(few * max(k, _HITS_AT_LEAST), len(self)) / k)
 
-    def _compare_with_all(self, queries: Vectors, k: int, places: Places | None) -> Found:
+    def _compare_with_all(self, queries: Vectors, k: int, places: Positions | None) -> Found:
         if self._anatomy.flat is not None:
             positions = None if places is None else places.positions()
             return flat_search(self._anatomy.flat, queries, k=k, positions=positions)

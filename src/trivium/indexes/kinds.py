@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 EffortName: TypeAlias = Literal["nprobe", "efSearch"]
 
-POSITION_BYTES = 8  # our map from a vector's position to its id, int64
+_POSITION_BYTES = 8  # our map from a vector's position to its id, int64
 _LIST_ID_BYTES = 8  # an inverted list stores the position beside the code
 _LINKS = 32  # HNSW's M: the notes' measured default
 # 2 M links of 4 bytes at the bottom, M at each level above (1 in M vectors has one), its level (4) and its offset (8).
@@ -28,18 +28,31 @@ class Kind:
 
     name: str
     summary: str  # one line for users
-    factory: Callable[[int, int], str]  # (count, dim) -> FAISS's name for it
-    bytes_per_vector: Callable[[int, int], float]  # (dim, count) -> bytes on disk, and in memory while building
-    effort_name: EffortName | None  # None: every vector is compared
-    is_exact: bool  # scores and order are those of float32 arithmetic on what was given
-    refined_bytes: Callable[[int], int] = lambda _dim: (
-        0
-    )  # dim -> those bytes of a vector that only the refine step reads
-    candidates: int = 1  # for each wanted hit, how many the refine step compares anew
+    codes: Callable[[int], str]  # dim -> FAISS's name of how a vector is stored
+    code_bytes: Callable[[int, int], float]  # (dim, count) -> bytes of one
+    effort_name: EffortName | None = None  # of inverted lists, of a graph; None: every vector is compared
+    is_exact: bool = False  # scores and order are those of float32 arithmetic on what was given
+    candidates: int = (
+        1  # for each wanted hit, how many a refine step compares anew in 8 bits a number; 1: there is none
+    )
+
+    def factory(self, count: int, dim: int) -> str:
+        """Return FAISS's name for it."""
+        before = {None: "", "efSearch": f"HNSW{_LINKS},", "nprobe": f"IVF{lists(count)},"}[self.effort_name]
+        return before + self.codes(dim) + (",Refine(SQ8)" if self.candidates > 1 else "")
+
+    def bytes_per_vector(self, dim: int, count: int) -> float:
+        """Estimate the bytes on disk, and in memory while building."""
+        found = self.code_bytes(dim, count) + self._refined_bytes(dim) + _POSITION_BYTES
+        if self.effort_name == "efSearch":
+            found += _GRAPH_BYTES
+        elif self.effort_name == "nprobe":
+            found += _LIST_ID_BYTES + 4 * dim * lists(count) / max(count, 1)  # and its share of the lists' centres
+        return found
 
     def resident_bytes_per_vector(self, dim: int, count: int) -> float:
         """Estimate what searches read again and again; the rest may stay in the file that is mapped."""
-        return self.bytes_per_vector(dim, count) - self.refined_bytes(dim)
+        return self.bytes_per_vector(dim, count) - self._refined_bytes(dim)
 
     def efforts(self, most: int) -> tuple[int, ...]:
         """List the efforts worth trying, rising, where ``most`` is all there is; empty if there is no choice."""
@@ -48,6 +61,9 @@ class Kind:
         if self.effort_name == "efSearch":
             return _ladder(16, max(16, min(most, _GRAPH_EFFORT_AT_MOST)))
         return ()
+
+    def _refined_bytes(self, dim: int) -> int:
+        return dim if self.candidates > 1 else 0
 
 
 def lists(count: int) -> int:
@@ -66,8 +82,17 @@ def _ladder(lowest: int, highest: int) -> tuple[int, ...]:
     return (*[step for step in steps if step < highest], highest)
 
 
-def _centroid_bytes(dim: int, count: int) -> float:
-    return 4 * dim * lists(count) / max(count, 1)
+def _numbers(name: str, summary: str, codes: str, effort_name: EffortName | None, *, is_exact: bool = False) -> Kind:
+    """Return a kind that stores each number by itself, as float32, half precision or 8 bits."""
+    size = {"Flat": 4, "SQfp16": 2, "SQ8": 1}[codes]
+    return Kind(
+        name=name,
+        summary=summary,
+        codes=lambda _dim: codes,
+        code_bytes=lambda dim, _count: size * dim,
+        effort_name=effort_name,
+        is_exact=is_exact,
+    )
 
 
 def _parts(dim: int) -> int:
@@ -75,92 +100,34 @@ def _parts(dim: int) -> int:
     return dim if dim % 2 else dim // 2
 
 
-def _flat_kind(name: str, summary: str, factory: str, bytes_per_number: float, *, is_exact: bool = False) -> Kind:
-    return Kind(
-        name=name,
-        summary=summary,
-        factory=lambda _count, _dim: factory,
-        bytes_per_vector=lambda dim, _count: bytes_per_number * dim + POSITION_BYTES,
-        effort_name=None,
-        is_exact=is_exact,
-    )
-
-
-def _hnsw_kind(name: str, summary: str, storage: str, bytes_per_number: float) -> Kind:
-    return Kind(
-        name=name,
-        summary=summary,
-        factory=lambda _count, _dim: f"HNSW{_LINKS},{storage}",
-        bytes_per_vector=lambda dim, _count: bytes_per_number * dim + _GRAPH_BYTES + POSITION_BYTES,
-        effort_name="efSearch",
-        is_exact=False,
-    )
-
-
-def _ivf_kind(name: str, summary: str, codes: str, bytes_per_number: float) -> Kind:
-    return Kind(
-        name=name,
-        summary=summary,
-        factory=lambda count, _dim: f"IVF{lists(count)},{codes}",
-        bytes_per_vector=lambda dim, count: (
-            bytes_per_number * dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
-        ),
-        effort_name="nprobe",
-        is_exact=False,
-    )
-
-
-def _refined_kind(
-    name: str,
-    summary: str,
-    codes: Callable[[int], str],  # dim -> FAISS's name of what the lists hold
-    bytes_per_code: Callable[[int, int], float],  # (dim, count) -> bytes in the lists
-    candidates: int,
-) -> Kind:
-    return Kind(
-        name=name,
-        summary=summary,
-        factory=lambda count, dim: f"IVF{lists(count)},{codes(dim)},Refine(SQ8)",
-        bytes_per_vector=lambda dim, count: (
-            bytes_per_code(dim, count) + dim + _LIST_ID_BYTES + POSITION_BYTES + _centroid_bytes(dim, count)
-        ),
-        effort_name="nprobe",
-        is_exact=False,
-        refined_bytes=lambda dim: dim,
-        candidates=candidates,
-    )
-
-
 def _product_code_bytes(dim: int, count: int) -> float:
     code = (_parts(dim) + 1) // 2
     return code + code * lists(count) * _CODE_BLOCK / 2 / max(count, 1)
 
 
-def _rabitq_code_bytes(dim: int, _count: int) -> float:
-    return 2 * math.ceil(dim / 8) + _RABITQ_FACTORS
-
-
 _ALL = (
-    _flat_kind("flat", "every vector compared, float32, exact", "Flat", 4, is_exact=True),
-    _flat_kind("fp16", "every vector compared, half precision", "SQfp16", 2),
-    _flat_kind("sq8", "every vector compared, 8 bits a number", "SQ8", 1),
-    _hnsw_kind("hnsw", "a graph of neighbours, float32", "Flat", 4),
-    _hnsw_kind("hnsw-sq8", "a graph of neighbours, 8 bits a number", "SQ8", 1),
-    _ivf_kind("ivf-flat", "the nearest of many lists, float32", "Flat", 4),
-    _ivf_kind("ivf-fp16", "the nearest of many lists, half precision", "SQfp16", 2),
-    _ivf_kind("ivf-sq8", "the nearest of many lists, 8 bits a number", "SQ8", 1),
-    _refined_kind(
-        "ivf-rabitq",
-        "the nearest of many lists, 2 bits a number (RaBitQ), the best compared anew in 8 bits a number",
-        lambda _dim: "RaBitQ2",
-        _rabitq_code_bytes,
+    _numbers("flat", "every vector compared, float32, exact", "Flat", None, is_exact=True),
+    _numbers("fp16", "every vector compared, half precision", "SQfp16", None),
+    _numbers("sq8", "every vector compared, 8 bits a number", "SQ8", None),
+    _numbers("hnsw", "a graph of neighbours, float32", "Flat", "efSearch"),
+    _numbers("hnsw-sq8", "a graph of neighbours, 8 bits a number", "SQ8", "efSearch"),
+    _numbers("ivf-flat", "the nearest of many lists, float32", "Flat", "nprobe"),
+    _numbers("ivf-fp16", "the nearest of many lists, half precision", "SQfp16", "nprobe"),
+    _numbers("ivf-sq8", "the nearest of many lists, 8 bits a number", "SQ8", "nprobe"),
+    Kind(
+        name="ivf-rabitq",
+        summary="the nearest of many lists, 2 bits a number (RaBitQ), the best compared anew in 8 bits a number",
+        codes=lambda _dim: "RaBitQ2",
+        code_bytes=lambda dim, _count: 2 * math.ceil(dim / 8) + _RABITQ_FACTORS,
+        effort_name="nprobe",
         candidates=16,
     ),
-    _refined_kind(
-        "ivf-pq",
-        "the nearest of many lists, 2 bits a number (product codes), the best compared anew in 8 bits a number",
-        lambda dim: f"PQ{_parts(dim)}x4fs",
-        _product_code_bytes,
+    Kind(
+        name="ivf-pq",
+        summary="the nearest of many lists, 2 bits a number (product codes), the best compared anew in 8 bits a number",
+        codes=lambda dim: f"PQ{_parts(dim)}x4fs",
+        code_bytes=_product_code_bytes,
+        effort_name="nprobe",
         candidates=32,
     ),
 )

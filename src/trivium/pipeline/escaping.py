@@ -73,6 +73,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> l
     return [f"| {' | '.join(map(plain, row))} |" for row in (header, rule, *rows)]
 
 
+def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return a table of the terminal: the first column to the left, numbers to the right."""
+    shown = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in shown
+    ]
+
+
 def code_block(lines: Iterable[str]) -> list[str]:
     """Return lines as a block of code in Markdown, which none of them can end."""
     shown = [printable(line) for line in lines]

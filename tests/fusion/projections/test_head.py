@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trivium.encoders.base import Features
 from trivium.fusion.projections.head import LARGEST_INPUT, Head, HeadInput, joined
-from trivium.fusion.projections.head_module import HeadModule
+from trivium.fusion.projections.training import HeadModule
 
 RANDOM = np.random.default_rng(0)
 

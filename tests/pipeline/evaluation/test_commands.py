@@ -8,7 +8,7 @@ import pytest
 
 from trivium.pipeline.cli import evaluating as commands
 from trivium.pipeline.cli.main import main
-from trivium.pipeline.evaluation import pictures
+from trivium.pipeline.evaluation import plots
 from trivium.pipeline.space.joint import load_space
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -98,7 +98,7 @@ def test_evaluate_writes_a_folder(table: str, tmp_path: Path, capsys) -> None:
 
 
 def test_without_matplotlib_the_picture_is_left_out(table: str, tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(pictures, "can_draw", lambda: False)
+    monkeypatch.setattr(plots, "can_draw", lambda: False)
     status, _, err = run(capsys, "evaluate", "any", table, "--out", str(tmp_path / "out"))
     assert status == 0
     assert "run pip install 'trivium[plots]'" in err

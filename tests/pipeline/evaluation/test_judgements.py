@@ -16,7 +16,7 @@ def rows_of(*rows: dict[str, Any]) -> list[Row]:
 
 def right(judged: Judgements, query, gallery) -> dict[str, list[str]]:
     """Each query that has right answers, with them."""
-    relevance = judged.relevance(query, gallery)
+    relevance = judged.matches(query, gallery)
     if relevance is None:
         return {}
     rows, columns, _ = relevance.pairs(np.arange(len(judged.items[query])))
@@ -42,7 +42,7 @@ def test_several_captions_a_picture() -> None:
     assert right(judged, "image", "text") == {"a": ["one", "two"], "b": ["three"]}
     assert right(judged, "text", "text") == {"one": ["two"], "two": ["one"]}
     assert right(judged, "image", "image") == {}
-    assert judged.relevance("audio", "text") is None
+    assert judged.matches("audio", "text") is None
 
 
 def test_a_text_of_several_pictures_joins_them() -> None:
@@ -78,7 +78,7 @@ def test_scores_are_gains() -> None:
             {"image": "d", "text": "one"},
         )
     )
-    relevance = judged.relevance("text", "image")
+    relevance = judged.matches("text", "image")
     assert relevance is not None
     rows, columns, gains = relevance.pairs(np.array([0]))
     assert (rows.tolist(), columns.tolist(), gains.tolist()) == ([0, 0], [0, 3], [3.0, 1.0])
@@ -98,7 +98,7 @@ def test_modalities_that_are_not_looked_at() -> None:
 def test_blocks_give_what_the_whole_gives(rows: list[dict[str, str]], block: list[int]) -> None:
     judged = judge(rows_of(*rows))
     for query, gallery in (("text", "image"), ("image", "image"), ("text", "text")):
-        relevance = judged.relevance(query, gallery)  # type: ignore[arg-type]
+        relevance = judged.matches(query, gallery)  # type: ignore[arg-type]
         if relevance is None:
             continue
         together = {(a, b) for row in rows for other in rows for a, b in joined(row, other, query, gallery)}

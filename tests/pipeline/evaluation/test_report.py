@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trivium.pipeline.evaluation import pictures, report
+from trivium.pipeline.evaluation import plots, report
 from trivium.pipeline.evaluation.calibration import reliability
 from trivium.pipeline.evaluation.recall import Evaluation, evaluate
 from trivium.pipeline.evaluation.zero_shot import ZeroShot, name_classes
@@ -120,15 +120,15 @@ def test_files_with_names_that_are_no_text(tmp_path: Path, evaluation: Evaluatio
 
 def test_pictures(tmp_path: Path, evaluation: Evaluation, naming: ZeroShot) -> None:
     """Drawn whole, alike each time, and not blank; labels are no formulas, and may be in any script."""
-    pictures.draw_recall(evaluation, tmp_path / "recall.png")
-    pictures.draw_confusion(naming, tmp_path / "confusion.png")
+    plots.draw_recall(evaluation, tmp_path / "recall.png")
+    plots.draw_confusion(naming, tmp_path / "confusion.png")
     curve = reliability(np.array([0.1, 0.9]), np.array([False, True]))
-    pictures.draw_reliability({"hits": curve, "pairs": curve}, tmp_path / "reliability.png", title="a $ b")
+    plots.draw_reliability({"hits": curve, "pairs": curve}, tmp_path / "reliability.png", title="a $ b")
     for name in ("recall", "confusion", "reliability"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
-    pictures.draw_recall(evaluation, tmp_path / "again.png")
+    plots.draw_recall(evaluation, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "recall.png").read_bytes()
 
 
@@ -143,7 +143,7 @@ def test_recall_is_darker_where_it_is_higher(tmp_path: Path, evaluation: Evaluat
 
     show = Axes.imshow
     monkeypatch.setattr(Axes, "imshow", shares)
-    pictures.draw_recall(evaluation, tmp_path / "recall.png")
+    plots.draw_recall(evaluation, tmp_path / "recall.png")
     assert len(shown) == 3
     np.testing.assert_allclose(shown[0], [[0.25, 2 / 3], [0.75, np.nan]])  # R@1: rows are what is asked with
 
@@ -152,7 +152,7 @@ def test_recall_is_darker_where_it_is_higher(tmp_path: Path, evaluation: Evaluat
 def test_many_classes(tmp_path: Path, naming: ZeroShot, classes: int) -> None:
     labels = [f"a class with a very long name, number {n}" for n in range(classes)]
     found = replace(naming, labels=labels, matrix=np.eye(classes, dtype=np.int64) * 3)
-    pictures.draw_confusion(found, tmp_path / "confusion.png")
+    plots.draw_confusion(found, tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as picture:
         assert max(picture.size) < 2_500
 
@@ -160,7 +160,7 @@ def test_many_classes(tmp_path: Path, naming: ZeroShot, classes: int) -> None:
 def test_reporting_needs_no_matplotlib() -> None:
     code = (
         "import sys, trivium.pipeline.cli.evaluating\n"
-        "from trivium.pipeline.evaluation import pictures\npictures.can_draw()\n"
+        "from trivium.pipeline.evaluation import plots\nplots.can_draw()\n"
         "print(sorted({'matplotlib', 'torch'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

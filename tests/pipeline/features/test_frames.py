@@ -11,8 +11,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from trivium.encoders.base import Features
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import EncodedFrame, MissingModalityWarning, encode_frame, table_of, views_of
+from trivium.pipeline.features.frames import (
+    EncodedFrame,
+    MissingModalityWarning,
+    blocks_of,
+    encode_frame,
+    table_of,
+    views_of,
+)
 from trivium.pipeline.fused.table import read_frame
 
 

@@ -199,7 +199,7 @@ def test_wrong_settings(products: Products) -> None:
     with pytest.raises(ValueError, match="no fusion 'best': known are auto, sum, product, late, agreement, concaten"):
         FusedClassifier(fusion="best").fit(train, train["label"])
     with pytest.raises(ValueError, match="metric must be one of f1_macro, accuracy, got 'f1'"):
-        FusedClassifier(metric="f1").fit(train, train["label"])
+        FusedClassifier(metric="f1").fit(train, train["label"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="most_rows must be at least 2, got 1"):
         FusedClassifier(most_rows=1).fit(train, train["label"])
 

@@ -1,4 +1,4 @@
-"""`ImaginedFeatures`: what a real collection recalls of rows, in scikit-learn's tools and from the command line."""
+"""What is recalled: the nearest items' features, of real pictures in a real space."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,37 @@ from sklearn.utils import estimator_checks
 
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.fused.imagination import features_in
+from trivium.pipeline.features.cache import FeatureCache
+from trivium.pipeline.features.frozen import encode_items
+from trivium.pipeline.fused.imagined import blended, recalled
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.store.database import CollectionError
 
 ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def test_blending_weighs_by_cosine() -> None:
+    values = np.array([[1, 0], [0, 1], [5, 5]], np.float32)
+    found = blended(values, np.array([[0, 1], [2, 0]]), np.array([[0.5, 0.5], [0.9, -np.inf]], np.float32))
+    assert_allclose(found, np.array([[0.5, 0.5], [5, 5]]), rtol=1e-6)
+    sharp = blended(values, np.array([[0, 1]]), np.array([[0.6, 0.5]], np.float32), temperature=0.01)
+    assert sharp[0, 0] > 0.999
+
+
+@pytest.mark.weights
+def test_a_text_recalls_pictures(weights: dict[str, Path], tmp_path: Path) -> None:
+    space = load_space()
+    paths = [ASSETS / name for name in ("airliner.png", "strawberry.jpg", "teacup.webp")]
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        collection.add(paths, captions=False)
+        cache = FeatureCache("pictures", folder=tmp_path / "features")
+        asked = space.encode("text", ["a red berry", "an aeroplane"])
+        own = encode_items(space, "image", [str(paths[1]), str(paths[0])]).features.pooled
+        assert_allclose(recalled(collection, "image", asked, k=1, cache=cache), own, rtol=1e-4, atol=1e-4)
+        with pytest.raises(ValueError, match="has no audio"):
+            recalled(collection, "audio", asked, cache=cache)
+
+
 PICTURES = [str(ASSETS / name) for name in ("airliner.png", "strawberry.jpg", "teacup.webp")]
 
 
@@ -36,8 +62,8 @@ def test_each_row_gets_what_is_nearest_to_it(collection: str, cache: Path) -> No
     frame = pandas.DataFrame({"text": ["a red berry", None, "an aeroplane", "a cup of tea"]})
     maker = ImaginedFeatures(collection, k=1)
     found = maker.fit_transform(frame)
-    own, _ = features_in(load_space(), "image", [PICTURES[place] for place in (1, 0, 2)])
-    wanted = np.clip((own - own.mean(axis=0)) / maker.scale_.deviation, -6, 6)
+    own = encode_items(load_space(), "image", [PICTURES[place] for place in (1, 0, 2)]).features.pooled
+    wanted = np.clip((own - own.mean(axis=0)) / maker.scaler_.deviation, -6, 6)
     assert_allclose(found[[0, 2, 3]], wanted, atol=1e-4)
     assert not found[1].any()
     assert len(maker.get_feature_names_out()) == found.shape[1] == 1280

@@ -59,11 +59,6 @@ class Video:
         self._start = start
         self.seconds = seconds
 
-    @property
-    def has_sound(self) -> bool:
-        """Whether it has a sound track of a kind that is read."""
-        return self._sound is not None
-
     def frames(self, *, side: int | None = None) -> Iterator[Frame]:
         """Decode pictures as they are taken, by rising time; at least one and at most `MAX_FRAMES`.
 

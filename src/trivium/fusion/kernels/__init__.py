@@ -1,1 +1,1 @@
-"""Fusion of feature blocks by kernel ridge experts, with missing modalities. May import: nothing of trivium."""
+"""Fusion of feature blocks by stacked kernel machines, with missing modalities. May import: `fusion.blocks`."""

@@ -12,12 +12,21 @@ from typing import TypeAlias
 
 import numpy as np
 
-from trivium.fusion.kernels.blocks import Booleans, Numbers, Places, Scale, contributions_of, folds_of
-from trivium.fusion.kernels.experts import Blocks, Expert, KernelTrials, Tried, fit_expert, try_agreement
-from trivium.fusion.kernels.link import Link
-from trivium.fusion.kernels.selection import Truth, Way, judge, simplest, try_way
+from trivium.fusion.blocks import (
+    Blocks,
+    BlockScaler,
+    Booleans,
+    Integers,
+    Numbers,
+    Targets,
+    contributions_of,
+    folds_of,
+)
+from trivium.fusion.kernels.base_learners import BaseLearner, KernelSearch, OutOfFold, fit_learner, search_agreement
+from trivium.fusion.kernels.selection import CalibrationMap, Candidate, judge, simplest, stacked
 
 Names: TypeAlias = tuple[str, ...]  # of modalities, in order
+FAMILIES = ("sum", "product", "late", "agreement")  # what may be asked for instead of "auto"
 FOLDS = 5
 ROWS_AT_ONCE = 1024  # of prediction: their kernel has 20 MB for 2,500 centres
 LEAST_ROWS = 2 * FOLDS  # that have a set of modalities, to learn anything of it
@@ -25,34 +34,30 @@ MOST_CLASSES_OF_AGREEMENT = 10  # one map each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class FusionSettings:
     """What a fit is told."""
 
     fusion: str  # "auto" or one of `FAMILIES`
-    most_rows: int  # that are tried on, and that kernels are centred on
+    most_rows: int  # that candidates are judged on, and that kernels are centred on
     seed: int
-
-
-# What may be asked for instead of "auto".
-FAMILIES = ("sum", "product", "late", "agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubsetModel:
     """What predicts rows that have some modalities."""
 
-    way: str
-    experts: tuple[Expert, ...]
-    link: Link = field(repr=False)
+    way: str  # the name of the candidate that was chosen
+    learners: tuple[BaseLearner, ...]
+    calibration: CalibrationMap = field(repr=False)
     score: float  # on validation
-    tried: Mapping[str, float]  # every way's score on validation
+    tried: Mapping[str, float]  # every candidate's score on validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockFusion:
     """Models by the modalities that a row has; what a row gets that has nothing known is `prior`."""
 
-    scales: Mapping[str, Scale] = field(repr=False)
+    scalers: Mapping[str, BlockScaler] = field(repr=False)
     centres: Blocks = field(repr=False)  # rows that kernels are centred on
     models: Mapping[Names, SubsetModel]
     prior: Numbers  # (c,)
@@ -65,7 +70,7 @@ class BlockFusion:
             blocks: Rows as they were given, (n, d) of each modality.
             presence: Which rows have which.
         """
-        names = tuple(self.scales)
+        names = tuple(self.scalers)
         n = len(next(iter(presence.values())))
         found = np.tile(self.prior, (n, 1))
         has = np.stack([presence[name] for name in names], axis=1)  # (n, m)
@@ -76,9 +81,10 @@ class BlockFusion:
             alike = np.flatnonzero((has == pattern).all(axis=1))
             for start in range(0, len(alike), ROWS_AT_ONCE):
                 rows = alike[start : start + ROWS_AT_ONCE]
-                scaled = {name: self.scales[name](blocks[name][rows]) for name in known}
-                scores = np.concatenate([expert(scaled, self.centres) for expert in model.experts], axis=1)
-                found[rows] = model.link.probabilities(scores) if self.is_classes else model.link(scores)
+                scaled = {name: self.scalers[name](blocks[name][rows]) for name in known}
+                scores = np.concatenate([learner(scaled, self.centres) for learner in model.learners], axis=1)
+                calibration = model.calibration
+                found[rows] = calibration.probabilities(scores) if self.is_classes else calibration(scores)
         return found
 
     def model_of(self, names: Names) -> SubsetModel | None:
@@ -90,132 +96,127 @@ class BlockFusion:
 
     def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
         """Return what each modality added; see `contributions_of`."""
-        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scales)
+        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scalers)
 
 
 def fit_fusion(
     blocks: Blocks,
     presence: Mapping[str, Booleans],
-    scales: Mapping[str, Scale],
-    truth: Truth,
-    groups: Places,
-    settings: Settings,
+    scalers: Mapping[str, BlockScaler],
+    targets: Targets,
+    groups: Integers,
+    settings: FusionSettings,
 ) -> BlockFusion:
     """Fit a model for every set of modalities that enough rows have.
 
     Args:
         blocks: Rows (n, d) of each modality, by name; NaN where it is missing.
         presence: Which rows have which.
-        scales: Of the modalities that any row has.
-        truth: Of all rows.
+        scalers: Of the modalities that any row has.
+        targets: Of all rows.
         groups: Rows that must not be apart in validation share a number, (n,).
-        settings: See `Settings`.
+        settings: See `FusionSettings`.
     """
-    random = np.random.default_rng(settings.seed)
     n = len(groups)
-    centres = np.sort(random.permutation(n)[: settings.most_rows])
-    folds = folds_of(truth.labels, groups, count=FOLDS, seed=settings.seed)
-    names = tuple(scales)
-    scaled = {name: scales[name](blocks[name]) for name in names}
-    search = _Search(scaled, presence, truth, folds, centres, settings)
+    centres = np.sort(np.random.default_rng(settings.seed).permutation(n)[: settings.most_rows])
+    folds = folds_of(targets.labels, groups, count=FOLDS, seed=settings.seed)
+    names = tuple(scalers)
+    scaled = {name: scalers[name](blocks[name]) for name in names}
+    search = _CandidateSearch(scaled, presence, targets, folds, centres, settings)
     models = {}
-    for count in range(1, len(names) + 1):
-        for subset in combinations(names, count):
-            way = search.way(subset)
-            if way is None:
-                continue
-            experts = tuple(
-                fit_expert(plan, scaled, truth.targets, truth.labels, centres, most_centres=settings.most_rows)
-                for plan in way.plans
-            )
-            models[subset] = SubsetModel(
-                way=way.name, experts=experts, link=way.link, score=way.score, tried=search.tried[subset]
-            )
+    for subset in (subset for count in range(1, len(names) + 1) for subset in combinations(names, count)):
+        candidates = search.candidates(subset)
+        if not candidates:
+            continue
+        best = simplest(candidates, targets.of(search.rows_of(subset)), seed=settings.seed)
+        models[subset] = SubsetModel(
+            way=best.name,
+            learners=tuple(
+                fit_learner(of, scaled, targets.values, targets.labels, centres, most_centres=settings.most_rows)
+                for of in best.learners
+            ),
+            calibration=best.calibration,
+            score=best.score,
+            tried={candidate.name: candidate.score for candidate in candidates},
+        )
     return BlockFusion(
-        scales=scales,
+        scalers=scalers,
         centres={name: rows[centres] for name, rows in scaled.items()},
         models=models,
-        prior=truth.mean,
-        is_classes=truth.is_classes,
+        prior=targets.mean,
+        is_classes=targets.is_classes,
     )
 
 
-class _Search:
-    """Tries the ways of every set of modalities; what one modality says is tried once on the rows of each set."""
+class _CandidateSearch:
+    """Judges candidates for every set of modalities; a modality alone is judged once on the rows of each set."""
 
     def __init__(
         self,
         scaled: Blocks,
         presence: Mapping[str, Booleans],
-        truth: Truth,
-        folds: Places,
-        centres: Places,
-        settings: Settings,
+        targets: Targets,
+        folds: Integers,
+        centres: Integers,
+        settings: FusionSettings,
     ) -> None:
-        self._scaled, self._presence, self._truth = scaled, presence, truth
+        self._scaled, self._presence, self._targets = scaled, presence, targets
         self._folds, self._centres, self._settings = folds, centres, settings
-        self.tried: dict[Names, dict[str, float]] = {}
-        self._alone: dict[tuple[str, bytes], Tried] = {}  # by modality and rows
+        self._alone: dict[tuple[str, bytes], OutOfFold] = {}  # by modality and rows
 
-    def way(self, names: Names) -> Way | None:
-        """Choose how rows that have these modalities are predicted; None if there are too few."""
-        has = np.all([self._presence[name] for name in names], axis=0)
-        rows = self._centres[has[self._centres]]
-        if len(rows) < LEAST_ROWS or len(np.unique(self._folds[rows])) < FOLDS:
-            return None if len(names) > 1 or not len(rows) else self._untried(names, rows)
-        truth = self._truth.of(rows)
-        if truth.is_classes and len(np.unique(truth.labels)) < 2:
-            return None
-        trials = KernelTrials(
-            {name: self._scaled[name][rows] for name in names}, truth.targets, truth.weights, self._folds[rows]
-        )
-        ways = [
-            try_way(way, parts, truth, self._folds[rows]) for way, parts in self._ways(names, trials, rows, truth, has)
-        ]
-        self.tried[names] = {way.name: way.score for way in ways}
-        return simplest(ways, truth, seed=self._settings.seed)
+    def rows_of(self, names: Names) -> Integers:
+        """Return which rows that kernels are centred on have all of some modalities."""
+        has = np.all([self._presence[name][self._centres] for name in names], axis=0)
+        rows: Integers = self._centres[has]
+        return rows
 
-    def _ways(
-        self, names: Names, trials: KernelTrials, rows: Places, truth: Truth, has: Booleans
-    ) -> list[tuple[str, list[Tried]]]:
+    def candidates(self, names: Names) -> list[Candidate]:
+        """Judge how rows that have these modalities may be predicted, from simple to rich; none if they are too few."""
+        rows = self.rows_of(names)
+        targets, folds = self._targets.of(rows), self._folds[rows]
+        is_enough = len(rows) >= LEAST_ROWS and len(np.unique(folds)) == FOLDS
+        is_alone = len(names) == 1
+        if not len(rows) or not (is_enough or is_alone):
+            return []
+        if targets.is_classes and len(np.unique(targets.labels)) < 2:
+            return []
+        blocks = {name: self._scaled[name][rows] for name in names}
+        if not is_enough:  # each row is a fold of its own: as it would be if there were more
+            alone = np.arange(len(rows))
+            tried = KernelSearch(blocks, targets.values, targets.weights, alone).weighted(names)
+            return [stacked(names[0], [tried], targets, alone % FOLDS)]
+        search = KernelSearch(blocks, targets.values, targets.weights, folds)
+        return [stacked(name, parts, targets, folds) for name, parts in self._parts(names, search, rows, targets)]
+
+    def _parts(
+        self, names: Names, search: KernelSearch, rows: Integers, targets: Targets
+    ) -> list[tuple[str, list[OutOfFold]]]:
+        """Return the base learners of each candidate."""
         for name in names:
             if (name, rows.tobytes()) not in self._alone:
-                self._alone[name, rows.tobytes()] = trials.weighted([name])
+                self._alone[name, rows.tobytes()] = search.weighted([name])
         alone = {name: self._alone[name, rows.tobytes()] for name in names}
         if len(names) == 1:
-            return [(names[0], [alone[names[0]]])]
+            return [(name, [tried]) for name, tried in alone.items()]
         wanted = self._settings.fusion
-        together = trials.weighted(names)
-        ways = {"sum": [together], "product": [trials.with_product(together)], "late": list(alone.values())}
-        if truth.is_classes and truth.classes <= MOST_CLASSES_OF_AGREEMENT and wanted in ("auto", "agreement"):
-            agreements = [self._agreement(pair, rows, truth, has) for pair in combinations(names, 2)]
-            ways["agreement"] = [together, *agreements]
+        together = search.weighted(names)
+        found = {"sum": [together], "product": [search.with_product(together)], "late": list(alone.values())}
+        if targets.is_classes and targets.classes <= MOST_CLASSES_OF_AGREEMENT and wanted in ("auto", "agreement"):
+            agreements = [self._agreement(pair, names, rows, targets) for pair in combinations(names, 2)]
+            found["agreement"] = [together, *agreements]
         if wanted != "auto":
-            return [(wanted, ways.get(wanted, ways["sum"]))]
-        return [*((name, [tried]) for name, tried in alone.items()), *ways.items()]
+            return [(wanted, found.get(wanted, found["sum"]))]
+        return [*((name, [tried]) for name, tried in alone.items()), *found.items()]
 
-    def _agreement(self, pair: tuple[str, str], rows: Places, truth: Truth, has: Booleans) -> Tried:
-        """Try a pair's agreement: fitted to all rows that have it, as that costs little, and judged on those tried."""
-        both = np.flatnonzero(has)
-        at = np.searchsorted(both, rows)
-        return try_agreement(
-            {name: self._scaled[name][both] for name in pair},
-            self._truth.labels[both],
-            self._folds[both],
+    def _agreement(self, pair: tuple[str, str], names: Names, rows: Integers, targets: Targets) -> OutOfFold:
+        """Try a pair's agreement: fitted to all rows with the names, as that costs little, judged on those given."""
+        has = np.flatnonzero(np.all([self._presence[name] for name in names], axis=0))
+        return search_agreement(
+            {name: self._scaled[name][has] for name in pair},
+            self._targets.labels[has],
+            self._folds[has],
             pair,
-            classes=truth.classes,
-            at=at,
-            judge=judge(truth),
+            classes=targets.classes,
+            at=np.searchsorted(has, rows),
+            judge=judge(targets),
         )
-
-    def _untried(self, names: Names, rows: Places) -> Way | None:
-        """Fit what is too little to be tried: as it would be if there were more, and its own scores as they are."""
-        truth = self._truth.of(rows)
-        if truth.is_classes and len(np.unique(truth.labels)) < 2:
-            return None
-        folds = np.arange(len(rows))  # each row for itself
-        blocks = {name: self._scaled[name][rows] for name in names}
-        tried = KernelTrials(blocks, truth.targets, truth.weights, folds).weighted(names)
-        way = try_way(names[0], [tried], truth, folds % FOLDS)
-        self.tried[names] = {way.name: way.score}
-        return way

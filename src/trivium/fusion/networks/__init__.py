@@ -1,1 +1,1 @@
-"""Fusions that are torch modules, one vector from several, and how they are fitted. May import: `fusion.kernels`."""
+"""Fusions that are torch modules, one vector from several, and how they are fitted. May import: `fusion.blocks`."""

@@ -13,10 +13,10 @@ Letters in shapes: n rows, t tokens of a sequence, d width, m modalities, h head
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Of each modality (n, d) or (n, t, d). Names are any words; those of `encoders.base.Modality` in Trivium itself.
 Inputs: TypeAlias = Mapping[str, Tensor]
@@ -24,19 +24,29 @@ Inputs: TypeAlias = Mapping[str, Tensor]
 Masks: TypeAlias = Mapping[str, Tensor]
 
 
-class Fusion(Protocol):
-    """A map from several modalities to one vector a row; each implementation is an `nn.Module`."""
+class Fusion(nn.Module):
+    """A map from several modalities to one vector a row.
 
-    modalities: tuple[str, ...]  # by name
-    dim: int  # numbers of a fused vector
+    Called with inputs and masks, it returns fused vectors, shape (n, dim). See `checked` for what it refuses.
+    """
 
-    def __call__(self, inputs: Inputs, masks: Masks | None = None, /) -> Tensor:
-        """Return fused vectors, shape (n, dim).
+    def __init__(self, widths: Mapping[str, int], *, dim: int) -> None:
+        """Keep the widths of the modalities in the order of their names, and that of fused vectors.
 
         Raises:
-            ValueError: If a modality is not known, a shape does not fit, or a row has no modality at all.
+            ValueError: If there is no modality, or a width or ``dim`` is below 1.
         """
-        ...
+        super().__init__()
+        if not widths:
+            raise ValueError("a fusion needs at least one modality, got none")
+        for name, width in widths.items():
+            if width < 1:
+                raise ValueError(f"the width of '{name}' must be at least 1, got {width}")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.widths = dict(sorted(widths.items()))
+        self.modalities = tuple(self.widths)
+        self.dim = dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +70,13 @@ class Checked:
         return {name: mask.any(dim=1) for name, mask in self.masks.items()}
 
 
-def known_widths(widths: Mapping[str, int]) -> dict[str, int]:
-    """Return the widths of a fusion's modalities in the order of their names.
-
-    Raises:
-        ValueError: If there is none, or a width is below 1.
-    """
-    if not widths:
-        raise ValueError("a fusion needs at least one modality, got none")
-    for name, width in widths.items():
-        if width < 1:
-            raise ValueError(f"the width of '{name}' must be at least 1, got {width}")
-    return dict(sorted(widths.items()))
-
-
 def checked(inputs: Inputs, masks: Masks | None, widths: Mapping[str, int]) -> Checked:
     """Check what a fusion is given, and put zeros where something is missing.
 
     Args:
         inputs: See `Inputs`.
         masks: See `Masks`.
-        widths: Of each modality, as `known_widths` returns them.
+        widths: Of each modality, as `Fusion` has them.
 
     Raises:
         ValueError: If a modality is not known, a shape does not fit, or a row has no modality at all.
@@ -124,12 +120,27 @@ def checked(inputs: Inputs, masks: Masks | None, widths: Mapping[str, int]) -> C
     return Checked(tokens, found)
 
 
-def check_dim(dim: int) -> int:
-    """Return the width of fused vectors.
+def drop_modalities(presence: Masks, *, share: float, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Hide each modality of each row with a probability, and never the last one that a row has.
+
+    Args:
+        presence: What is there, bool (n,) of each modality.
+        share: The probability, from 0 up to 1 (not 1).
+        generator: Of random numbers; torch's own if None.
+
+    Returns:
+        What is left, bool (n,) of each modality. A row that would have lost everything keeps all it had.
 
     Raises:
-        ValueError: If it is below 1.
+        ValueError: If the share is not in range.
+
+    Source:
+        Neverova, Wolf, Taylor, Nebout, "ModDrop: Adaptive Multi-modal Gesture Recognition", 2016.
     """
-    if dim < 1:
-        raise ValueError(f"dim must be at least 1, got {dim}")
-    return dim
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be at least 0 and below 1, got {share}")
+    names = sorted(presence)
+    there = torch.stack([presence[name] for name in names])  # (m, n)
+    kept = there & (torch.rand(there.shape, generator=generator, device=there.device) >= share)
+    kept = torch.where(kept.any(dim=0), kept, there)
+    return dict(zip(names, kept, strict=True))

@@ -1,20 +1,28 @@
 """A fusion of `registry.FUSIONS` trained with a head on labelled rows, and used from NumPy.
 
 Trained with AdamW on shuffled batches, modalities dropped at random; the epoch is the one with the least loss on rows
-held out. Numbers are standardised as `blocks.Scale` does, without its weights.
+held out. Numbers are standardised as `blocks.BlockScaler` does, without its weights.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.fusion.kernels.blocks import LARGEST, Booleans, Numbers, Places, Scale, contributions_of, folds_of
-from trivium.fusion.kernels.experts import Blocks
-from trivium.fusion.kernels.selection import Truth
+from trivium.fusion.blocks import (
+    LARGEST,
+    Blocks,
+    BlockScaler,
+    Booleans,
+    Integers,
+    Numbers,
+    Targets,
+    contributions_of,
+    folds_of,
+)
 from trivium.fusion.networks.registry import LATE, build_fusion
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ SMALLEST = 1e-9  # of a probability whose logarithm is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class NetworkRecipe:
     """How a network is trained."""
 
     fusion: str  # of `registry.FUSIONS`
@@ -46,7 +54,7 @@ class Recipe:
 class NetworkFusion:
     """A trained fusion and head; what a row gets that has nothing known is `prior`."""
 
-    scales: Mapping[str, Scale] = field(repr=False)
+    scalers: Mapping[str, BlockScaler] = field(repr=False)
     fusion: "nn.Module" = field(repr=False)
     head: "nn.Module | None" = field(repr=False)  # None: the fusion itself gives probabilities
     prior: Numbers  # (c,)
@@ -78,16 +86,16 @@ class NetworkFusion:
 
     def contributions(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> dict[str, Numbers]:
         """Return what each modality added; see `contributions_of`."""
-        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scales)
+        return contributions_of(lambda has: self.predict(blocks, has), presence, self.scalers)
 
-    def _passes(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> "Iterator[tuple[Places, Tensor]]":
+    def _passes(self, blocks: Blocks, presence: Mapping[str, Booleans]) -> "Iterator[tuple[Integers, Tensor]]":
         import torch
 
-        names = tuple(self.scales)
+        names = tuple(self.scalers)
         usable = np.flatnonzero(np.any([presence[name] for name in names], axis=0))
         for start in range(0, len(usable), ROWS_AT_ONCE):
             rows = usable[start : start + ROWS_AT_ONCE]
-            inputs = {name: torch.from_numpy(_standardised(self.scales[name], blocks[name][rows])) for name in names}
+            inputs = {name: torch.from_numpy(_standardised(self.scalers[name], blocks[name][rows])) for name in names}
             masks = {name: torch.from_numpy(presence[name][rows]) for name in names}
             with torch.no_grad():
                 yield rows, self.fusion(inputs, masks)
@@ -96,18 +104,18 @@ class NetworkFusion:
 def fit_network(
     blocks: Blocks,
     presence: Mapping[str, Booleans],
-    scales: Mapping[str, Scale],
-    truth: Truth,
-    groups: Places,
-    recipe: Recipe,
+    scalers: Mapping[str, BlockScaler],
+    targets: Targets,
+    groups: Integers,
+    recipe: NetworkRecipe,
 ) -> NetworkFusion:
     """Train a fusion and its head.
 
     Args:
         blocks: Rows (n, d) of each modality, by name; NaN where it is missing.
         presence: Which rows have which.
-        scales: Of the modalities that any row has.
-        truth: Of all rows.
+        scalers: Of the modalities that any row has.
+        targets: Of all rows.
         groups: Rows that must not be apart in validation share a number, (n,).
         recipe: How.
 
@@ -116,23 +124,25 @@ def fit_network(
     """
     import torch
 
-    if recipe.fusion in LATE and not truth.is_classes:
+    if recipe.fusion in LATE and not targets.is_classes:
         raise ValueError(f"fusion '{recipe.fusion}' gives probabilities of classes, not numbers")
-    names = tuple(scales)
+    names = tuple(scalers)
     is_late = recipe.fusion in LATE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         widths = {name: blocks[name].shape[1] for name in names}
-        fusion = build_fusion(recipe.fusion, widths, dim=truth.classes if is_late else recipe.dim)
-        head = None if is_late else torch.nn.Linear(recipe.dim, truth.classes)
-        made = NetworkFusion(scales=scales, fusion=fusion, head=head, prior=truth.mean, is_classes=truth.is_classes)
+        fusion = build_fusion(recipe.fusion, widths, dim=targets.classes if is_late else recipe.dim)
+        head = None if is_late else torch.nn.Linear(recipe.dim, targets.classes)
+        made = NetworkFusion(
+            scalers=scalers, fusion=fusion, head=head, prior=targets.mean, is_classes=targets.is_classes
+        )
         usable = np.any([presence[name] for name in names], axis=0)
         inputs = {
-            name: torch.from_numpy(_standardised(scales[name], blocks[name][usable])).nan_to_num() for name in names
+            name: torch.from_numpy(_standardised(scalers[name], blocks[name][usable])).nan_to_num() for name in names
         }
         there = {name: torch.from_numpy(presence[name][usable]) for name in names}
-        folds = folds_of(truth.labels, groups, count=HELD_OUT, seed=recipe.seed)[usable]
-        _train(made, inputs, there, truth.of(usable), folds, recipe)
+        folds = folds_of(targets.labels, groups, count=HELD_OUT, seed=recipe.seed)[usable]
+        _train(made, inputs, there, targets.of(usable), folds, recipe)
     return made
 
 
@@ -144,36 +154,32 @@ def with_parameters(made: NetworkFusion, tensors: Mapping[str, np.ndarray]) -> N
     """
     import torch
 
-    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
-        if module is None:
-            continue
-        own = {
-            key.removeprefix(prefix): torch.from_numpy(np.array(tensor))
-            for key, tensor in tensors.items()
-            if key.startswith(prefix)
-        }
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
-            raise ValueError(f"the kept parameters are not those of this fusion: {error}") from error
-        module.eval()
-    return replace(made)
+    modules = _modules(made)
+    own = {key: torch.from_numpy(np.array(of)) for key, of in tensors.items() if key.partition(".")[0] in modules}
+    try:
+        modules.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"the kept parameters are not those of this fusion: {error}") from error
+    modules.eval()
+    return made
 
 
 def parameters_of(made: NetworkFusion) -> dict[str, np.ndarray]:
     """Return all parameters by name, as `with_parameters` takes them."""
-    found = {}
-    for prefix, module in (("fusion.", made.fusion), ("head.", made.head)):
-        for key, tensor in ({} if module is None else module.state_dict()).items():
-            found[prefix + key] = tensor.numpy()
-    return found
+    return {key: tensor.numpy() for key, tensor in _modules(made).state_dict().items()}
 
 
-def _standardised(scale: Scale, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return rows whose numbers have a deviation of 1, cut as `Scale` cuts them; in float32 and in place, for speed."""
+def _modules(made: NetworkFusion) -> "nn.ModuleDict":
+    import torch
+
+    return torch.nn.ModuleDict({"fusion": made.fusion} | ({} if made.head is None else {"head": made.head}))
+
+
+def _standardised(scaler: BlockScaler, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return rows whose numbers have a deviation of 1, cut as `BlockScaler` does; float32 and in place, for speed."""
     found = rows.astype(np.float32)
-    found -= scale.mean.astype(np.float32)
-    found /= scale.deviation.astype(np.float32)
+    found -= scaler.mean.astype(np.float32)
+    found /= scaler.deviation.astype(np.float32)
     return np.clip(found, -LARGEST, LARGEST, out=found)
 
 
@@ -181,17 +187,17 @@ def _train(
     made: NetworkFusion,
     inputs: "Mapping[str, Tensor]",
     there: "Mapping[str, Tensor]",
-    truth: Truth,
-    folds: Places,
-    recipe: Recipe,
+    targets: Targets,
+    folds: Integers,
+    recipe: NetworkRecipe,
 ) -> None:
     import torch
 
-    from trivium.fusion.networks.modality_dropout import drop_modalities
+    from trivium.fusion.networks.contract import drop_modalities
 
-    modules = torch.nn.ModuleList([made.fusion] if made.head is None else [made.fusion, made.head])
+    modules = _modules(made)
     optimiser = torch.optim.AdamW(modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    loss_of = _loss(made, truth)
+    loss_of = _loss(made, targets)
     batch = min(recipe.batch, max(LEAST_BATCH, len(folds) // 16))
     own = torch.from_numpy(np.flatnonzero(folds != 0))
     held = torch.from_numpy(np.flatnonzero(folds == 0))
@@ -220,12 +226,12 @@ def _train(
     modules.eval()
 
 
-def _loss(made: NetworkFusion, truth: Truth) -> "Callable[[Tensor, Tensor], Tensor]":
+def _loss(made: NetworkFusion, targets: Targets) -> "Callable[[Tensor, Tensor], Tensor]":
     import torch
 
-    weights = torch.from_numpy(truth.weights / truth.weights.mean()).float()
-    labels = torch.from_numpy(truth.labels)
-    targets = torch.from_numpy(truth.targets).float()
+    weights = torch.from_numpy(targets.weights / targets.weights.mean()).float()
+    labels = torch.from_numpy(targets.labels)
+    values = torch.from_numpy(targets.values).float()
 
     def loss(fused: "torch.Tensor", rows: "torch.Tensor") -> "torch.Tensor":
         if made.head is None:
@@ -233,7 +239,7 @@ def _loss(made: NetworkFusion, truth: Truth) -> "Callable[[Tensor, Tensor], Tens
         elif made.is_classes:
             each = torch.nn.functional.cross_entropy(made.head(fused), labels[rows], reduction="none")
         else:
-            each = (made.head(fused) - targets[rows]).square().sum(dim=1)
+            each = (made.head(fused) - values[rows]).square().sum(dim=1)
         return (weights[rows] * each).mean()
 
     return loss

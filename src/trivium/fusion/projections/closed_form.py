@@ -10,7 +10,8 @@ images, tags, and their semantics", IJCV 2014 (directions scaled by a power of t
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+from trivium.fusion.blocks import Numbers
+
 SMALLEST_VALUE = 1e-6  # as a share of the largest: squared, it is still above the rounding of float64
 
 
@@ -22,7 +23,7 @@ def canonical_maps(
     dim: int,
     ridge: tuple[float, float] = (0.1, 0.1),
     power: float = 1.0,
-) -> tuple[Matrix, Matrix]:
+) -> tuple[Numbers, Numbers]:
     """Find maps of two modalities into one space, in which pairs correlate most.
 
     Args:
@@ -60,7 +61,7 @@ def ridge_map(
     weights: NDArray[np.float64] | None = None,
     *,
     ridge: float = 0.1,
-) -> Matrix:
+) -> Numbers:
     """Find the matrix (d_x, d) that takes x (n, d_x), centred, nearest to its targets (n, d) in the mean square."""
     share = (np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum())[:, np.newaxis]
     inside, basis = _in_their_span(x)
@@ -69,7 +70,7 @@ def ridge_map(
     return np.asarray(found if basis is None else basis @ found, np.float64)
 
 
-def _in_their_span(x: NDArray[np.float32]) -> tuple[NDArray[np.floating], Matrix | None]:
+def _in_their_span(x: NDArray[np.float32]) -> tuple[NDArray[np.floating], Numbers | None]:
     """Return rows (n, d) in an orthonormal basis of what they span, and the basis (d, n); as they are where n >= d.
 
     Outside it there is no data: with few pairs of wide features the same maps are found in a fraction of the time.
@@ -80,7 +81,7 @@ def _in_their_span(x: NDArray[np.float32]) -> tuple[NDArray[np.floating], Matrix
     return x @ basis, basis
 
 
-def _leading(matrix: Matrix, count: int) -> tuple[Matrix, NDArray[np.float64], Matrix]:
+def _leading(matrix: Numbers, count: int) -> tuple[Numbers, NDArray[np.float64], Numbers]:
     """Return the leading singular vectors, in columns, and values; those that are nothing but rounding are left out.
 
     By the smaller of the two Gram matrices: a third of the time of a whole decomposition.
@@ -95,12 +96,12 @@ def _leading(matrix: Matrix, count: int) -> tuple[Matrix, NDArray[np.float64], M
     return left, values, (matrix.T @ left) / values
 
 
-def _regularised(covariance: NDArray[np.floating], ridge: float, *, width: int) -> Matrix:
+def _regularised(covariance: NDArray[np.floating], ridge: float, *, width: int) -> Numbers:
     covariance = covariance.astype(np.float64)
     return covariance + np.eye(len(covariance)) * max(ridge * float(np.trace(covariance)) / width, 1e-9)
 
 
-def _inverse_root(covariance: Matrix) -> Matrix:
+def _inverse_root(covariance: Numbers) -> Numbers:
     values, vectors = np.linalg.eigh(covariance)
-    root: Matrix = (vectors / np.sqrt(np.maximum(values, 1e-12))) @ vectors.T
+    root: Numbers = (vectors / np.sqrt(np.maximum(values, 1e-12))) @ vectors.T
     return root

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Features, Vectors, unit_rows
-from trivium.fusion.projections.labels import softmax
+from trivium.fusion.projections.plain import softmax
 
 Tensors = Mapping[str, NDArray[np.float32]]
 POOLED, UNIT = "pooled", "unit"

@@ -1,4 +1,8 @@
-"""Training of projection heads on frozen features: pairs of any two modalities, full control of chance by one seed."""
+"""Training of projection heads on frozen features: pairs of any two modalities, full control of chance by one seed.
+
+`HeadModule` is a head in torch, several members at once, as they are trained; `head.Head` is the same in NumPy, to use.
+The losses are contrastive ones over batches in which an item may have many positives.
+"""
 
 import copy
 import math
@@ -13,10 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trivium.encoders.base import Modality
-from trivium.fusion.projections.head_module import HeadModule
-from trivium.fusion.projections.losses import info_nce, sigmoid_loss
+from trivium.fusion.projections.head import LARGEST_INPUT
 
-Matrix = NDArray[np.float32]
 # exp of the learnt logarithm is the factor before the softmax: CLIP's bound, beyond which training diverges.
 LARGEST_FACTOR = 100.0
 FIRST_TEMPERATURE = 0.07  # CLIP
@@ -53,7 +55,7 @@ class Recipe:
 class Training:
     """What training gave."""
 
-    states: Mapping[Modality, Mapping[str, Matrix]]  # of the best epoch, by `Head`'s names
+    states: Mapping[Modality, Mapping[str, NDArray[np.float32]]]  # of the best epoch, by `Head`'s names
     temperature: float
     best_epoch: int  # from 1
     losses: list[float] = field(default_factory=list)  # of each epoch, mean
@@ -61,7 +63,7 @@ class Training:
     seconds: float = 0.0
 
 
-Validate = Callable[[Mapping[Modality, Mapping[str, Matrix]]], float]
+Validate = Callable[[Mapping[Modality, Mapping[str, NDArray[np.float32]]]], float]
 
 
 class Trainer:
@@ -69,12 +71,12 @@ class Trainer:
 
     def __init__(
         self,
-        inputs: Mapping[Modality, Matrix],
+        inputs: Mapping[Modality, NDArray[np.float32]],
         pairs: Sequence[PairSet],
         recipe: Recipe,
         *,
-        start: Mapping[Modality, Matrix] | None = None,
-        fixed: Mapping[Modality, Matrix] | None = None,
+        start: Mapping[Modality, NDArray[np.float32]] | None = None,
+        fixed: Mapping[Modality, NDArray[np.float32]] | None = None,
         device: str = "cpu",
     ) -> None:
         """Prepare training.
@@ -168,7 +170,7 @@ class Trainer:
         training.seconds = time.perf_counter() - started
         return training
 
-    def states(self) -> dict[Modality, dict[str, Matrix]]:
+    def states(self) -> dict[Modality, dict[str, NDArray[np.float32]]]:
         """Return the heads as they are now, by `Head`'s names; they share memory with what is trained."""
         return {
             modality: {
@@ -234,3 +236,86 @@ class _Positives:
         found = np.zeros((len(first), len(second)), np.bool_)
         found[owners[places >= 0], places[places >= 0]] = True
         return torch.from_numpy(found).to(self._device)
+
+
+class HeadModule(nn.Module):
+    """Standardised inputs to unit vectors of each member: unit(x A + b + relu(x H + h) O)."""
+
+    def __init__(
+        self,
+        width: int,
+        dim: int,
+        *,
+        members: int = 1,
+        hidden: int = 0,
+        input_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        """Make a head of random weights, whose hidden layer adds nothing at first.
+
+        Args:
+            width: Numbers of the input.
+            dim: Numbers of each member's vectors.
+            members: How many heads, each with weights of its own.
+            hidden: Units of the hidden layer; none if 0.
+            input_dropout: Share of the input's numbers that a pass of training leaves out.
+            dropout: The same of the hidden layer's.
+        """
+        super().__init__()
+        self.linear_weight = nn.Parameter(torch.randn(members, width, dim) / math.sqrt(width))
+        self.linear_bias = nn.Parameter(torch.zeros(members, dim))
+        self.has_hidden = hidden > 0
+        if self.has_hidden:
+            self.hidden_weight = nn.Parameter(torch.randn(members, width, hidden) * math.sqrt(2 / width))
+            self.hidden_bias = nn.Parameter(torch.zeros(members, hidden))
+            self.out_weight = nn.Parameter(torch.randn(members, hidden, dim) * 0.01 / math.sqrt(hidden))
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map standardised inputs (n, width) to unit vectors (members, n, dim)."""
+        x = x.clamp(-LARGEST_INPUT, LARGEST_INPUT).expand(len(self.linear_weight), -1, -1)
+        x = self.input_dropout(x)  # each member loses other numbers
+        y = torch.baddbmm(self.linear_bias.unsqueeze(1), x, self.linear_weight)
+        if self.has_hidden:
+            hidden = torch.relu(torch.baddbmm(self.hidden_bias.unsqueeze(1), x, self.hidden_weight))
+            y = y + torch.bmm(self.dropout(hidden), self.out_weight)
+        return nn.functional.normalize(y, dim=-1)
+
+
+def info_nce(scores: Tensor, positives: Tensor) -> Tensor:
+    """Return the mean loss of telling each row's positives, and each column's, from all others of the batch.
+
+    Args:
+        scores: Cosines divided by the temperature, shape (..., n, m).
+        positives: True where row and column belong together, shape (n, m); rows and columns without any do not count.
+
+    Source:
+        van den Oord et al., "Representation learning with contrastive predictive coding", 2018; in both directions as
+        in Radford et al., "Learning transferable visual models from natural language supervision" (CLIP), 2021; many
+        positives as in Khosla et al., "Supervised contrastive learning", NeurIPS 2020 (L_out).
+    """
+    return (_one_way(scores, positives) + _one_way(scores.transpose(-1, -2), positives.T)) / 2
+
+
+def sigmoid_loss(scores: Tensor, positives: Tensor, *, bias: Tensor) -> Tensor:
+    """Return the loss of telling for each pair by itself whether it belongs together, summed over columns.
+
+    Args:
+        scores: Cosines divided by the temperature, shape (..., n, m).
+        positives: True where row and column belong together, shape (n, m).
+        bias: Added to the scores; learnt, far below 0 at first, since few pairs belong together.
+
+    Source:
+        Zhai et al., "Sigmoid loss for language image pre-training" (SigLIP), ICCV 2023.
+    """
+    signs = torch.where(positives, 1.0, -1.0)
+    return -torch.nn.functional.logsigmoid(signs * (scores + bias)).sum(dim=-1).mean()
+
+
+def _one_way(scores: Tensor, positives: Tensor) -> Tensor:
+    counts = positives.sum(dim=1)  # (n,)
+    likelihoods = scores.log_softmax(dim=-1)
+    of_positives = torch.where(positives, likelihoods, 0.0).sum(dim=-1)  # (..., n)
+    has_any = counts > 0
+    return -(of_positives[..., has_any] / counts[has_any]).mean()

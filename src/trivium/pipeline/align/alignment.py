@@ -22,8 +22,8 @@ from trivium.fusion.projections.training import PairSet, Recipe, Trainer, Traini
 from trivium.pipeline.align.bridging import PSEUDO_SHARE, pseudo_pairs
 from trivium.pipeline.align.pairs import Material, Two
 from trivium.pipeline.align.validation import Validation
-from trivium.pipeline.features.cache import FeatureCache
-from trivium.pipeline.features.frozen import frozen_features
+from trivium.pipeline.features.frozen import encode_items
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.space.relevance import LogOdds, Relevance, fit, from_background, simulate
@@ -68,11 +68,8 @@ class Aligned:
     seconds: Mapping[str, float]
 
 
-Progress = Callable[[str, int, int], None]
-
-
 def features_of(
-    space: JointSpace, material: Material, *, progress: Progress | None = None
+    space: JointSpace, material: Material, *, progress: Bars | None = None
 ) -> tuple[dict[Modality, Features], dict[Modality, dict[int, str]]]:
     """Encode all items with the frozen backbones of a space.
 
@@ -87,9 +84,8 @@ def features_of(
     found: dict[Modality, Features] = {}
     failures: dict[Modality, dict[int, str]] = {}
     for modality, items in material.items.items():
-        cache = FeatureCache(space.features_revision(modality))
         told = None if progress is None else partial(progress, modality)
-        frozen = frozen_features(partial(space.backbone, modality), cache, items, modality=modality, progress=told)
+        frozen = encode_items(space, modality, items, progress=told)
         failures[modality] = dict(frozen.failures)
         if not len(frozen.places):
             raise AlignmentError(

@@ -15,7 +15,7 @@ from trivium.pipeline.align.card import CURVE, draw_curve, model_card, training_
 from trivium.pipeline.align.pairs import Source, gather
 from trivium.pipeline.cli.options import UsageError, columns_of, device_of, where_of
 from trivium.pipeline.cli.terminal import announce, progress_bars, say
-from trivium.pipeline.evaluation import pictures
+from trivium.pipeline.evaluation import plots
 from trivium.pipeline.space.config import OPEN_CLIP, EncoderConfig, ProjectionConfig
 from trivium.pipeline.space.folder import check_target, write_space
 from trivium.pipeline.space.joint import JointSpace, load_space, space_of
@@ -53,7 +53,7 @@ def run_align(options: argparse.Namespace) -> int:
     }
     name = options.name or target.name
     record = training_record(found, plan, sources, {m: encoder.backbone for m, encoder in encoders.items()})
-    has_curve = found.training is not None and pictures.can_draw()
+    has_curve = found.training is not None and plots.can_draw()
     more: dict[str, str | bytes] = {"training.json": json.dumps(record, indent=1) + "\n"}
     more["card.md"] = model_card(name, record, has_curve=has_curve)
     if has_curve:
@@ -70,7 +70,7 @@ def run_align(options: argparse.Namespace) -> int:
         more=more,
     )
     if found.training is not None and not has_curve:
-        announce(pictures.MISSING)
+        announce(plots.MISSING)
     if options.json:
         say(json.dumps({**record, "out": str(target)}))
     else:

@@ -9,7 +9,7 @@ from trivium.encoders.files.whole_file import make_folder
 from trivium.pipeline.cli.options import UsageError, columns_of, device_of, where_of
 from trivium.pipeline.cli.terminal import announce, progress_bars, say
 from trivium.pipeline.escaping import printable
-from trivium.pipeline.evaluation import pictures, report
+from trivium.pipeline.evaluation import plots, report
 from trivium.pipeline.evaluation.recall import Evaluation, evaluate
 from trivium.pipeline.evaluation.zero_shot import TemplateError, name_classes, read_templates
 from trivium.pipeline.space.joint import JointSpace, load_space
@@ -34,7 +34,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     told = report.evaluation_json(found)
     if options.out is not None:
         folder = Path(options.out)
-        drawn = _draw(folder, "recall.png", lambda target: pictures.draw_recall(found, target))
+        drawn = _draw(folder, "recall.png", lambda target: plots.draw_recall(found, target))
         report.write_report(folder, "evaluation", told, report.evaluation_markdown(found, picture=drawn))
         _draw_reliabilities(found, folder)
         announce(f"wrote {printable(str(folder / 'evaluation.md'))}")
@@ -57,7 +57,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     told = report.zero_shot_json(found)
     if options.out is not None:
         folder = Path(options.out)
-        drawn = _draw(folder, "confusion.png", lambda target: pictures.draw_confusion(found, target))
+        drawn = _draw(folder, "confusion.png", lambda target: plots.draw_confusion(found, target))
         report.write_report(folder, "zero-shot", told, report.zero_shot_markdown(found, picture=drawn))
         announce(f"wrote {printable(str(folder / 'zero-shot.md'))}")
     say(*([json.dumps(told)] if options.json else report.zero_shot_text(found).split("\n")))
@@ -71,19 +71,19 @@ def _space(options: argparse.Namespace) -> JointSpace:
 def _draw(folder: Path, name: str, draw: Callable[[Path], None]) -> str | None:
     """Draw a picture if that can be done; return its name then."""
     make_folder(folder)
-    if not pictures.can_draw():
-        announce(pictures.MISSING)
+    if not plots.can_draw():
+        announce(plots.MISSING)
         return None
     draw(folder / name)
     return name
 
 
 def _draw_reliabilities(found: Evaluation, folder: Path) -> None:
-    if not pictures.can_draw():  # which was told
+    if not plots.can_draw():  # which was told
         return
     for (query, gallery), curves in found.calibration.items():
         title = f"{found.space.name}: {query} to {gallery}"
-        pictures.draw_reliability(curves, folder / f"reliability-{query}-{gallery}.png", title=title)
+        plots.draw_reliability(curves, folder / f"reliability-{query}-{gallery}.png", title=title)
 
 
 EVALUATION: Mapping[str, Callable[[argparse.Namespace], int]] = {

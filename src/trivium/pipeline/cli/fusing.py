@@ -135,8 +135,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from trivium.pipeline.fused.regression_report import report_on_numbers
-    from trivium.pipeline.fused.report import report_on
+    from trivium.pipeline.fused.report import report_on, report_on_numbers
 
     frame = _asked(options)
     model = _model(options)
@@ -162,7 +161,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _write_report(options: argparse.Namespace, found: Any) -> None:
-    from trivium.pipeline.evaluation import pictures
+    from trivium.pipeline.evaluation import plots
 
     folder = Path(options.out)
     make_folder(folder)
@@ -173,18 +172,18 @@ def _write_report(options: argparse.Namespace, found: Any) -> None:
         *code_block(found.lines()),
         "",
     ]
-    if pictures.can_draw():
+    if plots.can_draw():
         drawn = [found.draw(folder)]
         for name, curves, across in (
             ("missing", found.robustness.missing, "share of rows without it"),
             ("noisy", found.robustness.noisy, "noise in deviations"),
         ):
             title = f"{name} modalities"
-            pictures.draw_lines(curves, folder / f"{name}.png", title=title, across=across, up=found.metric)
+            plots.draw_lines(curves, folder / f"{name}.png", title=title, across=across, up=found.metric)
             drawn.append(f"{name}.png")
         page += [*(f"![{Path(name).stem}]({name})" for name in drawn), ""]
     else:
-        announce(pictures.MISSING)
+        announce(plots.MISSING)
     write_file(folder / "report.md", "\n".join(page), own_folder=True)
     announce(f"wrote {printable(str(folder / 'report.md'))}")
 

@@ -1,11 +1,15 @@
-"""A table's rows to vectors: each distinct item is encoded once, and a bad one costs the rows that name it."""
+"""A table's rows to vectors: each distinct item is encoded once, and a bad one costs the rows that name it.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+By the space's encoders and not by `features.encode_items`: what is measured is what a collection would search, on the
+device that was asked for, and nothing is kept on disk.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Modality, Vectors
+from trivium.encoders.base import Modality, Vectors
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.pairs import RefusedRow, Row
@@ -39,40 +43,38 @@ def encode_rows(
     """
     vectors: dict[Modality, Vectors] = {}
     places: dict[Modality, dict[str, int]] = {}
-    failed: dict[tuple[Modality, str], str] = {}
+    failed: dict[Modality, dict[str, str]] = {}  # item -> why
     for modality in modalities:
         items = list(dict.fromkeys(item for row in rows if (item := row.item(modality)) is not None))
-        reasons: dict[int, str] = {}
-        rows_made = space.encode(
-            modality, items, progress=_shown(progress, modality, len(items)), on_error=_kept(reasons)
-        )
-        good = [item for place, item in enumerate(items) if place not in reasons]
+        vectors[modality], failed[modality] = _encoded(space, modality, items, progress)
+        good = [item for item in items if item not in failed[modality]]
         places[modality] = {item: place for place, item in enumerate(good)}
-        vectors[modality] = rows_made
-        failed.update({(modality, items[place]): reason for place, reason in reasons.items()})
-        for place in np.flatnonzero(~np.isfinite(rows_made).all(axis=1)).tolist():
-            failed[modality, good[place]] = "the network gave no finite vector for it"
+        for place in np.flatnonzero(~np.isfinite(vectors[modality]).all(axis=1)).tolist():
+            failed[modality][good[place]] = "the network gave no finite vector for it"
     usable: list[Row] = []
     refused: list[RefusedRow] = []
     for row in rows:
-        held: list[tuple[Modality, str]] = [
-            (modality, item) for modality in modalities if (item := row.item(modality)) is not None
-        ]
-        bad = next((key for key in held if key in failed), None)
+        held: list[tuple[Modality, str]]
+        held = [(modality, item) for modality in modalities if (item := row.item(modality)) is not None]
+        bad = next((each for each in held if each[1] in failed[each[0]]), None)
         if bad is None:
             usable.append(row)
         else:
-            what = "its text" if bad[0] == "text" else bad[1]
-            refused.append(RefusedRow(line=row.line, reason=f"{what}: {failed[bad]}"))
+            modality, item = bad
+            what = "its text" if modality == "text" else item
+            refused.append(RefusedRow(line=row.line, reason=f"{what}: {failed[modality][item]}"))
     return EncodedRows(rows=usable, refused=refused, vectors=vectors, places=places)
 
 
-def _shown(progress: Bars | None, modality: Modality, count: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda done: progress(modality, done, count)
-
-
-def _kept(reasons: dict[int, str]) -> Callable[[int, DecodeError], None]:
-    def keep(place: int, error: DecodeError) -> None:
-        reasons[place] = error.reason
-
-    return keep
+def _encoded(
+    space: JointSpace, modality: Modality, items: Sequence[str], progress: Bars | None
+) -> tuple[Vectors, dict[str, str]]:
+    """Return vectors, without rows of items that failed, and why these did."""
+    reasons: dict[str, str] = {}
+    found = space.encode(
+        modality,
+        items,
+        progress=None if progress is None else lambda done: progress(modality, done, len(items)),
+        on_error=lambda place, error: reasons.update({items[place]: error.reason}),
+    )
+    return found, reasons

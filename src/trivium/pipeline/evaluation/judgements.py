@@ -7,22 +7,19 @@ the same modality belong together when they share an item of another: two captio
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.fusion.blocks import Integers, Numbers
 from trivium.pipeline.tables.pairs import Row
 
-Places: TypeAlias = NDArray[np.int64]
-Gains: TypeAlias = NDArray[np.float64]
 
-
-class Relevance(Protocol):
+class Matches(Protocol):
     """Which items of a gallery are right for queries; made block by block, because there may be very many."""
 
-    def pairs(self, queries: Places) -> tuple[Places, Places, Gains]:
+    def pairs(self, queries: Integers) -> tuple[Integers, Integers, Numbers]:
         """Return all right pairs of some queries, each once, by rising row and column.
 
         Args:
@@ -38,9 +35,9 @@ class Relevance(Protocol):
 class Links:
     """Items that rows hold together, as compressed rows: targets[starts[i]:starts[i + 1]] belong to item i."""
 
-    starts: Places  # (n + 1,)
-    targets: Places  # (p,)
-    gains: Gains  # (p,)
+    starts: Integers  # (n + 1,)
+    targets: Integers  # (p,)
+    gains: Numbers  # (p,)
 
     @classmethod
     def of(cls, edges: Mapping[tuple[int, int], float], *, count: int) -> "Links":
@@ -51,8 +48,8 @@ class Links:
         targets = np.array([target for _, target in ordered], np.int64)
         return cls(starts, targets, np.array([edges[edge] for edge in ordered], np.float64))
 
-    def pairs(self, queries: Places) -> tuple[Places, Places, Gains]:
-        """See `Relevance`."""
+    def pairs(self, queries: Integers) -> tuple[Integers, Integers, Numbers]:
+        """See `Matches`."""
         counts = self.starts[queries + 1] - self.starts[queries]
         before = np.cumsum(counts) - counts
         chosen = np.repeat(self.starts[queries] - before, counts) + np.arange(counts.sum())
@@ -67,8 +64,8 @@ class JoinedLinks:
     gallery_size: int
     is_same: bool
 
-    def pairs(self, queries: Places) -> tuple[Places, Places, Gains]:
-        """See `Relevance`; each is worth 1."""
+    def pairs(self, queries: Integers) -> tuple[Integers, Integers, Numbers]:
+        """See `Matches`; each is worth 1."""
         found = [np.empty(0, np.int64)]
         for first, second in self.ways:
             rows, shared, _ = first.pairs(queries)
@@ -89,7 +86,7 @@ class Judgements:
     items: Mapping[Modality, Sequence[str]]  # distinct, in the order of the table
     links: Mapping[tuple[Modality, Modality], Links]  # both ways; only of modalities that some row has both of
 
-    def relevance(self, query: Modality, gallery: Modality) -> Relevance | None:
+    def matches(self, query: Modality, gallery: Modality) -> Matches | None:
         """Return what is right for queries of a modality; None if nothing ties it to the gallery's."""
         if (query, gallery) in self.links:
             return self.links[query, gallery]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
-Numbers = NDArray[np.float64]
+from trivium.fusion.blocks import Integers, Numbers
+
 Scores = NDArray[np.floating[Any]]  # (q, m)
 
 RESAMPLES = 1_000  # Efron, Tibshirani 1993, section 13.3: percentile intervals need about that many

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Space, Vectors
+from trivium.fusion.blocks import Numbers
 from trivium.pipeline.evaluation.calibration import Calibration, CalibrationSample, Reliability
 from trivium.pipeline.evaluation.encoding import encode_rows
-from trivium.pipeline.evaluation.judgements import Links, Relevance, judge
+from trivium.pipeline.evaluation.judgements import Links, Matches, judge
 from trivium.pipeline.evaluation.metrics import (
     RESAMPLES,
-    Numbers,
     Ranks,
     bootstrap_interval,
     ndcg,
@@ -105,12 +105,12 @@ def evaluate(
     reliabilities: dict[Pair, dict[str, Reliability]] = {}
     pairs: list[Pair] = [(query, gallery) for query in judgements.items for gallery in judgements.items]
     for pair in pairs:
-        relevance = judgements.relevance(*pair)
-        if relevance is None:
+        matches = judgements.matches(*pair)
+        if matches is None:
             continue
-        is_graded = has_scores and isinstance(relevance, Links)
+        is_graded = has_scores and isinstance(matches, Links)
         run = _Run(is_same=pair[0] == pair[1], is_graded=is_graded, seed=seed, samples=calibration is not None)
-        run.take_all(vectors[pair[0]], vectors[pair[1]], relevance)
+        run.take_all(vectors[pair[0]], vectors[pair[1]], matches)
         if not len(run.ranks()):
             continue
         recall[pair] = recall_figures(run.ranks(), gallery=len(vectors[pair[1]]), seed=seed)
@@ -179,11 +179,11 @@ class _Run:
         self._gained: list[Numbers] = []
         self.sample = CalibrationSample(seed=seed) if samples else None
 
-    def take_all(self, queries: Vectors, gallery: Vectors, relevance: Relevance) -> None:
+    def take_all(self, queries: Vectors, gallery: Vectors, matches: Matches) -> None:
         size = max(1, BLOCK_SCORES // max(len(gallery), 1))
         for start in range(0, len(queries), size):
             block = np.arange(start, min(start + size, len(queries)))
-            rows, columns, gains = relevance.pairs(block)
+            rows, columns, gains = matches.pairs(block)
             asked, rows = np.unique(rows, return_inverse=True)  # those that have a right answer
             if not len(asked):
                 continue

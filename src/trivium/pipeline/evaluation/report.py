@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from trivium.encoders.base import Space
 from trivium.encoders.files.whole_file import make_folder, write_file
-from trivium.pipeline.escaping import code, markdown_table, plain, printable
+from trivium.pipeline.escaping import code, markdown_table, plain, printable, text_table
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import Evaluation, Pair
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
@@ -17,6 +17,7 @@ from trivium.pipeline.tables.pairs import RefusedRow
 
 REFUSED_SHOWN = 20  # JSON has all
 CLASSES_SHOWN = 100  # in the terminal
+Shown: TypeAlias = tuple[str, list[str], list[list[str]]]  # title (none of the first), header, rows
 
 
 def evaluation_json(found: Evaluation) -> dict[str, Any]:
@@ -71,12 +72,8 @@ def evaluation_markdown(found: Evaluation, *, picture: str | None = None) -> str
     lines = [f"# {plain(found.space.name)} on {plain(found.table.name)}", ""]
     if picture is not None:
         lines += [f"![recall]({picture})", ""]
-    lines += [*markdown_table(*_recall_rows(found)), ""]
-    if found.ndcg:
-        lines += ["Graded, by the table's scores:", "", *markdown_table(*_ndcg_rows(found)), ""]
-    if found.calibration:
-        lines += ["Calibration: how far probabilities are from what came true (ECE).", ""]
-        lines += [*markdown_table(*_calibration_rows(found)), ""]
+    for title, header, rows in _tables(found):
+        lines += [*([title, ""] if title else []), *markdown_table(header, rows), ""]
     lines += [*_bullets(found), *_refused_lines(found.refused)]
     return "\n".join(lines) + "\n"
 
@@ -95,18 +92,14 @@ def zero_shot_markdown(found: ZeroShot, *, picture: str | None = None) -> str:
 
 def evaluation_text(found: Evaluation) -> str:
     """Return an evaluation as lines for the terminal."""
-    lines = aligned(*_recall_rows(found))
-    if found.ndcg:
-        lines += ["", *aligned(*_ndcg_rows(found))]
-    if found.calibration:
-        lines += ["", *aligned(*_calibration_rows(found))]
-    return "\n".join([*lines, "", *_facts(found), *_refused_text(found.refused)])
+    lines = [line for _, header, rows in _tables(found) for line in (*text_table(header, rows), "")]
+    return "\n".join([*lines, *_facts(found), *_refused_text(found.refused)])
 
 
 def zero_shot_text(found: ZeroShot) -> str:
     """Return what was named as lines for the terminal."""
     header, rows = _class_rows(found)
-    lines = [_accuracy(found), "", *aligned(header, rows[:CLASSES_SHOWN])]
+    lines = [_accuracy(found), "", *text_table(header, rows[:CLASSES_SHOWN])]
     if len(rows) > CLASSES_SHOWN:
         lines.append(f"and {len(rows) - CLASSES_SHOWN:,} more (--json lists all)")
     prompts = f"prompts     {', '.join(map(printable, found.templates))}"
@@ -123,53 +116,40 @@ def write_report(folder: Path, name: str, told: Mapping[str, Any], markdown: str
     write_file(folder / f"{name}.md", markdown, own_folder=True)
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table of the terminal."""
-    shown = [[printable(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in shown
-    ]
-
-
-def _recall_rows(found: Evaluation) -> tuple[list[str], list[list[str]]]:
+def _tables(found: Evaluation) -> list[Shown]:
+    """Return the tables of an evaluation, those that have rows."""
     depths = list(next(iter(found.recall.values())).at)
-    header = ["query -> gallery", *[f"R@{k}" for k in depths], "MRR", "median rank", "queries", "gallery"]
-    rows = []
-    for pair, figures in found.recall.items():
-        shares = [_share(figures.at[k], figures.interval[f"R@{k}"]) for k in depths]
-        rows.append(
-            [
-                _arrow(pair),
-                *shares,
-                _number(figures.mrr, figures.interval["MRR"]),
-                f"{figures.median_rank:,.6g}",
-                f"{figures.queries:,}",
-                f"{figures.gallery:,}",
-            ]
-        )
-    return header, rows
-
-
-def _ndcg_rows(found: Evaluation) -> tuple[list[str], list[list[str]]]:
-    rows = [
+    recall = [
+        [
+            _arrow(pair),
+            *(_share(figures.at[k], figures.interval[f"R@{k}"]) for k in depths),
+            _number(figures.mrr, figures.interval["MRR"]),
+            f"{figures.median_rank:,.6g}",
+            f"{figures.queries:,}",
+            f"{figures.gallery:,}",
+        ]
+        for pair, figures in found.recall.items()
+    ]
+    graded = [
         [_arrow(pair), _number(figures.at_10, figures.interval), f"{figures.queries:,}", f"{figures.gallery:,}"]
         for pair, figures in found.ndcg.items()
     ]
-    return ["query -> gallery", "nDCG@10", "queries", "gallery"], rows
-
-
-def _calibration_rows(found: Evaluation) -> tuple[list[str], list[list[str]]]:
-    rows = [
+    calibration = [
         [_arrow(pair), name, f"{curve.ece:.3f}", f"{curve.ece_equal_width:.3f}", f"{curve.count:,}"]
         for pair, curves in found.calibration.items()
         for name, curve in curves.items()
     ]
-    return ["query -> gallery", "sample", "ECE, equal mass", "ECE, equal width", "judgements"], rows
+    first, sizes = "query -> gallery", ["queries", "gallery"]
+    tables: list[Shown] = [
+        ("", [first, *(f"R@{k}" for k in depths), "MRR", "median rank", *sizes], recall),
+        ("Graded, by the table's scores:", [first, "nDCG@10", *sizes], graded),
+        (
+            "Calibration: how far probabilities are from what came true (ECE).",
+            [first, "sample", "ECE, equal mass", "ECE, equal width", "judgements"],
+            calibration,
+        ),
+    ]
+    return [table for table in tables if table[2]]
 
 
 def _class_rows(found: ZeroShot) -> tuple[list[str], list[list[str]]]:

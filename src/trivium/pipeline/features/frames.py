@@ -9,8 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from operator import itemgetter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.cache import FeatureCache
-from trivium.pipeline.features.frozen import Progress, frozen_features
+from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.space.joint import JointSpace, load_space
 
 REASONS_TOLD = 3
@@ -74,7 +73,6 @@ def encode_frame(
     modalities: Sequence[Modality],
     *,
     cache: Path | None = None,
-    progress: "Mapping[Modality, Progress] | None" = None,
 ) -> EncodedFrame:
     """Encode the columns of a frame, or take from the cache what has the same content.
 
@@ -83,7 +81,6 @@ def encode_frame(
         space: Whose frozen encoders are used.
         modalities: Which columns are wanted; one that the frame lacks is missing in all rows.
         cache: Folder of kept features; Trivium's own if None.
-        progress: Told of each modality's progress.
     """
     features: dict[Modality, Features] = {}
     rows: dict[Modality, NDArray[np.int64]] = {}
@@ -92,25 +89,14 @@ def encode_frame(
         if modality not in list(frame.columns):
             continue
         cells = _cells(frame[modality], modality)
-        given = [row for row, cell in enumerate(cells) if cell is not None]
-        distinct = list(dict.fromkeys(cells[row] for row in given))
-        place_of = {item: place for place, item in enumerate(distinct)}
-        frozen = frozen_features(
-            partial(space.backbone, modality),
-            FeatureCache(space.features_revision(modality), folder=cache),
-            [item for item in distinct if item is not None],
-            modality=modality,
-            progress=None if progress is None else progress.get(modality),
-        )
-        row_of_place = {int(place): row for row, place in enumerate(frozen.places)}
-        there = [row for row in given if place_of[cells[row]] in row_of_place]
-        taken = [row_of_place[place_of[cells[row]]] for row in there]
-        if taken:
-            features[modality] = frozen.features.each(itemgetter(taken))
-            rows[modality] = np.array(there, np.int64)
-        failures[modality] = {
-            row: frozen.failures[place_of[cells[row]]] for row in given if place_of[cells[row]] in frozen.failures
-        }
+        given = {row: cell for row, cell in enumerate(cells) if cell is not None}
+        kept = FeatureCache(space.features_revision(modality), folder=cache)
+        found = encode_items(space, modality, list(given.values()), cache=kept)
+        row_of = np.array(list(given), np.int64)
+        if len(found.places):
+            features[modality] = found.features
+            rows[modality] = row_of[found.places]
+        failures[modality] = {int(row_of[place]): reason for place, reason in sorted(found.failures.items())}
         _warn(modality, failures[modality], len(given))
     return EncodedFrame(features=features, rows=rows, count=len(frame), failures=failures)
 
@@ -200,3 +186,68 @@ def _warn(modality: Modality, failures: Mapping[int, str], given: int) -> None:
             MissingModalityWarning,
             stacklevel=4,
         )
+
+
+class FrameTags:
+    """Tells scikit-learn that tables have columns of texts and files, with gaps."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which stands behind
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # of numbers: what scikit-learn's generic checks would feed it
+        return tags
+
+
+class FrameColumns(FrameTags):
+    """A frame's columns of a space's modalities, learnt by `fit`."""
+
+    space: str | Path
+    precision: Precision
+    device: str
+    cache: str | Path | None
+    views_: dict[str, tuple[int, ...]]  # how many numbers each view of each modality has
+    blocks_: dict[str, tuple[int, int]]  # their columns
+    feature_names_in_: NDArray[np.object_]
+    n_features_in_: int
+    named_elsewhere_: str | None = None  # a space that a loaded model names, and nobody here
+
+    def learn_columns(self, X: Any, *, layers: bool = True) -> EncodedFrame:
+        """Encode a frame to learn from, and keep what it has; of each modality the last layer alone if not ``layers``.
+
+        Raises:
+            ValueError: If it has nothing that can be encoded.
+        """
+        modalities = modalities_of(X, self.joint_space())
+        encoded = self._encode(X, modalities)
+        views = views_of(encoded)
+        self.views_ = views if layers else {name: widths[:1] for name, widths in views.items()}
+        if not self.views_:
+            raise ValueError(f"no row of X has anything in {', '.join(modalities)} that could be encoded")
+        self.feature_names_in_ = np.array(modalities, object)
+        self.n_features_in_ = len(modalities)
+        self.blocks_ = blocks_of(self.views_)
+        return encoded
+
+    def encoded(self, X: Any) -> EncodedFrame:
+        """Encode a frame's columns of what was learnt."""
+        modalities_of(X, self.joint_space())
+        return self._encode(X, [m for m in MODALITIES if m in self.views_])
+
+    def joint_space(self) -> JointSpace:
+        """Return the space, loaded once."""
+        is_named = str(self.space) != self.named_elsewhere_
+        return space_named(str(self.space), self.device, self.precision, is_named=is_named)
+
+    def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
+        cache = None if self.cache is None else Path(self.cache)
+        return encode_frame(X, self.joint_space(), modalities, cache=cache)
+
+
+def blocks_of(views: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    """Return the first column and the one after the last of each modality, side by side in the order of the views."""
+    found, start = {}, 0
+    for modality, widths in views.items():
+        found[modality] = (start, start + sum(widths))
+        start += sum(widths)
+    return found

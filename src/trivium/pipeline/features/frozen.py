@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from trivium.encoders.cores import usable_cores
 from trivium.encoders.files.reading import read_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.features.cache import FeatureCache
+from trivium.pipeline.space.joint import JointSpace
 
 ROWS_PER_COMMIT = 2048  # to the cache: what is lost when a run is stopped
 Progress = Callable[[int, int], None]  # items done, of how many
@@ -28,6 +30,36 @@ class FrozenFeatures:
     features: Features  # a row for each of ``places``
     places: NDArray[np.int64]  # positions among the items asked for
     failures: Mapping[int, str]  # position -> reason
+
+
+def encode_items(
+    space: JointSpace,
+    modality: Modality,
+    items: Sequence[str | bytes],
+    *,
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> FrozenFeatures:
+    """Encode items with a space's frozen backbone: each distinct one once, and none whose content is in the cache.
+
+    Args:
+        space: Its projections are not used.
+        modality: Of the items.
+        items: Texts; or paths, or files' bytes, of pictures or sounds. They may repeat.
+        cache: Where features are kept; Trivium's own if None.
+        progress: Called with the items done and their number.
+    """
+    distinct = list(dict.fromkeys(items))
+    cache = cache or FeatureCache(space.features_revision(modality))
+    found = frozen_features(partial(space.backbone, modality), cache, distinct, modality=modality, progress=progress)
+    if len(distinct) == len(items):
+        return found
+    row_of = {distinct[place]: row for row, place in enumerate(found.places.tolist())}
+    places = [place for place, item in enumerate(items) if item in row_of]
+    reasons = {distinct[place]: reason for place, reason in found.failures.items()}
+    failures = {place: reasons[item] for place, item in enumerate(items) if item in reasons}
+    features = _rows(found.features, [row_of[items[place]] for place in places])
+    return FrozenFeatures(features, np.array(places, np.int64), failures)
 
 
 def frozen_features(

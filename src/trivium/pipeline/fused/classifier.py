@@ -7,6 +7,7 @@ classifier.predict_proba(frame)  # whichever of text and image a row has
 classifier.save("gender-model")
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,21 +17,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.fusion.blocks import Metric, Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
-from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.kernels.fusion import Names, SubsetModel
-from trivium.fusion.kernels.selection import Metric
-from trivium.pipeline.features.columns import FrameColumns
-from trivium.pipeline.features.frames import EncodedFrame, table_of
-from trivium.pipeline.fused.model_config import Kind
-from trivium.pipeline.fused.model_folder import load_model, save_model
+from trivium.pipeline.features.frames import EncodedFrame, FrameColumns, table_of
+from trivium.pipeline.fused.model_folder import ModelKind, load_model, save_model
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 
 class FusedModel(FrameColumns):
     """What `FusedClassifier` and `FusedRegressor` share: a model over tables of numbers, behind a frame."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[ModelKind]
     model_: Any  # `BlockClassifier`, `BlockRegressor` or `BlockTransferClassifier`
     label_name_: str | None
 
@@ -79,7 +77,20 @@ class FusedModel(FrameColumns):
         return load_model(cls(), Path(folder), kind=cls.kind)
 
 
-class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
+class FusedClasses(FusedModel):
+    """What classifiers share."""
+
+    classes_: NDArray[Any]
+
+    def predict_proba(self, X: Any) -> Numbers:
+        """Return probabilities, (n, classes) in the order of `classes_`; of a row with nothing, the classes' shares."""
+        table = self.table(X)
+        found: Numbers = self.model_.predict_proba(table)
+        return found
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FusedClassifier(ClassifierMixin, FusedClasses, BaseEstimator):
     """Classes from a DataFrame with columns `text`, `image` and `audio`, any of them, each cell perhaps missing.
 
     Texts are strings; pictures and sounds are paths or the bytes of files. What is None or NaN, and a file that
@@ -87,47 +98,30 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
 
     By default the way of fusion is chosen by validation on the training rows, modality alone included, for each set
     of modalities that rows have. Encoders are frozen, and each content is encoded once, whatever is fitted how often.
+
+    Args:
+        space: Whose frozen encoders are used.
+        fusion: See `BlockClassifier`.
+        metric: What the way is chosen by: "f1_macro" or "accuracy".
+        modality_dropout: How often a network's training forgets a modality.
+        most_rows: Rows that candidates are judged on, and that kernels are centred on.
+        random_state: Of folds, and of what a network starts from.
+        precision: Of the encoders: "float32" or "int8" (texts on a CPU).
+        device: Where the encoders run.
+        cache: Folder of kept features; Trivium's own if None.
     """
 
     kind = "classifier"
-    model_: BlockClassifier
-    classes_: NDArray[Any]
 
-    def __init__(
-        self,
-        *,
-        space: str | Path = DEFAULT_SPACE,
-        fusion: str = "auto",
-        metric: Metric = "f1_macro",
-        modality_dropout: float = 0.3,
-        most_rows: int = MOST_ROWS,
-        random_state: int = 0,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how.
-
-        Args:
-            space: Whose frozen encoders are used.
-            fusion: See `BlockClassifier`.
-            metric: What the way is chosen by: "f1_macro" or "accuracy".
-            modality_dropout: How often a network's training forgets a modality.
-            most_rows: Rows that ways are tried on, and that kernels are centred on.
-            random_state: Of folds, and of what a network starts from.
-            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
-            device: Where the encoders run.
-            cache: Folder of kept features; Trivium's own if None.
-        """
-        self.space = space
-        self.fusion = fusion
-        self.metric: Metric = metric
-        self.modality_dropout = modality_dropout
-        self.most_rows = most_rows
-        self.random_state = random_state
-        self.precision: Precision = precision
-        self.device = device
-        self.cache = cache
+    space: str | Path = DEFAULT_SPACE
+    fusion: str = "auto"
+    metric: Metric = "f1_macro"
+    modality_dropout: float = 0.3
+    most_rows: int = MOST_ROWS
+    random_state: int = 0
+    precision: Precision = "float32"
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a frame and its labels."""
@@ -145,39 +139,21 @@ class FusedClassifier(ClassifierMixin, FusedModel, BaseEstimator):
         self.label_name_ = name_of(y)
         return self
 
-    def predict_proba(self, X: Any) -> Numbers:
-        """Return probabilities, (n, classes) in the order of `classes_`; of a row with nothing, the classes' shares."""
-        table = self.table(X)
-        return self.model_.predict_proba(table)
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class FusedRegressor(RegressorMixin, FusedModel, BaseEstimator):
     """Numbers from a DataFrame with columns `text`, `image` and `audio`; see `FusedClassifier`."""
 
     kind = "regressor"
-    model_: BlockRegressor
 
-    def __init__(
-        self,
-        *,
-        space: str | Path = DEFAULT_SPACE,
-        fusion: str = "auto",
-        modality_dropout: float = 0.3,
-        most_rows: int = MOST_ROWS,
-        random_state: int = 0,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how; see `FusedClassifier`."""
-        self.space = space
-        self.fusion = fusion
-        self.modality_dropout = modality_dropout
-        self.most_rows = most_rows
-        self.random_state = random_state
-        self.precision: Precision = precision
-        self.device = device
-        self.cache = cache
+    space: str | Path = DEFAULT_SPACE
+    fusion: str = "auto"
+    modality_dropout: float = 0.3
+    most_rows: int = MOST_ROWS
+    random_state: int = 0
+    precision: Precision = "float32"
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a frame and its numbers."""

@@ -1,5 +1,6 @@
 """`FusedFeatures`: a scikit-learn transformer from texts, pictures and sounds to one vector a row."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,67 +10,50 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.fusion.blocks import BlockScaler, presence_of
 from trivium.fusion.combination import unit_means
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
-from trivium.fusion.kernels.blocks import Scale, presence_of
 from trivium.fusion.networks.fitting import NetworkFusion
 from trivium.fusion.networks.registry import FUSIONS, LATE
-from trivium.pipeline.features.columns import FrameColumns
-from trivium.pipeline.features.frames import table_of, vectors_of
+from trivium.pipeline.features.frames import FrameColumns, table_of, vectors_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 CONCATENATION, MEAN = "concatenation", "mean"
 NETWORKS = tuple(name for name in FUSIONS if name not in (*LATE, CONCATENATION))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
     """One vector a row of a DataFrame with columns `text`, `image` and `audio`, each cell perhaps missing.
 
     Encoders are frozen, and each content is encoded once, whatever is fitted how often.
+
+    Args:
+        space: Whose frozen encoders are used.
+        fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
+            where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
+            scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
+            `fit` is told.
+        layers: Whether inner layers are given too, which still know colours, textures and single words: better
+            features, and three times as many.
+        modality_dropout: How often a network's training forgets a modality.
+        random_state: What a network starts from.
+        precision: Of the encoders: "float32" or "int8" (texts on a CPU).
+        device: Where the encoders run.
+        cache: Folder of kept features; Trivium's own if None.
     """
 
-    scales_: dict[str, Scale]  # of a concatenation
-    network_: NetworkFusion  # of a network
-
-    def __init__(
-        self,
-        *,
-        space: str | Path = DEFAULT_SPACE,
-        fusion: str = CONCATENATION,
-        layers: bool = True,
-        modality_dropout: float = 0.3,
-        random_state: int = 0,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how.
-
-        Args:
-            space: Whose frozen encoders are used.
-            fusion: "concatenation": what each encoder says, standardised so that modalities weigh the same, zeros
-                where one is missing, and for each whether it is there. "mean": the mean of the vectors in the space,
-                scaled to length 1; zeros where all is missing. Or a network of `registry.FUSIONS`, trained on what
-                `fit` is told.
-            layers: Whether inner layers are given too, which still know colours, textures and single words: better
-                features, and three times as many.
-            modality_dropout: How often a network's training forgets a modality.
-            random_state: What a network starts from.
-            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
-            device: Where the encoders run.
-            cache: Folder of kept features; Trivium's own if None.
-        """
-        self.space = space
-        self.fusion = fusion
-        self.layers = layers
-        self.modality_dropout = modality_dropout
-        self.random_state = random_state
-        self.precision: Precision = precision
-        self.device = device
-        self.cache = cache
+    space: str | Path = DEFAULT_SPACE
+    fusion: str = CONCATENATION
+    layers: bool = True
+    modality_dropout: float = 0.3
+    random_state: int = 0
+    precision: Precision = "float32"
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn scales, and of a network all of it.
+        """Learn scalers, and of a network all of it.
 
         Args:
             X: The frame.
@@ -89,7 +73,9 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         table = table_of(encoded, self.blocks_).astype(np.float64)
         if self.fusion == CONCATENATION:
             presence = presence_of(table, self.blocks_)
-            self.scales_ = {m: Scale.of(table[presence[m], a:b], self.views_[m]) for m, (a, b) in self.blocks_.items()}
+            self.scalers_ = {
+                m: BlockScaler.of(table[presence[m], a:b], self.views_[m]) for m, (a, b) in self.blocks_.items()
+            }
             return self
         is_number = np.asarray(y).dtype.kind == "f" and not np.all(np.asarray(y) == np.round(np.asarray(y)))
         estimator = (BlockRegressor if is_number else BlockClassifier)(
@@ -116,7 +102,7 @@ class FusedFeatures(TransformerMixin, FrameColumns, BaseEstimator):
         if self.fusion == CONCATENATION:
             # Blocks of the same weight, numbers of about deviation 1: what linear models are made for.
             size = np.sqrt(table.shape[1] / len(self.blocks_))
-            parts = [size * np.nan_to_num(self.scales_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
+            parts = [size * np.nan_to_num(self.scalers_[m](table[:, a:b])) for m, (a, b) in self.blocks_.items()]
             flags = [~np.isnan(table[:, a : a + 1]) for a, _ in self.blocks_.values()]
             return np.concatenate([*parts, *flags], axis=1, dtype=np.float32)
         own = table.astype(np.float64)

@@ -19,7 +19,7 @@ ITEM_ROLES: tuple[Role, ...] = ("text", "image", "audio")
 NEEDS = "needs pandas and scikit-learn: run pip install 'trivium[learn]'"
 
 
-def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str]) -> Any:
+def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str] | None = None) -> Any:
     """Read a table as a pandas DataFrame with columns among text, image and audio, and all others.
 
     Args:
@@ -31,7 +31,7 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str]) -> 
     """
     import pandas
 
-    path = Path(path)
+    path, columns = Path(path), columns or {}
     rows = _rows(path)
     if not rows:
         raise TableError(f"{path} has no rows")

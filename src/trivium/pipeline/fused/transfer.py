@@ -6,6 +6,7 @@ classifier = TransferClassifier(space="my-space", train_on="image").fit(frame, f
 classifier.predict(frame[["text"]])  # no label of a text was seen
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,56 +16,40 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from trivium.encoders.base import Modality
 from trivium.encoders.networks.contract import Precision
-from trivium.fusion.kernels.blocks import Numbers
 from trivium.fusion.transfer import BlockTransferClassifier
-from trivium.pipeline.features.columns import blocks_of
-from trivium.pipeline.features.frames import EncodedFrame, vectors_of
-from trivium.pipeline.fused.classifier import FusedModel, name_of
+from trivium.pipeline.features.frames import EncodedFrame, blocks_of, vectors_of
+from trivium.pipeline.fused.classifier import FusedClasses, name_of
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 
 LEAST_ROWS = 30  # that say where a modality's vectors lie
 
 
-class TransferClassifier(ClassifierMixin, FusedModel, BaseEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class TransferClassifier(ClassifierMixin, FusedClasses, BaseEstimator):
     """Classes from a DataFrame with columns `text`, `image` and `audio`, learnt from one of them, asked about any.
 
     Other columns of the frame to learn from need no labels of their own: they say where that modality's vectors lie. A
     row that has several modalities is judged by the mean of its vectors.
+
+    Args:
+        space: Whose vectors are used: best one aligned on like media (`trivium align`).
+        train_on: The modality whose labels teach; None: whatever a row has.
+        ridge: See `BlockTransferClassifier`.
+        centring: See `BlockTransferClassifier`.
+        precision: Of the encoders: "float32" or "int8" (texts on a CPU).
+        device: Where the encoders run.
+        cache: Folder of kept features; Trivium's own if None.
     """
 
     kind = "transfer"
-    model_: BlockTransferClassifier
-    classes_: NDArray[Any]
 
-    def __init__(
-        self,
-        *,
-        space: str | Path = DEFAULT_SPACE,
-        train_on: Modality | None = None,
-        ridge: float = 0.01,
-        centring: bool = True,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        cache: str | Path | None = None,
-    ) -> None:
-        """Say how.
-
-        Args:
-            space: Whose vectors are used: best one aligned on like media (`trivium align`).
-            train_on: The modality whose labels teach; None: whatever a row has.
-            ridge: See `BlockTransferClassifier`.
-            centring: See `BlockTransferClassifier`.
-            precision: Of the encoders: "float32" or "int8" (texts on a CPU).
-            device: Where the encoders run.
-            cache: Folder of kept features; Trivium's own if None.
-        """
-        self.space = space
-        self.train_on: Modality | None = train_on
-        self.ridge = ridge
-        self.centring = centring
-        self.precision: Precision = precision
-        self.device = device
-        self.cache = cache
+    space: str | Path = DEFAULT_SPACE
+    train_on: Modality | None = None
+    ridge: float = 0.01
+    centring: bool = True
+    precision: Precision = "float32"
+    device: str = "cpu"
+    cache: str | Path | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a frame and its labels."""
@@ -92,11 +77,6 @@ class TransferClassifier(ClassifierMixin, FusedModel, BaseEstimator):
                 )
         self.model_.centre(table)
         return self
-
-    def predict_proba(self, X: Any) -> Numbers:
-        """Return probabilities, (n, classes) in the order of `classes_`; of a row with nothing, the classes' shares."""
-        table = self.table(X)
-        return self.model_.predict_proba(table)
 
     def numbers_of(self, encoded: EncodedFrame) -> NDArray[np.float32]:
         """Return the vectors in the space side by side, NaN where a modality is missing."""

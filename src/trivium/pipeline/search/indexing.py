@@ -16,9 +16,8 @@ import numpy as np
 from trivium.encoders.base import MODALITIES, Modality, Vectors, unit_rows
 from trivium.encoders.files.durable import write_durably
 from trivium.indexes import FaissIndex, Ids
-from trivium.indexes.building import build_index
+from trivium.indexes.building import Measurement, build_index, ground_truth, tune
 from trivium.indexes.choice import AUTO, Wish, needs_rebuild
-from trivium.indexes.tuning import Measurement, ground_truth, tune
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.search.vectors import usable_index

@@ -17,8 +17,13 @@ from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.files.user_cache import cache_folder, read_sealed, write_sealed
 from trivium.encoders.registry import backbone_spec, build_backbone
 from trivium.fusion.projections.head import Head, check_shapes
-from trivium.fusion.projections.labels import LabelBridge
-from trivium.fusion.projections.plain import CentredProjection, IdentityProjection, LinearProjection, Projection
+from trivium.fusion.projections.plain import (
+    CentredProjection,
+    IdentityProjection,
+    LabelBridge,
+    LinearProjection,
+    Projection,
+)
 from trivium.pipeline.space.config import (
     MAX_PROJECTION_BYTES,
     EncoderConfig,

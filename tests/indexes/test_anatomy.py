@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.indexes.places import Places
+from trivium.indexes.anatomy import Positions
 
 SOME = st.sets(st.integers(0, 40) | st.integers(2**62, 2**62 + 5), max_size=30)
 
@@ -16,7 +16,7 @@ def array(ids: set[int]) -> np.ndarray:
 @given(held=SOME, some=SOME, others=SOME)
 def test_positions(held: set[int], some: set[int], others: set[int]) -> None:
     order = sorted(held)
-    places, gone = Places.of(array(some), array(held)), Places.of(array(others), array(held))
+    places, gone = Positions.of(array(some), array(held)), Positions.of(array(others), array(held))
     assert [order[at] for at in places.positions()] == sorted(held & some)
     assert places.count == len(held & some)
     left = places.minus(gone)
@@ -28,5 +28,5 @@ def test_positions(held: set[int], some: set[int], others: set[int]) -> None:
 
 @given(st.integers(0, 40))
 def test_everywhere(count: int) -> None:
-    assert Places.everywhere(count).positions().tolist() == list(range(count))
-    assert Places.everywhere(count).count == count
+    assert Positions.everywhere(count).positions().tolist() == list(range(count))
+    assert Positions.everywhere(count).count == count

@@ -99,7 +99,7 @@ def test_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch, data: "Data") ->
     FaissIndex.build("flat", source)
     assert asked == [], "nothing to train"
     FaissIndex.build("sq8", source)
-    monkeypatch.setattr("trivium.indexes.training._SAMPLE_BYTES", 1000 * 32 * 4)
+    monkeypatch.setattr("trivium.indexes.filling._SAMPLE_BYTES", 1000 * 32 * 4)
     FaissIndex.build("sq8", source)
     assert asked == [3000, 1000]
 
@@ -142,7 +142,7 @@ def test_codes_are_trained_on_one_thread(small: "Data", monkeypatch: pytest.Monk
             original(self, *arguments)
 
         monkeypatch.setattr(owner, name, watched)
-    monkeypatch.setattr("trivium.indexes.training._ONE_THREAD_BELOW", 0)
+    monkeypatch.setattr("trivium.indexes.filling._ONE_THREAD_BELOW", 0)
     index = FaissIndex.build("ivf-pq", small.source, threads=2)
     assert seen == [("train_q1", 2), ("train", 1)]
     assert index.search(small.near, k=10).counts.tolist() == [10] * len(small.near)

@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Vectors
-from trivium.indexes.anatomy import Anatomy
+from trivium.indexes.anatomy import Anatomy, faiss
 from trivium.indexes.base import VectorSource, checked_vectors
 from trivium.indexes.kinds import Kind, lists
-from trivium.indexes.parallel import faiss_threads, threads_allowed
-from trivium.indexes.untyped import faiss
+from trivium.indexes.scan import faiss_threads, threads_allowed
 
 _SAMPLE_BYTES = 512 * 2**20  # k-means may copy its sample once: 1 GiB at most
 _SAMPLE_PER_LIST = 48  # vectors per list; FAISS uses up to 256 and asks for 39
 _SAMPLE_AT_LEAST = 20_000  # for the ranges of 8-bit codes
 _ROUNDS = 10  # of k-means over lists, FAISS's own number for them
-_ONE_THREAD_BELOW = 10**9  # multiplications of one round: less is soonest done by one thread, see parallel.py
+_ONE_THREAD_BELOW = 10**9  # multiplications of one round: less is soonest done by one thread, see scan.py
 _SUPER_KMEANS_FROM = 64  # numbers a vector; FAISS refuses fewer than 32
 _CODE_CENTRES = 16  # 4-bit codes cannot be trained on fewer vectors
 

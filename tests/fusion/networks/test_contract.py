@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trivium.fusion.networks.modality_dropout import drop_modalities
+from trivium.fusion.networks.contract import drop_modalities
 
 
 def dropped(share: float, *, rows: int = 4_000) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -1,37 +1,76 @@
-"""Blocks: the columns of one modality in a table of numbers, brought to one scale.
+"""What a fusion is fitted to: feature blocks, which are the columns of one modality in a table, and targets.
 
-A modality is missing from a row where all of its numbers are NaN. A block may consist of several views: what different
-layers of one network say, side by side. Views weigh the same, however many numbers each has.
+A modality is missing from a row where all of its numbers are NaN. A block may consist of several views, as in
+multi-view learning: what different layers of one network say, side by side. Views weigh the same, however many numbers
+each has.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
-Places = NDArray[np.int64]
+Integers = NDArray[np.int64]
+Blocks: TypeAlias = Mapping[str, Numbers]  # modality -> rows (n, d), NaN where it is missing
 Views: TypeAlias = Mapping[str, Sequence[int]]  # how many columns each view of a block has
+Metric: TypeAlias = Literal["f1_macro", "accuracy", "r2"]
 
 # Standardised numbers are cut there: some features of ReLU networks are nearly always 0 and then 50 deviations off.
 LARGEST = 6.0
 LEAST_DEVIATION = 1e-2  # as a share of the view's mean one: what hardly varies is not blown up
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What is to be predicted of some rows."""
+
+    values: Numbers  # (n, c), as base learners are fitted to them
+    labels: Integers  # (n,), from 0; of a regression all 0
+    mean: Numbers  # (c,), what was taken away from the values: the classes' shares, or a mean
+    metric: Metric
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether classes are predicted, not numbers."""
+        return self.metric != "r2"
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 1 of a regression."""
+        return int(self.values.shape[1])
+
+    @property
+    def numbers(self) -> Numbers:
+        """Return what a regression is to predict, shape (n,)."""
+        return np.asarray(self.values[:, 0] + self.mean[0], np.float64)
+
+    @property
+    def weights(self) -> Numbers:
+        """How much each row counts when base learners are chosen: rows of rare classes more, for macro-F1."""
+        if self.metric != "f1_macro":
+            return np.ones(len(self.labels))
+        return np.asarray(1 / np.sqrt(self.mean[self.labels]), np.float64)
+
+    def of(self, rows: Booleans | Integers) -> "Targets":
+        """Return that of some rows."""
+        return Targets(values=self.values[rows], labels=self.labels[rows], mean=self.mean, metric=self.metric)
+
+
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """Where a block's columns lie: z = weight clip((x - mean) / deviation), so that rows have length about 1."""
+class BlockScaler:
+    """Brings a block to one scale: z = weight clip((x - mean) / deviation), so that rows have length about 1."""
 
     mean: Numbers  # (d,)
     deviation: Numbers  # (d,)
     weight: Numbers  # (d,), 1 / sqrt(d_v v) of a view of d_v columns, one of v views
 
     @classmethod
-    def of(cls, rows: Numbers, views: Sequence[int] | None = None) -> "Scale":
+    def of(cls, rows: Numbers, views: Sequence[int] | None = None) -> "BlockScaler":
         """Measure rows (n, d), at least one.
 
         Args:
@@ -93,9 +132,9 @@ def check_views(views: Mapping[str, Sequence[int]] | None, blocks: Mapping[str, 
     return found
 
 
-def scales_of(rows: Mapping[str, Numbers], presence: Mapping[str, "Booleans"], views: Views) -> dict[str, Scale]:
+def scalers_of(rows: Mapping[str, Numbers], presence: Mapping[str, "Booleans"], views: Views) -> dict[str, BlockScaler]:
     """Measure each block (n, d) that any row has."""
-    return {name: Scale.of(rows[name][has], views[name]) for name, has in presence.items() if has.any()}
+    return {name: BlockScaler.of(rows[name][has], views[name]) for name, has in presence.items() if has.any()}
 
 
 def presence_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> dict[str, Booleans]:
@@ -136,7 +175,7 @@ def contributions_of(
     return found
 
 
-def groups_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> Places:
+def groups_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> Integers:
     """Return numbers of rows: those that share the content of the modality with the fewest contents share one.
 
     Captions of one photo belong together: what is learned of some must not be tried on the others.
@@ -157,7 +196,7 @@ def groups_of(table: Numbers, blocks: Mapping[str, tuple[int, int]]) -> Places:
     return best
 
 
-def folds_of(labels: Places, groups: Places, *, count: int, seed: int) -> Places:
+def folds_of(labels: Integers, groups: Integers, *, count: int, seed: int) -> Integers:
     """Deal rows to folds, groups staying whole and labels spread evenly, shape (n,)."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     order = np.lexsort((np.random.default_rng(seed).permutation(len(first)), labels[first]))

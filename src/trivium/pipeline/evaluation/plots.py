@@ -13,9 +13,8 @@ import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.files.whole_file import write_file
-from trivium.fusion.kernels.blocks import Numbers
+from trivium.fusion.blocks import Integers, Numbers
 from trivium.pipeline.evaluation.calibration import Reliability
-from trivium.pipeline.evaluation.metrics import Integers
 from trivium.pipeline.evaluation.recall import DEPTHS, Evaluation
 from trivium.pipeline.evaluation.zero_shot import ZeroShot
 

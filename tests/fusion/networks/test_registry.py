@@ -12,19 +12,10 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
-from trivium.fusion.networks.bottleneck import Bottleneck
-from trivium.fusion.networks.concatenation import Concatenation
+from trivium.fusion.networks.attention import Bottleneck, CrossAttention, SelfAttentionFusion, TokenEncoder
 from trivium.fusion.networks.contract import Inputs, Masks
-from trivium.fusion.networks.contributions import contributions
-from trivium.fusion.networks.cross_attention import CrossAttention
-from trivium.fusion.networks.gated_units import GatedUnits
-from trivium.fusion.networks.late_average import LateAverage
-from trivium.fusion.networks.late_stack import LateStack
-from trivium.fusion.networks.low_rank_tensor import LowRankTensor
 from trivium.fusion.networks.registry import FUSIONS, build_fusion
-from trivium.fusion.networks.self_attention import SelfAttention
-from trivium.fusion.networks.token_encoder import TokenEncoder
-from trivium.fusion.networks.weighted_mean import WeightedMean
+from trivium.fusion.networks.vectors import Concatenation, GatedUnits, LateAverage, LateStack, LowRankTensor
 
 WIDTHS = {"text": 3, "image": 5, "audio": 2}
 NAMES = ("audio", "image", "text")
@@ -38,7 +29,6 @@ class Case:
     build: Callable[[dict[str, int]], nn.Module]
     slow: str
     numbers: dict[str, int] = field(default_factory=dict)  # that the slow version is told
-    widths: dict[str, int] = field(default_factory=lambda: WIDTHS)
 
 
 def case(build: Callable[..., nn.Module], slow: str, *, told: tuple[str, ...] = (), **numbers: int) -> Case:
@@ -48,12 +38,9 @@ def case(build: Callable[..., nn.Module], slow: str, *, told: tuple[str, ...] = 
 
 CASES = {
     "concatenation": case(Concatenation, "concatenation"),
-    "weighted-mean": Case(
-        lambda widths: WeightedMean(list(widths), dim=DIM), "weighted_mean", widths=dict.fromkeys(WIDTHS, DIM)
-    ),
     "gated-units": case(GatedUnits, "gated_units"),
     "low-rank-tensor": case(LowRankTensor, "low_rank_tensor", rank=3),
-    "self-attention": case(SelfAttention, "self_attention"),
+    "self-attention": case(SelfAttentionFusion, "self_attention"),
     "token-encoder": case(TokenEncoder, "token_encoder", told=("heads", "layers"), heads=2, max_tokens=6),
     "bottleneck": case(Bottleneck, "bottleneck", told=("heads", "layers"), heads=2, tokens=2),
     "cross-attention": case(CrossAttention, "cross_attention", told=("heads",), heads=2),
@@ -68,7 +55,7 @@ GAPS = {"text": [1, 0, 1, 0], "image": [1, 1, 0, 0], "audio": [1, 1, 0, 1]}
 def made(case: Case) -> Any:
     """Build a fusion whose parameters are all random: those that start as zeros hide mistakes."""
     torch.manual_seed(0)
-    fusion = case.build(case.widths).double().eval()
+    fusion = case.build(WIDTHS).double().eval()
     with torch.no_grad():
         for parameter in fusion.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -78,7 +65,7 @@ def made(case: Case) -> Any:
 def drawn(case: Case, *, rows: int = 4, tokens: int | None = None) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     middle = () if tokens is None else (tokens,)
-    return {m: torch.randn(rows, *middle, d, dtype=torch.float64, generator=generator) for m, d in case.widths.items()}
+    return {m: torch.randn(rows, *middle, d, dtype=torch.float64, generator=generator) for m, d in WIDTHS.items()}
 
 
 def gaps() -> dict[str, Tensor]:
@@ -146,7 +133,7 @@ def test_gradients(case: Case) -> None:
 @every_fusion
 def test_order_of_modalities_does_not_matter(case: Case) -> None:
     fusion, inputs, masks = made(case), drawn(case), gaps()
-    turned = case.build(dict(reversed(list(case.widths.items())))).double().eval()
+    turned = case.build(dict(reversed(list(WIDTHS.items())))).double().eval()
     turned.load_state_dict(fusion.state_dict())
     backwards = dict(reversed(list(inputs.items())))
     assert torch.equal(fusion(inputs, masks), turned(backwards, masks))
@@ -210,7 +197,7 @@ def test_every_modality_and_every_parameter_counts(case: Case) -> None:
 @every_fusion
 def test_a_small_batch_can_be_learned(case: Case) -> None:
     torch.manual_seed(0)
-    fusion = case.build(case.widths).double()
+    fusion = case.build(WIDTHS).double()
     head = nn.Linear(DIM, 2).double()
     inputs, masks, labels = drawn(case), gaps(), torch.tensor([0, 1, 1, 0])
     optimiser = torch.optim.Adam([*fusion.parameters(), *head.parameters()], lr=0.05)
@@ -220,19 +207,6 @@ def test_a_small_batch_can_be_learned(case: Case) -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.2
-
-
-@every_fusion
-def test_contributions_as_the_reference(case: Case, slow_fusions: ModuleType) -> None:
-    fusion, inputs, masks = made(case), drawn(case), gaps()
-    found = contributions(fusion, inputs, masks)
-    state = {name: tensor.detach().numpy() for name, tensor in fusion.state_dict().items()}
-    for row in range(4):
-        has = {m: inputs[m][row : row + 1].numpy() for m in NAMES if masks[m][row]}
-        fuse = partial(getattr(slow_fusions, case.slow), **case.numbers)
-        wanted = slow_fusions.left_out(partial(fuse, state, names=NAMES), has)
-        for m in NAMES:
-            close(found[m][row].numpy(), wanted.get(m, np.zeros(DIM)))
 
 
 @every_fusion
@@ -258,7 +232,7 @@ def test_no_rows(case: Case) -> None:
 def test_wrong_inputs(case: Case, inputs: Any, masks: Any, message: str) -> None:
     fusion = made(case)
     given = {
-        m: torch.zeros([case.widths[m] if d is None else d for d in shape], dtype=torch.float64)
+        m: torch.zeros([WIDTHS[m] if d is None else d for d in shape], dtype=torch.float64)
         for m, shape in inputs.items()
     }
     hidden = None if masks is None else {m: torch.ones(shape, dtype=torch.bool) for m, shape in masks.items()}
@@ -286,7 +260,7 @@ def test_no_modalities(case: Case) -> None:
         case.build({})
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"weighted-mean"}))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_wrong_widths(name: str) -> None:
     with pytest.raises(ValueError, match="the width of 'text' must be at least 1, got 0"):
         build_fusion(name, {"text": 0}, dim=4)
@@ -295,7 +269,7 @@ def test_wrong_widths(name: str) -> None:
 
 
 def test_the_registry_knows_all_of_them() -> None:
-    assert set(FUSIONS) == set(CASES) - {"weighted-mean"}
+    assert set(FUSIONS) == set(CASES)
     for name in FUSIONS:
         assert type(build_fusion(name, WIDTHS, dim=8)) is type(CASES[name].build(WIDTHS))
     with pytest.raises(ValueError, match="no fusion 'sum': known are concatenation, gated-units"):
@@ -309,8 +283,6 @@ def test_wrong_numbers() -> None:
         LowRankTensor(WIDTHS, dim=4, rank=0)
     with pytest.raises(ValueError, match="tokens must be at least 1, got 0"):
         Bottleneck(WIDTHS, dim=4, tokens=0)
-    with pytest.raises(ValueError, match="a modality is named twice: text, image, text"):
-        WeightedMean(["text", "image", "text"], dim=4)
     with pytest.raises(ValueError, match="'text' has 7 tokens, this fusion takes at most 6"):
         TokenEncoder({"text": 3}, dim=4, max_tokens=6)({"text": torch.zeros(1, 7, 3)})
 

@@ -329,7 +329,7 @@ def flacs(run: Run) -> None:
     from trivium.encoders.audio.log_mel import LogMel
     from trivium.encoders.audio.on_gpu import SampleBlocks, Samples
     from trivium.encoders.batching import BATCH_ITEMS, encode
-    from trivium.encoders.networks.norm_folding import folded
+    from trivium.encoders.networks.torch_runtime import folded
 
     files = sorted((run.material / "sounds").iterdir())
     count = run.count(4096, 4)
@@ -385,7 +385,7 @@ def encoders(run: Run, backbone: Any) -> Any:
     """Return the encoder for each thread that encodes, as `JointSpace.encode` has them: two on a GPU."""
     from trivium.encoders.base import Space
     from trivium.fusion.projections.plain import IdentityProjection
-    from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+    from trivium.pipeline.space.projections import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
     encoder = ProjectedEncoder(space, backbone, IdentityProjection())

@@ -25,7 +25,7 @@ from trivium.fusion.projections.labels import softmax
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.space.config import Labels, read_labels
 from trivium.pipeline.space.joint import load_space, space_folders
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import ProjectedEncoder
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 LABELS = space_folders()["trivium-labels"]

@@ -12,8 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trivium.encoders.text.vocabulary import frequent_words
-from trivium.encoders.text.word_vectors import minilm_word_vectors
+from trivium.encoders.text.words import frequent_words, minilm_word_vectors
 from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,
     EpochReport,

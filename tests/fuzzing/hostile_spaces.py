@@ -24,7 +24,7 @@ from trivium.encoders.text.own_models import (
     save_text_model,
 )
 from trivium.encoders.text.shapes import LstmShape, TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 from trivium.pipeline.space.config import SpaceError, read_labels
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

@@ -10,8 +10,8 @@ import numpy as np
 
 from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trivium.encoders.base import Backbone, Modality
-from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
+from trivium.encoders.base import IMAGE_LAYERS, TEXT_LAYERS, Backbone, Modality
 from trivium.encoders.networks.contract import Architecture, Network, Precision, device_kind
 from trivium.encoders.networks.loading import load_network
 from trivium.encoders.networks.weights import WEIGHTS, Weights, fetch, fetch_checked
@@ -172,7 +171,7 @@ def build_backbone(
     """Load a backbone, fetching its weights on first use.
 
     Args:
-        name: One of `BACKBONES`, or ``text-model:FOLDER``: a text encoder of one's own (`text_model`).
+        name: One of `BACKBONES`, or ``text-model:FOLDER``: a text encoder of one's own (`own_models`).
         device: See `load_network`.
         precision: See `load_network`; networks of convolutions have nothing to gain by it, and stay in float32.
         announce: Called with one line before a download or other work that is done once.

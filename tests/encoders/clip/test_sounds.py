@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from trivium.encoders import DecodeError, WeightsError
 from trivium.encoders.base import unit_rows
 from trivium.encoders.clip.facts import SoundFacts
-from trivium.encoders.clip.mel import ClipMel
 from trivium.encoders.clip.model import OpenClip
+from trivium.encoders.clip.sounds import ClipMel
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.sandbox.pool import SoundStream

@@ -22,7 +22,7 @@ from PIL import Image
 from trivium.encoders import WeightsError, build_backbone, unit_rows
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.files.user_cache import cache_folder
-from trivium.encoders.networks import contract as networks
+from trivium.encoders.networks import loading as networks
 from trivium.encoders.networks.contract import Architecture
 from trivium.encoders.networks.graph_seal import Seal, checksum_of, is_intact, read_seal, seal_graph
 from trivium.encoders.networks.loading import load_network

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from trivium.encoders import DecodeError
 from trivium.encoders.audio.backbone import AiSFX
-from trivium.encoders.audio.log_mel import PEAK, LogMel
+from trivium.encoders.audio.log_mel import PEAK, RATE_HZ, LogMel, resampled_chunks
 from trivium.encoders.audio.on_gpu import BLOCK_HOP_SAMPLES, BLOCK_SAMPLES, BLOCKS_PER_PART, FULL_SCALE, Samples
-from trivium.encoders.audio.resampling import RATE_HZ, resampled_chunks
 from trivium.encoders.decoding.sounds import STREAM_FRAMES, decode_audio, scan_audio, whole
 from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream

@@ -30,7 +30,7 @@ from trivium.encoders.text.own_models import (
     save_text_model,
 )
 from trivium.encoders.text.shapes import LstmShape, Shape, TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 from trivium.fusion.projections.head import Head, HeadInput
 from trivium.pipeline.fused.table import read_frame
 from trivium.pipeline.space.config import (
@@ -43,8 +43,7 @@ from trivium.pipeline.space.config import (
 )
 from trivium.pipeline.space.folder import write_space
 from trivium.pipeline.space.joint import load_space
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space.projections import build_projection
+from trivium.pipeline.space.projections import ProjectedEncoder, build_projection
 from trivium.pipeline.space.relevance import LogOdds, Relevance
 from trivium.pipeline.tables.metadata import MetadataError, read_table
 from trivium.pipeline.tables.pairs import read_pairs

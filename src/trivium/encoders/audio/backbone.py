@@ -6,8 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.audio.log_mel import BLOCK_FRAMES, BLOCK_HOP_FRAMES, HOP_SAMPLES
-from trivium.encoders.audio.resampling import RATE_HZ
+from trivium.encoders.audio.log_mel import BLOCK_FRAMES, BLOCK_HOP_FRAMES, HOP_SAMPLES, RATE_HZ
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.decoding.sounds import MAX_SECONDS, RATES_HZ, Sound, decode_audio
 from trivium.encoders.files import stopping

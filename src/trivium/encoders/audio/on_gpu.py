@@ -23,8 +23,11 @@ from trivium.encoders.audio.log_mel import (
     LOG_GAIN,
     MELS,
     PEAK,
+    RATE_HZ,
+    resampled,
+    resampled_chunks,
+    scaled,
 )
-from trivium.encoders.audio.resampling import RATE_HZ, resampled, resampled_chunks, scaled
 from trivium.encoders.base import Prepared
 from trivium.encoders.networks.contract import Arrays
 from trivium.encoders.sandbox.pool import SoundStream

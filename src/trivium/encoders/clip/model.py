@@ -1,6 +1,6 @@
 """open_clip's models: two encoders that share one space, of texts and of pictures, or (CLAP) of texts and of sounds.
 
-How they are named: `clip_source`. What has to be known of a model before it is used (its width, its preprocessing, a
+How they are named: `reference`. What has to be known of a model before it is used (its width, its preprocessing, a
 hash of its weights) is kept in the cache, so that a text query on a CPU loads neither torch nor open_clip.
 """
 
@@ -34,7 +34,7 @@ class OpenClip:
         """Find out about a model.
 
         Args:
-            reference: See `clip_source`.
+            reference: See `reference`.
             announce: Told before a download or other work that is done once.
             is_named: The user named it; else it was found in a file from elsewhere, and nothing is fetched for it.
 
@@ -238,7 +238,7 @@ def _picture_facts(name: str, model: Any) -> Mapping[str, Any]:
 def _sound_facts(name: str, model: Any) -> SoundFacts | None:
     if not hasattr(model, "audio"):
         return None
-    from trivium.encoders.clip.mel import facts_of_tower
+    from trivium.encoders.clip.sounds import facts_of_tower
 
     try:
         return facts_of_tower(model.audio)

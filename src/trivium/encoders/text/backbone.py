@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
+from trivium.encoders.base import TEXT_LAYERS, Backbone, DecodeError, Features, Modality, Passage, Prepared
 from trivium.encoders.files import stopping
-from trivium.encoders.inner_layers import TEXT_LAYERS
 from trivium.encoders.networks.contract import Network, device_kind
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from trivium.encoders.inner_layers import TEXT_STATES
+from trivium.encoders.base import TEXT_STATES
 
 
 class PooledBert(nn.Module):

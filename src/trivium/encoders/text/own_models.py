@@ -1,6 +1,6 @@
 """Text encoders of our own in folders: a model card in numbers, weights as safetensors, and a tokenizer.
 
-    model.json         format, kind ("transformer" or "lstm"), max_tokens, shape (`text_shapes`)
+    model.json         format, kind ("transformer" or "lstm"), max_tokens, shape (`shapes`)
     model.safetensors  the network's weights
     tokenizer.json     of the tokenizers package
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-TEXT_MODEL = "text-model:"  # backbones of such names are text encoders of our own, in folders (`text_model`)
+TEXT_MODEL = "text-model:"  # backbones of such names are text encoders of our own, in folders (`own_models`)
 
 Pooling: TypeAlias = Literal["mean", "last"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from trivium.encoders import engine
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.batching import BATCH_ITEMS
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.files.reading import read_file
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.features.cache import FeatureCache
 

@@ -17,8 +17,7 @@ from trivium.encoders.text.own_models import (
     read_tokenizer,
 )
 from trivium.encoders.text.shapes import LstmShape, TransformerShape
-from trivium.encoders.text.vocabulary import vocabulary_of, word_tokenizer
-from trivium.encoders.text.word_vectors import Matrix, read_word_vectors
+from trivium.encoders.text.words import Matrix, read_word_vectors, vocabulary_of, word_tokenizer
 
 MINILM_SHAPE = TransformerShape(
     vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
@@ -215,7 +214,7 @@ def _plain_minilm_tokenizer() -> str:
 def _minilm_embeddings() -> Matrix:
     from safetensors.numpy import load_file
 
-    from trivium.encoders.text.word_vectors import EMBEDDINGS
+    from trivium.encoders.text.words import EMBEDDINGS
 
     embeddings: Matrix = load_file(fetch_checked(WEIGHTS["minilm-l6"]) / "model.safetensors")[EMBEDDINGS]
     return embeddings

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trivium.encoders.text.self_attention import EncoderLayer, SelfAttention
+from trivium.encoders.text.transformer import EncoderLayer, SelfAttention
 
 T, D, HEADS = 5, 12, 3
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])

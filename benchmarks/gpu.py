@@ -210,7 +210,7 @@ def tensors(run: Run) -> None:
 def texts(run: Run) -> None:
     from trivium.encoders.batching import encode
     from trivium.encoders.text.backbone import MiniLM
-    from trivium.encoders.text.minilm import build_minilm
+    from trivium.encoders.text.transformer import build_minilm
 
     folder = run.material / "minilm"
     captions = json.loads((run.material / "captions.json").read_text())

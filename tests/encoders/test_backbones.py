@@ -24,7 +24,7 @@ from trivium.encoders.image.efficientnet import build_efficientnet_lite0
 from trivium.encoders.image.fit import MOST_PIXELS_LONG, Fit
 from trivium.encoders.networks.conversions import AISFX_HEADS
 from trivium.encoders.networks.weights import WEIGHTS, fetch
-from trivium.encoders.text.minilm import build_minilm
+from trivium.encoders.text.transformer import build_minilm
 
 pytestmark = pytest.mark.weights
 
@@ -479,12 +479,13 @@ def test_of_texts_of_different_lengths(weights: dict[str, Path]) -> None:
     backbone = build_backbone("minilm-l6")
     texts = ["dog", "A bird singing in the early morning, and nobody there to hear it."]
     prepared = [backbone.prepare(text) for text in texts]
-    bert: Any = build_minilm(fetch(WEIGHTS["minilm-l6"])).bert
+    network = build_minilm(fetch(WEIGHTS["minilm-l6"])).text
     found = backbone.features(prepared).layers
     assert {layer: rows.shape[1] for layer, rows in found.items()} == dict(TEXT_LAYERS)
     for row, ids in enumerate(prepared):
-        with torch.inference_mode():  # alone: without a mask
-            states = bert(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True).hidden_states
+        with torch.inference_mode():  # alone
+            tokens = torch.from_numpy(ids)[None]
+            states = network.states(tokens, torch.ones_like(tokens))
         for layer, place in TEXT_STATES.items():
             assert_allclose(found[layer][row], states[place][0].numpy().mean(axis=0), atol=1e-4)
         assert_allclose(found[TEXT_MAXIMUM][row], states[-1][0].numpy().max(axis=0), atol=1e-4)

@@ -37,7 +37,7 @@ class BackboneSpec:
 
 def _minilm(folder: Path) -> Architecture:
     def build() -> "torch.nn.Module":
-        from trivium.encoders.text.minilm import build_minilm
+        from trivium.encoders.text.transformer import build_minilm
 
         return build_minilm(folder)
 

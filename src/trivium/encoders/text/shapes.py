@@ -38,3 +38,6 @@ class LstmShape:
 
 
 Shape: TypeAlias = TransformerShape | LstmShape
+MINILM_SHAPE = TransformerShape(
+    vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
+)

@@ -1,17 +1,21 @@
 """A Transformer encoder of texts of our own: tokens and positions in, the mean over a text's tokens out.
 
-It has BERT's form, so that BERT's weights, and MiniLM's, fit in (`from_bert`); its sizes are free. Sources: Vaswani et
-al., "Attention is all you need", NeurIPS 2017 (attention, residuals); Devlin et al., "BERT", NAACL 2019 (normalised
-after each residual, GELU).
+It has BERT's form, so that BERT's weights fit in (`from_bert`), and MiniLM is one of them; its sizes are free. Sources:
+Vaswani et al., "Attention is all you need", NeurIPS 2017 (attention, residuals); Devlin et al., "BERT", NAACL 2019
+(normalised after each residual, GELU); Wang et al., "MiniLM", NeurIPS 2020; Reimers & Gurevych, "Sentence-BERT", EMNLP
+2019 (the checkpoint sentence-transformers/all-MiniLM-L6-v2).
 """
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trivium.encoders.text.shapes import TransformerShape
+from trivium.encoders.base import TEXT_STATES
+from trivium.encoders.text.shapes import MINILM_SHAPE, TransformerShape
 
 INITIAL_DEVIATION = 0.02  # BERT's
 
@@ -46,10 +50,14 @@ class SelfAttention(nn.Module):
             Shape (n, t, d).
         """
         query, key, value = (self._split(layer(x)) for layer in (self.query, self.key, self.value))  # (n, h, t, d_k)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (n, h, t, t)
-        # The lowest number and not minus infinity: a row of padding alone would be NaN.
-        scores = scores.masked_fill((mask == 0)[:, None, None, :], torch.finfo(scores.dtype).min)
-        taken = scores.softmax(dim=-1) @ value  # (n, h, t, d_k)
+        is_token = (mask != 0)[:, None, None, :]
+        if self.training:  # written out: a GPU's fused kernels add gradients up in any order, and runs would differ
+            scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (n, h, t, t)
+            # The lowest number and not minus infinity: a row of padding alone would be NaN.
+            scores = scores.masked_fill(~is_token, torch.finfo(scores.dtype).min)
+            taken = scores.softmax(dim=-1) @ value  # (n, h, t, d_k)
+        else:
+            taken = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=is_token)
         mixed: Tensor = self.out(taken.transpose(1, 2).flatten(2))  # (n, t, d)
         return mixed
 
@@ -112,19 +120,44 @@ class TransformerText(nn.Module):
 
     def hidden(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return what the last layer says of each token, shape (n, t, width), of ids (n, t) and a mask (n, t)."""
+        return self.states(tokens, mask)[-1]
+
+    def states(self, tokens: Tensor, mask: Tensor) -> list[Tensor]:
+        """Return what is said of each token before the first layer and after each, as `hidden` does of the last."""
         x: Tensor = self.tokens(tokens)
         if self.widen is not None:
             x = self.widen(x)
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.norm(x + self.positions(places)))
+        found = [self.dropout(self.norm(x + self.positions(places)))]
         for layer in self.layers:
-            x = layer(x, mask)
-        return x
+            found.append(layer(found[-1], mask))
+        return found
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor]:
         """Map ids (n, t) and a mask of ones and zeros (n, t) to vectors (n, dim)."""
         pooled = masked_mean(self.hidden(tokens, mask), mask)
         return (pooled if self.project is None else self.project(pooled),)
+
+
+class MiniLMNet(nn.Module):
+    """MiniLM-L6: token ids in, its last and some inner layers pooled over each text's tokens out (384-d)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = TransformerText(MINILM_SHAPE)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Map ids (n, t) and a mask of ones and zeros (n, t) to vectors (n, 384): the mean, and `TEXT_LAYERS`."""
+        states = self.text.states(tokens, mask)
+        means = [masked_mean(states[place], mask) for place in (-1, *TEXT_STATES.values())]
+        return *means, states[-1].masked_fill((mask == 0).unsqueeze(-1), -math.inf).amax(dim=1)
+
+
+def build_minilm(folder: Path) -> MiniLMNet:
+    """Load the network from ``folder`` (model.safetensors)."""
+    net = MiniLMNet()
+    net.text.load_state_dict(from_bert(load_file(folder / "model.safetensors")))
+    return net.eval()
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

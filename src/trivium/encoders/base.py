@@ -114,6 +114,7 @@ class Preparing(Protocol):
     modality: Modality  # what the items are
     # What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`).
     side: int | None = None
+    has_windows: bool = False  # sounds can be cut into blocks, and those put together to windows of a sound
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode one item on the CPU; safe to call from several threads.
@@ -145,7 +146,10 @@ class Preparing(Protocol):
         return ()
 
     def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
+        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken.
+
+        This, and what follows from blocks, is there if ``has_windows``.
+        """
         raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
 
 

@@ -40,6 +40,7 @@ class AiSFX(Backbone):
     """The sound-effects network on clips of any length."""
 
     modality: Modality = "audio"
+    has_windows = True
     dim = 512
 
     def __init__(self, network: Network, front_end: FrontEnd) -> None:

@@ -38,6 +38,7 @@ class ClipSounds(Backbone):
     """Sounds of any length, decoded as all sounds are."""
 
     modality: Modality = "audio"
+    has_windows = True
 
     def __init__(self, facts: SoundFacts, network: Network, *, dim: int) -> None:
         # Here, in one thread: its modules import one another, and when two threads begin at once, that fails.

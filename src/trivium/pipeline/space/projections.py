@@ -3,14 +3,14 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared, Space, Vectors, unit_rows
+from trivium.encoders.base import Backbone, Features, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.files.foreign import ForeignFileError, shown
 from trivium.encoders.files.tensors import open_tensors
@@ -36,39 +36,18 @@ class ProjectedEncoder:
     """A backbone and the projection that puts its features into a space."""
 
     def __init__(self, space: Space, backbone: Backbone, projection: Projection) -> None:
-        self.modality: Modality = backbone.modality
         self.space = space
-        self.side: int | None = backbone.side
         self.backbone = backbone
         self.projection = projection
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Decode one item; see the backbone's own ``prepare`` for what it takes."""
-        return self.backbone.prepare(item)
+        # What goes into the network is the backbone's own matter.
+        self.modality, self.side, self.has_windows = backbone.modality, backbone.side, backbone.has_windows
+        self.prepare, self.prepare_all = backbone.prepare, backbone.prepare_all
+        self.takes_file, self.prepare_file = backbone.takes_file, backbone.prepare_file
+        self.passages, self.blocks = backbone.passages, backbone.blocks
 
     def embed(self, batch: Sequence[Prepared], /) -> Vectors:
         """Return one unit vector per prepared item, shape (n, d)."""
         return self._projected(self.backbone.features(batch))
-
-    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
-        """Prepare many items in one call."""
-        return self.backbone.prepare_all(items)
-
-    def takes_file(self, data: bytes, /) -> bool:
-        """Whether a file is decoded on the device."""
-        return self.backbone.takes_file(data)
-
-    def prepare_file(self, content: Any, /) -> Prepared:
-        """Prepare what is left of a file to prepare."""
-        return self.backbone.prepare_file(content)
-
-    def passages(self, text: str, /) -> Sequence[Passage]:
-        """Cut a long text into passages."""
-        return self.backbone.passages(text)
-
-    def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound into blocks."""
-        return self.backbone.blocks(sound)
 
     def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
         """Return the vector of a whole sound and of each window, shape (1 + windows, d)."""

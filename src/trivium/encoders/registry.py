@@ -105,9 +105,9 @@ def _aisfx_of_samples(folder: Path) -> Architecture:
 
 
 def _text_backbone(folder: Path, network: Network) -> Backbone:
-    from trivium.encoders.text.backbone import MiniLM
+    from trivium.encoders.text.backbone import minilm
 
-    return MiniLM(folder, network)
+    return minilm(folder, network)
 
 
 def _image_backbone(_: Path, network: Network) -> Backbone:
@@ -121,15 +121,15 @@ def _image_backbone(_: Path, network: Network) -> Backbone:
 
 
 def _audio_backbone(_: Path, network: Network) -> Backbone:
-    from trivium.encoders.audio.backbone import AiSFX
+    from trivium.encoders.audio.backbone import AudioBackbone
 
     if device_kind(network.device) == "gpu":
         from trivium.encoders.audio.on_gpu import Samples
 
-        return AiSFX(network, Samples())
+        return AudioBackbone(network, Samples())
     from trivium.encoders.audio.log_mel import LogMel
 
-    return AiSFX(network, LogMel())
+    return AudioBackbone(network, LogMel())
 
 
 BACKBONES: dict[str, BackboneSpec] = {

@@ -74,6 +74,8 @@ def _ratio(rate_hz: int, to_hz: int) -> Fraction:
 class LogMel:
     """Sounds as arrays of blocks, float32, (blocks, 100, 96)."""
 
+    rate_hz, block_samples, hop_samples = RATE_HZ, BLOCK_FRAMES * HOP_SAMPLES, BLOCK_HOP_FRAMES * HOP_SAMPLES
+
     def __init__(self, *, blocks_per_pass: int = BLOCKS_PER_PASS) -> None:
         self._blocks_per_pass = blocks_per_pass
 

@@ -81,6 +81,8 @@ class SampleBlocks(nn.Module):
 class Samples:
     """Sounds as their samples, int16, (s,), with the half windows of zeros that centred frames need at both ends."""
 
+    rate_hz, block_samples, hop_samples = RATE_HZ, BLOCK_FRAMES * HOP_SAMPLES, BLOCK_HOP_FRAMES * HOP_SAMPLES
+
     @torch.inference_mode()
     def whole(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
         """Prepare a sound, its loudest sample `FULL_SCALE`."""

@@ -20,7 +20,7 @@ from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip.texts import ClipTexts, tokenizer_of
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.image.backbone import image_backbone
-from trivium.encoders.networks.contract import Architecture, Precision
+from trivium.encoders.networks.contract import Architecture, Precision, device_kind
 from trivium.encoders.networks.fetching import fetching_for
 from trivium.encoders.networks.loading import load_network
 
@@ -77,9 +77,11 @@ class OpenClip:
         if modality == "image":
             return image_backbone(network, fit_of(facts), dim=facts.dim, heads={}, layers={})
         if facts.sound is not None and modality == "audio":
-            from trivium.encoders.clip.sounds import ClipSounds
+            from trivium.encoders.audio.backbone import AudioBackbone
+            from trivium.encoders.clip.sounds import BLOCKS_PER_PASS, ClipMel
 
-            return ClipSounds(facts.sound, network, dim=facts.dim)
+            mel = ClipMel(facts.sound, blocks_per_pass=BLOCKS_PER_PASS[device_kind(network.device)])
+            return AudioBackbone(network, mel, dim=facts.dim, heads={})
         return ClipTexts(facts, network)
 
     @cached_property

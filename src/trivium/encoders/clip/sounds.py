@@ -1,6 +1,6 @@
-"""The audio tower of an open_clip model (CLAP) on sounds of any length: the mean over a sound's blocks.
+"""The front end of an open_clip model's audio tower (CLAP): sounds of any length to log-mel frames of blocks.
 
-Blocks of the model's length become log-mel frames, as open_clip makes them. Source: Wu et al., "Large-scale Contrastive
+They are as open_clip makes them. Source: Wu et al., "Large-scale Contrastive
 Language-Audio Pretraining with Feature Fusion and Keyword-to-Caption Augmentation", ICASSP 2023; open_clip's
 `audio/transform.py` and `audio/htsat.py`. A sound that is no longer than a block is repeated as often as it fits and
 filled up with zeros. Of a longer one open_clip takes the first block (or, with fusion, a block at random beside three
@@ -8,7 +8,7 @@ places); here it is cut into blocks that overlap by half, the last of which ends
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,16 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trivium.encoders.audio.backbone import blocks_within, decoded_sound
 from trivium.encoders.audio.log_mel import resampled_chunks
-from trivium.encoders.base import Backbone, Features, Modality, Prepared
+from trivium.encoders.base import Prepared
 from trivium.encoders.clip.facts import SoundFacts
-from trivium.encoders.decoding.sounds import Sound
-from trivium.encoders.files import stopping
-from trivium.encoders.networks.contract import Network, device_kind
+from trivium.encoders.networks.contract import Arrays, DeviceKind
 from trivium.encoders.sandbox.pool import SoundStream
 
-BLOCKS_PER_PASS = {"cpu": 4, "gpu": 64}  # a GPU's network cuts them as its memory is
+BLOCKS_PER_PASS: Mapping[DeviceKind, int] = {"cpu": 4, "gpu": 64}  # a GPU's network cuts them as its memory is
 SMALLEST = 1e-10  # of an energy, -100 dB
 # Samples of floating-point files may be anything. Louder than this, a hundred times full scale, a sound is turned down.
 MOST_PEAK = 100.0
@@ -34,71 +31,17 @@ BLOCKS_PER_PART = 8
 TOLERANCE_DB = 0.05  # quiet frames are small differences of large numbers; other filters are decibels apart
 
 
-class ClipSounds(Backbone):
-    """Sounds of any length, decoded as all sounds are."""
-
-    modality: Modality = "audio"
-    has_windows = True
-
-    def __init__(self, facts: SoundFacts, network: Network, *, dim: int) -> None:
-        # Here, in one thread: its modules import one another, and when two threads begin at once, that fails.
-        import torchaudio  # noqa: F401
-
-        self.dim = dim
-        self._facts = facts
-        self._network = network
-        self._mel = ClipMel(facts)
-        self._blocks_per_pass = BLOCKS_PER_PASS[device_kind(network.device)]
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Decode a sound to the log-mel frames of its blocks, (b, t, mel).
-
-        Args:
-            item: A path, a file's bytes, or a pair (waveform, rate in Hz) with a waveform (s,) or (s, channels).
-
-        Raises:
-            DecodeError: See `decode_audio`.
-        """
-        return self._mel.whole(*decoded_sound(item))
-
-    def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return embeddings (n, d), not normalised, each the mean over a sound's blocks."""
-        ends = np.cumsum([len(prepared) for prepared in batch], dtype=np.intp)
-        return self.block_features(batch).means(
-            [(int(end) - len(prepared), int(end)) for end, prepared in zip(ends, batch, strict=True)]
-        )
-
-    def block_features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return embeddings (m, d) of all sounds' blocks, m in all, in order."""
-        blocks = np.concatenate(batch) if batch else np.empty((0, 0, 0), np.float32)
-        pooled = np.empty((len(blocks), self.dim), np.float32)
-        for start in range(0, len(blocks), self._blocks_per_pass):  # blocks of many files in one pass
-            stopping.check()
-            rows = slice(start, start + self._blocks_per_pass)
-            (pooled[rows],) = self._network(blocks[rows])
-        return Features(pooled=pooled)
-
-    def blocks(self, sound: Sound | SoundStream) -> Iterator[Prepared]:
-        """Cut a sound into blocks as its samples are taken, some of them at a time."""
-        if isinstance(sound, SoundStream):
-            yield from self._mel.parts(sound)
-        else:
-            yield self._mel.whole(*sound)
-
-    def windows(self, count: int, seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-        """Say which of a sound's blocks, ``count`` in all, belong to windows (start, stop) in seconds: at least one.
-
-        The last block may begin up to half its length earlier than is taken for granted here.
-        """
-        middle = self._facts.block_samples / 2
-        return blocks_within((np.arange(count) * self._mel.hop_samples + middle) / self._facts.rate_hz, seconds)
-
-
 class ClipMel:
     """Sounds as arrays of blocks, float32, (blocks, frames, mels)."""
 
-    def __init__(self, facts: SoundFacts) -> None:
+    def __init__(self, facts: SoundFacts, *, blocks_per_pass: int = BLOCKS_PER_PASS["cpu"]) -> None:
         self._facts = facts
+        self._blocks_per_pass = blocks_per_pass
+        self.rate_hz, self.block_samples, self.hop_samples = (
+            facts.rate_hz,
+            facts.block_samples,
+            facts.block_samples // 2,
+        )
 
     @torch.inference_mode()
     def whole(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
@@ -132,10 +75,15 @@ class ClipMel:
         blocks.append(self._filled(torch.cat([past, held])[-size:]))
         yield self._log_mel(torch.stack(blocks))
 
-    @property
-    def hop_samples(self) -> int:
-        """Samples from one block to the next."""
-        return self._facts.block_samples // 2
+    def count(self, prepared: Prepared) -> int:
+        """Return how many blocks there are."""
+        return len(prepared)
+
+    def passes(self, batch: Sequence[Prepared]) -> Iterator[Arrays]:
+        """Yield the blocks of many sounds, (b, t, mel)."""
+        blocks = np.concatenate(batch) if batch else np.empty((0, 0, 0), np.float32)
+        for start in range(0, len(blocks), self._blocks_per_pass):
+            yield (blocks[start : start + self._blocks_per_pass],)
 
     def _spans(self, length: int) -> list[tuple[int, int]]:
         size = self._facts.block_samples

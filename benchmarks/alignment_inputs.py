@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from machine import describe
 
-from trivium.encoders.base import Features, Modality
-from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
+from trivium.encoders.base import IMAGE_LAYERS, TEXT_LAYERS, Features, Modality
 from trivium.fusion.projections.head import POOLED, HeadInput
 from trivium.fusion.projections.training import Recipe
 from trivium.pipeline.align.alignment import Method, Plan, align, features_of

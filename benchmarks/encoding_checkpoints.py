@@ -60,14 +60,13 @@ def fastembed_folder() -> str:
     folder = FOLDER / "fastembed"
     if not (folder / "model.onnx").exists():
         import torch
-        from transformers import BertModel
-
-        from trivium.encoders.text.minilm import build_minilm
+        from safetensors.torch import load_file
+        from transformers import BertConfig, BertModel
 
         weights = fetch(WEIGHTS["minilm-l6"])
         folder.mkdir(parents=True, exist_ok=True)
-        bert = build_minilm(weights).get_submodule("bert")
-        assert isinstance(bert, BertModel)
+        bert: Any = BertModel(BertConfig.from_json_file(weights / "config.json"), add_pooling_layer=False).eval()
+        bert.load_state_dict(load_file(weights / "model.safetensors"), strict=False)  # all but an unused pooler
 
         class Hidden(torch.nn.Module):
             def __init__(self) -> None:

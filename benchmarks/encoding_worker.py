@@ -23,7 +23,7 @@ WARM_UP = 8  # items
 
 
 def trivium(space: str, modality: str, precision: str = "float32") -> Encode:
-    from trivium.encoders.allocation import keep_freed_memory
+    from trivium.encoders.machine import keep_freed_memory
     from trivium.pipeline.space.joint import load_space
 
     keep_freed_memory()  # as `trivium index` does

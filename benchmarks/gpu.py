@@ -209,15 +209,15 @@ def tensors(run: Run) -> None:
 
 def texts(run: Run) -> None:
     from trivium.encoders.batching import encode
-    from trivium.encoders.text.backbone import MiniLM
-    from trivium.encoders.text.minilm import build_minilm
+    from trivium.encoders.text.backbone import minilm
+    from trivium.encoders.text.transformer import build_minilm
 
     folder = run.material / "minilm"
     captions = json.loads((run.material / "captions.json").read_text())
     count = run.count(40_000, 64)
     items = [f"{captions[number % len(captions)]} {number}" for number in range(count)]
     few = items[: run.count(512, 64)]
-    plain = MiniLM(folder, network(dataclasses.replace(run, device="cpu-torch"), build_minilm(folder)))
+    plain = minilm(folder, network(dataclasses.replace(run, device="cpu-torch"), build_minilm(folder)))
     exact = plain.features(plain.prepare_all(few)).pooled
 
     if importlib.util.find_spec("sentence_transformers") is not None:
@@ -232,7 +232,7 @@ def texts(run: Run) -> None:
     else:
         peer = ("transformers", transformers_loop(run, folder, items))
     for mode in run.modes:
-        backbone = MiniLM(folder, network(run, build_minilm(folder), mode, 256))
+        backbone = minilm(folder, network(run, build_minilm(folder), mode, 256))
         ours = encoders(run, backbone)
         name = f"short texts to MiniLM ({mode})"
         report(run, name, "texts", count, lambda ours=ours: encode(ours, items, batch_size=8192), peer, exact)  # type: ignore[misc]
@@ -325,11 +325,11 @@ def flacs(run: Run) -> None:
     import torch
 
     from trivium.encoders.audio.aisfx import AiSFXNet
-    from trivium.encoders.audio.backbone import AiSFX
+    from trivium.encoders.audio.backbone import AudioBackbone
     from trivium.encoders.audio.log_mel import LogMel
     from trivium.encoders.audio.on_gpu import SampleBlocks, Samples
     from trivium.encoders.batching import BATCH_ITEMS, encode
-    from trivium.encoders.networks.norm_folding import folded
+    from trivium.encoders.networks.torch_runtime import folded
 
     files = sorted((run.material / "sounds").iterdir())
     count = run.count(4096, 4)
@@ -340,12 +340,12 @@ def flacs(run: Run) -> None:
         torch.manual_seed(0)
         return AiSFXNet().eval()
 
-    plain = AiSFX(network(dataclasses.replace(run, device="cpu-torch"), net()), LogMel())
+    plain = AudioBackbone(network(dataclasses.replace(run, device="cpu-torch"), net()), LogMel())
     exact = plain.features([plain.prepare(path) for path in items[: run.count(64, 4)]]).pooled
     quick = folded(net(), [torch.rand(2, 100, 96)])
     backbones = {
-        "device": AiSFX(network(run, SampleBlocks(quick)), Samples()),
-        "processor": AiSFX(network(run, quick), LogMel(blocks_per_pass=4096)),
+        "device": AudioBackbone(network(run, SampleBlocks(quick)), Samples()),
+        "processor": AudioBackbone(network(run, quick), LogMel(blocks_per_pass=4096)),
     }
     loop = ("loop, mel on the device", sound_loop(run, net(), items))
     size, seconds = run.count(BATCH_ITEMS["gpu"]["audio"], 4), count * info.duration
@@ -385,7 +385,7 @@ def encoders(run: Run, backbone: Any) -> Any:
     """Return the encoder for each thread that encodes, as `JointSpace.encode` has them: two on a GPU."""
     from trivium.encoders.base import Space
     from trivium.fusion.projections.plain import IdentityProjection
-    from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+    from trivium.pipeline.space.projections import ProjectedEncoder
 
     space = Space(name="gpu-bench", dim=backbone.dim, revision="")
     encoder = ProjectedEncoder(space, backbone, IdentityProjection())

@@ -24,7 +24,7 @@ from trivium.encoders.registry import build_backbone
 from trivium.fusion.projections.plain import IdentityProjection, softmax
 from trivium.pipeline.space.config import Labels, read_labels
 from trivium.pipeline.space.joint import load_space, space_folders
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import ProjectedEncoder
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))
 LABELS = space_folders()["trivium-labels"]

@@ -13,8 +13,8 @@ from typing import Any
 from machine import describe, peak_rss_mib
 from stamps import files, stamps
 
-from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import Encoder, Modality
+from trivium.encoders.machine import keep_freed_memory
 from trivium.pipeline.space.joint import load_space
 
 PAIRS = 5

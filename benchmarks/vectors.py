@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stamps import ROOT
 
-from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import Modality, Vectors, unit_rows
+from trivium.encoders.machine import keep_freed_memory
 from trivium.pipeline.space.joint import load_space
 
 DATA = Path(os.environ.get("TRIVIUM_DATA", ROOT.parent / "shared" / "data"))

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Modality, Vectors, unit_rows
+from trivium.encoders.base import IMAGE_LAYERS, TEXT_LAYERS, Modality, Vectors, unit_rows
 from trivium.encoders.batching import encode
-from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
 from trivium.fusion.projections.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Head, HeadInput
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.fusion.projections.training import Recipe
@@ -30,7 +29,7 @@ from trivium.pipeline.cli.terminal import progress_bars
 from trivium.pipeline.space.config import Labels, read_labels
 from trivium.pipeline.space.folder import write_space
 from trivium.pipeline.space.joint import JointSpace, load_space
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import ProjectedEncoder
 from trivium.pipeline.tables.pairs import read_pairs
 
 ROOT = Path(__file__).parents[1]

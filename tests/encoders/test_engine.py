@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium.encoders import engine
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import BATCHES_AHEAD, StageStats, Stats
+from trivium.encoders.machine import usable_cores
 
 
 def squares(batch: list[int]) -> list[int]:

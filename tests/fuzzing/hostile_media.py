@@ -9,7 +9,7 @@ from typing import Any
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.containers import container_kind
 from trivium.encoders.decoding.texts import decode_text, first_line
-from trivium.encoders.image.jpeg_header import plain_jpeg_size
+from trivium.encoders.image.on_gpu import plain_jpeg_size
 from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
 
 CASES: Any = sys.modules["__main__"]

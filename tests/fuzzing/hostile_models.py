@@ -14,7 +14,7 @@ import pandas
 from trivium.encoders.base import WeightsError
 from trivium.encoders.text.own_models import TextModelConfig, build_network
 from trivium.encoders.text.shapes import TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 from trivium.pipeline.features import frames
 from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
 from trivium.pipeline.fused.model_folder import ModelError

@@ -15,16 +15,16 @@ from safetensors.numpy import save_file
 
 from trivium.encoders.base import DecodeError, Features, WeightsError
 from trivium.encoders.text.own_models import (
-    TextModel,
     TextModelConfig,
     build_network,
     load_text_network,
     read_text_model,
     revision_of,
     save_text_model,
+    text_backbone,
 )
 from trivium.encoders.text.shapes import LstmShape, TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 from trivium.pipeline.space.config import SpaceError, read_labels
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -136,7 +136,7 @@ class HostileSpaces:
             return lambda: load_space(space).projection(modality, DIM)(features)
 
         def tokens() -> None:
-            model = TextModel(text, read_text_model(text), StubNetwork())  # type: ignore[arg-type]
+            model = text_backbone(text, read_text_model(text), StubNetwork())  # type: ignore[arg-type]
             model.prepare_all(["a red picture of the sea", "\x07 \ud7ff x", "a" * 5_000])
             model.passages("a red picture of the sea " * 9)
 

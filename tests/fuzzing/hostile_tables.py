@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trivium.encoders.text.word_vectors import WordVectorsError, read_word_vectors
+from trivium.encoders.text.words import WordVectorsError, read_word_vectors
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.fused.table import read_frame
 from trivium.pipeline.space.relevance import Relevance

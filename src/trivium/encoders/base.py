@@ -18,6 +18,18 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Vectors: TypeAlias = NDArray[np.float32]  # (n, d), every row of length 1
 Prepared: TypeAlias = NDArray[Any]  # one decoded item, no batch axis
 
+# Inner layers that are kept beside the pooled features, for heads to learn from. A last layer was trained for one task
+# and drops what that task does not need: colours, textures, counts, single words. Those before it still have them.
+# Chosen on Flickr8k's development split: with these, text to image found R@1 26.6 % instead of 22.3 %
+# (docs/benchmarks.md, "What the heads are given"). Of sounds none helped.
+# Of EfficientNet-Lite0: the group of blocks, numbered as timm does; each channel's mean and maximum over the picture.
+IMAGE_GROUPS: Mapping[str, int] = {"blocks4": 4, "blocks5": 5, "blocks6": 6}
+IMAGE_LAYERS: Mapping[str, int] = {"blocks4": 2 * 112, "blocks5": 2 * 192, "blocks6": 2 * 320}  # and their width
+# Of MiniLM: BERT's hidden states, 0 is what the words are before the first layer; each number's mean over the tokens.
+TEXT_STATES: Mapping[str, int] = {"state0": 0, "state5": 5}
+TEXT_MAXIMUM = "maximum"  # and of the last one the maximum over the tokens
+TEXT_LAYERS: Mapping[str, int] = {**dict.fromkeys(TEXT_STATES, 384), TEXT_MAXIMUM: 384}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
@@ -102,6 +114,7 @@ class Preparing(Protocol):
     modality: Modality  # what the items are
     # What pictures are brought to, in pixels: larger ones may be decoded smaller (`decode_image`).
     side: int | None = None
+    has_windows: bool = False  # sounds can be cut into blocks, and those put together to windows of a sound
 
     def prepare(self, item: Any, /) -> Prepared:
         """Decode one item on the CPU; safe to call from several threads.
@@ -133,7 +146,10 @@ class Preparing(Protocol):
         return ()
 
     def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken."""
+        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken.
+
+        This, and what follows from blocks, is there if ``has_windows``.
+        """
         raise TypeError(f"{type(self).__name__} has no blocks of {type(sound).__name__}")
 
 

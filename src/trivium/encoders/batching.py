@@ -1,17 +1,17 @@
 """Encoding many items of one modality in batches: order kept, memory bounded by a few batches."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trivium.encoders import engine
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
-from trivium.encoders.cores import usable_cores
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Preparing, Vectors
 from trivium.encoders.engine import Stats
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
 
 if TYPE_CHECKING:
@@ -92,6 +92,42 @@ def encode(
     return np.concatenate(vectors)
 
 
+def prepared(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None") -> Prepared:
+    """Prepare an item; a file is decoded in the sandbox, if there is one.
+
+    Raises:
+        DecodeError: If it cannot be read or decoded.
+    """
+    return encoder.prepare(decoded(encoder, item, sandbox))
+
+
+def decoded(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None", *, on_device: bool = False) -> Any:
+    """Return what is left of an item to prepare: of a file what the sandbox decodes, of others and texts all.
+
+    Args:
+        encoder: Of the item's modality.
+        item: What ``encoder.prepare`` takes.
+        sandbox: Where files are decoded; None: not here.
+        on_device: A file that ``encoder.takes_file`` is left as it is, for ``encoder.prepare_file``.
+
+    Raises:
+        DecodeError: If it cannot be read or decoded.
+    """
+    if sandbox is None or encoder.modality == "text" or not isinstance(item, bytes | str | os.PathLike):
+        return item
+    from trivium.encoders.sandbox.heads import decodable  # texts need none of it
+
+    with decodable(encoder.modality, item) as source:
+        return decoded_source(encoder, source, sandbox, on_device=on_device)
+
+
+def decoded_source(encoder: Preparing, source: bytes | int, sandbox: "DecodeSandbox", *, on_device: bool) -> Any:
+    """Do what `decoded` does of a file's bytes, or the descriptor of one that is open."""
+    if on_device and isinstance(source, bytes) and encoder.takes_file(source):
+        return source
+    return sandbox.decode(encoder.modality, source, side=encoder.side)
+
+
 def _loading(
     encoder: Encoder, sandbox: "DecodeSandbox | None", stats: Stats, *, keep_errors: bool
 ) -> Callable[[Sequence[Any]], list[Prepared | DecodeError]]:
@@ -110,24 +146,13 @@ def _loading(
     def prepare(group: Sequence[Any]) -> list[Prepared]:
         if sandbox is not None:
             with decoding.working(len(group)):
-                group = [_decoded(sandbox, encoder, item) for item in group]
+                group = [decoded(encoder, item, sandbox, on_device=True) for item in group]
             with preparing.working(len(group)):
                 return [encoder.prepare_file(item) for item in group]
         with preparing.working(len(group)):
             return encoder.prepare_all(group)
 
     return load
-
-
-def _decoded(sandbox: "DecodeSandbox", encoder: Encoder, item: Any) -> Any:
-    if isinstance(item, bytes | str | Path):
-        from trivium.encoders.sandbox.heads import decodable  # texts need none of it
-
-        with decodable(encoder.modality, item) as source:
-            if isinstance(source, bytes) and encoder.takes_file(source):
-                return source
-            return sandbox.decode(encoder.modality, source, side=encoder.side)
-    return item
 
 
 def _encoding(encoder: Encoder) -> Callable[[list[list[Prepared | DecodeError]]], Vectors]:

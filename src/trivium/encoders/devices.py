@@ -16,7 +16,7 @@ PLAIN = "cpu-torch"  # a device's name: the slow way that the fast ones are comp
 GpuMode: TypeAlias = Literal["eager", "graphs", "compile"]
 MODE_VARIABLE = "TRIVIUM_GPU_MODE"
 # What a GPU does of pictures: nothing before the network; resizing; or decoding of JPEGs too, which is then done
-# outside the sandbox (`device_pictures`).
+# outside the sandbox (`image.on_gpu`).
 PictureMode: TypeAlias = Literal["cpu", "resize", "jpeg"]
 PICTURES_VARIABLE = "TRIVIUM_GPU_PICTURES"
 KNOWN = re.compile(rf"auto|cpu|{PLAIN}|cuda(:\d{{1,4}})?|mps", re.ASCII)
@@ -28,7 +28,7 @@ class DeviceError(ValueError):
 
 
 def resolve(device: str) -> list[str]:
-    """Name the devices that a user means, each of them one that `networks.load_network` takes.
+    """Name the devices that a user means, each of them one that `load_network` takes.
 
     Args:
         device: ``auto``, the best there is; ``cpu``; ``cuda``, all GPUs; ``cuda:N``, one; ``mps``; ``cpu-torch``.

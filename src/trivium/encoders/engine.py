@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.files import stopping
+from trivium.encoders.machine import usable_cores
 
 J = TypeVar("J")
 L = TypeVar("L")

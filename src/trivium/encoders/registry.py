@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trivium.encoders.base import Backbone, Modality
-from trivium.encoders.inner_layers import IMAGE_LAYERS, TEXT_LAYERS
+from trivium.encoders.base import IMAGE_LAYERS, TEXT_LAYERS, Backbone, Modality
 from trivium.encoders.networks.contract import Architecture, Network, Precision, device_kind
 from trivium.encoders.networks.loading import load_network
 from trivium.encoders.networks.weights import WEIGHTS, Weights, fetch, fetch_checked
@@ -38,7 +37,7 @@ class BackboneSpec:
 
 def _minilm(folder: Path) -> Architecture:
     def build() -> "torch.nn.Module":
-        from trivium.encoders.text.minilm import build_minilm
+        from trivium.encoders.text.transformer import build_minilm
 
         return build_minilm(folder)
 
@@ -106,9 +105,9 @@ def _aisfx_of_samples(folder: Path) -> Architecture:
 
 
 def _text_backbone(folder: Path, network: Network) -> Backbone:
-    from trivium.encoders.text.backbone import MiniLM
+    from trivium.encoders.text.backbone import minilm
 
-    return MiniLM(folder, network)
+    return minilm(folder, network)
 
 
 def _image_backbone(_: Path, network: Network) -> Backbone:
@@ -122,15 +121,15 @@ def _image_backbone(_: Path, network: Network) -> Backbone:
 
 
 def _audio_backbone(_: Path, network: Network) -> Backbone:
-    from trivium.encoders.audio.backbone import AiSFX
+    from trivium.encoders.audio.backbone import AudioBackbone
 
     if device_kind(network.device) == "gpu":
         from trivium.encoders.audio.on_gpu import Samples
 
-        return AiSFX(network, Samples())
+        return AudioBackbone(network, Samples())
     from trivium.encoders.audio.log_mel import LogMel
 
-    return AiSFX(network, LogMel())
+    return AudioBackbone(network, LogMel())
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -172,7 +171,7 @@ def build_backbone(
     """Load a backbone, fetching its weights on first use.
 
     Args:
-        name: One of `BACKBONES`, or ``text-model:FOLDER``: a text encoder of one's own (`text_model`).
+        name: One of `BACKBONES`, or ``text-model:FOLDER``: a text encoder of one's own (`own_models`).
         device: See `load_network`.
         precision: See `load_network`; networks of convolutions have nothing to gain by it, and stay in float32.
         announce: Called with one line before a download or other work that is done once.

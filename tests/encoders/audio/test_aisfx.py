@@ -62,7 +62,7 @@ def test_checkpoint_names(net: AiSFXNet) -> None:
 def test_torchaudio_is_there_before_threads_want_it() -> None:
     """Two threads that import it at once may fail: `cannot import name ... from partially initialized module`."""
     code = (
-        "import sys\nfrom unittest.mock import Mock\nfrom trivium.encoders.audio.backbone import AiSFX\n"
-        "AiSFX(Mock(), Mock())\nassert {'torchaudio.functional', 'torchaudio.transforms'} <= set(sys.modules)"
+        "import sys\nfrom unittest.mock import Mock\nfrom trivium.encoders.audio.backbone import AudioBackbone\n"
+        "AudioBackbone(Mock(), Mock())\nassert {'torchaudio.functional', 'torchaudio.transforms'} <= set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trivium.encoders.audio.backbone import AiSFX
+from trivium.encoders.audio.backbone import AudioBackbone
 from trivium.encoders.audio.log_mel import FFT_SAMPLES, LogMel
 from trivium.encoders.audio.on_gpu import BLOCK_SAMPLES, BLOCKS_PER_PASS, SampleBlocks, Samples
 from trivium.encoders.base import unit_rows
@@ -92,7 +92,7 @@ def test_sounds_have_the_same_vectors(weights: dict[str, Path], dtype: torch.dty
     """Whole, in a batch of several."""
     plain = build_backbone("aisfx")
     net = BACKBONES["aisfx"].architecture(weights["aisfx"]).build()
-    ours = AiSFX(TorchNetwork(SampleBlocks(net), device=PLAIN, dtype=dtype), Samples())
+    ours = AudioBackbone(TorchNetwork(SampleBlocks(net), device=PLAIN, dtype=dtype), Samples())
     paths = [ASSETS / name for name in ("crow.ogg", "bell.mp3", "beep.wav")]
     sounds = [decode_audio(path.read_bytes()) for path in paths]
     sounds.append((sounds[0][0][::2].copy(), 22_050))  # which is resampled
@@ -106,7 +106,7 @@ def test_sounds_have_the_same_vectors(weights: dict[str, Path], dtype: torch.dty
 @pytest.mark.weights
 def test_a_stream_has_the_features_of_the_whole(weights: dict[str, Path]) -> None:
     net = BACKBONES["aisfx"].architecture(weights["aisfx"]).build()
-    ours = AiSFX(TorchNetwork(SampleBlocks(net), device=PLAIN), Samples())
+    ours = AudioBackbone(TorchNetwork(SampleBlocks(net), device=PLAIN), Samples())
     waveform = noise(44_100 * 5)
     stream = SoundStream(len(waveform), 44_100, float(np.abs(waveform).max()), iter(np.split(waveform, 5)))
     (whole,) = ours.blocks((waveform.copy(), 44_100))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from trivium.encoders import DecodeError, WeightsError
 from trivium.encoders.base import unit_rows
 from trivium.encoders.clip.facts import SoundFacts
-from trivium.encoders.clip.mel import ClipMel
 from trivium.encoders.clip.model import OpenClip
+from trivium.encoders.clip.sounds import ClipMel
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.sandbox.pool import SoundStream
@@ -304,7 +304,7 @@ def test_the_level_of_a_sound_stays() -> None:
 @pytest.fixture
 def backbone() -> Any:
     """A backbone whose network says how loud each block is."""
-    from trivium.encoders.clip.sounds import ClipSounds
+    from trivium.encoders.audio.backbone import AudioBackbone
 
     class Loudness:
         device = "cpu"
@@ -313,7 +313,7 @@ def backbone() -> Any:
             assert len(inputs[0]) <= 4
             return (inputs[0].mean(axis=(1, 2))[:, None],)
 
-    return ClipSounds(FACTS, Loudness(), dim=1)
+    return AudioBackbone(Loudness(), ClipMel(FACTS), dim=1, heads={})
 
 
 def test_windows_are_means_of_the_blocks_in_them(backbone: Any) -> None:

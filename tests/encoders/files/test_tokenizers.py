@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from trivium.encoders.files.foreign import ForeignFileError
 from trivium.encoders.files.tokenizers import cut_at, read_foreign_tokenizer, telling_panics, tokenizer_of
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 
 Change = Callable[[dict[str, Any]], object]
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}

@@ -1,6 +1,7 @@
 """What a GPU does of pictures, tried with torch's CPU as the device, against what the processor does."""
 
 import io
+import struct
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,22 +12,25 @@ from unittest.mock import MagicMock, Mock, call
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 
-from trivium.encoders.base import DecodeError, Prepared, Space, unit_rows
+from trivium.encoders.base import IMAGE_LAYERS, DecodeError, Prepared, Space, unit_rows
 from trivium.encoders.batching import encode
+from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.devices import PLAIN, DeviceError
+from trivium.encoders.image import on_gpu
 from trivium.encoders.image import on_gpu as device_pictures
 from trivium.encoders.image.backbone import ImageBackbone, image_backbone
 from trivium.encoders.image.fit import Fit
-from trivium.encoders.image.on_gpu import MOST_SQUARES, Decode, DevicePictures, jpeg_decoder
-from trivium.encoders.inner_layers import IMAGE_LAYERS
+from trivium.encoders.image.on_gpu import MOST_SQUARES, Decode, DevicePictures, jpeg_decoder, plain_jpeg_size
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.registry import BACKBONES
 from trivium.fusion.projections.plain import IdentityProjection
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import ProjectedEncoder
 
 # torchvision's own decoder, which torchcodec is to replace.
 pytestmark = pytest.mark.filterwarnings("ignore:.*decoding and encoding capabilities of TorchVision:DeprecationWarning")
@@ -38,6 +42,7 @@ FITS = [
     Fit(side=SIDE, mode="shortest"),
     Fit(side=SIDE, mode="longest", is_bilinear=True, fill=90),
 ]
+WIDTH, HEIGHT = 60, 40
 
 
 class Pixels(nn.Module):
@@ -307,3 +312,145 @@ def test_vectors_of_the_device_path(weights: dict[str, Path], decode: Decode | N
     cosines = (unit_rows(found.pooled) * unit_rows(expected.pooled)).sum(axis=1)
     assert cosines.min() > 0.999
     assert found.logits["imagenet"].shape == (4, 1000)
+
+
+def flat(mode: str = "RGB", **options: Any) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def exif(**tags: Any) -> Image.Exif:
+    made = Image.Exif()
+    for name, value in tags.items():
+        made[ExifTags.Base[name]] = value
+    return made
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
+    return data[:2] + segment(marker, body) + data[2:]
+
+
+UPRIGHT = b"Exif\0\0II*\0" + struct.pack("<IHHHIHH", 8, 1, 0x0112, 3, 1, 1, 0)
+
+
+def test_assets() -> None:
+    found = {path.name: plain_jpeg_size(path.read_bytes()) for path in ASSETS.iterdir()}
+    assert {name: size for name, size in found.items() if size is not None} == {"strawberry.jpg": (200, 200)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[{}, {"mode": "L"}, {"progressive": True}, {"optimize": True}, {"quality": 100}, {"restart_marker_rows": 1}],
+        *[{"subsampling": 0}, {"subsampling": 1}, {"icc_profile": b"x" * 200_000}, {"comment": b"hello"}],
+        *[{"exif": exif(Orientation=1)}, {"exif": exif(Make="camera", ImageWidth=3)}, {"xmp": b"<x:xmpmeta/>"}],
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_plain(options: dict[str, Any]) -> None:
+    assert plain_jpeg_size(flat(**options)) == (HEIGHT, WIDTH)
+
+
+def test_one_exif_block_is_plain() -> None:
+    assert plain_jpeg_size(with_segment(flat(), 0xE1, UPRIGHT)) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_exif_in_both_orders(endian: str) -> None:
+    for value, expected in ((1, (HEIGHT, WIDTH)), (6, None), (0, None), (256, None)):
+        tiff = {"<": b"II*\0", ">": b"MM\0*"}[endian] + struct.pack(f"{endian}IHHHIHH", 8, 1, 0x0112, 3, 1, value, 0)
+        assert plain_jpeg_size(with_segment(flat(), 0xE1, b"Exif\0\0" + tiff)) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        flat(mode="CMYK"),
+        flat(exif=exif(Orientation=6)),
+        flat(exif=exif(Orientation=3)),
+        flat(keep_rgb=True),
+        flat(xmp=b'<rdf:Description tiff:Orientation="6"/>'),
+        with_segment(flat(), 0xE1, b"Exif\0\0"),
+        with_segment(flat(), 0xE1, b"Exif\0\0MM\0*" + b"\xff" * 40),
+        with_segment(flat(), 0xE1, UPRIGHT.replace(b"\1\0\x12", b"\2\0\x12")),  # two entries, of which one is there
+        with_segment(with_segment(flat(), 0xE1, UPRIGHT), 0xE1, UPRIGHT),  # Pillow reads both as one
+        with_segment(flat(), 0xEE, b"Adobe\0\x64\0\0\0\0\0"),  # it says: RGB
+        with_segment(flat(), 0x01, b""),
+        flat()[:-2],  # no end
+        flat()[:300],
+        flat(progressive=True).replace(b"\xff\xd9", b"\xff\xda\0\0" * 100 + b"\xff\xd9"),  # a scan after the other
+        b"".join([b"\xff\xd8", segment(0xFE, b"") * 500, flat()[2:]]),
+        flat() + b"\0" * (16 << 20),
+        (ASSETS / "airliner.png").read_bytes(),
+    ],
+    ids=lambda data: f"{len(data)} bytes",
+)
+def test_not_plain(data: bytes) -> None:
+    assert plain_jpeg_size(data) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "byte"),
+    [(0, 12), (6, 9), (9, 9), (7, 0x44), (10, 0x22)],
+    ids=["12 bits", "identity of brightness", "identity of a colour", "rare sampling", "sampling of a colour"],
+)
+def test_frame_headers_that_are_not_usual(place: int, byte: int) -> None:
+    data = bytearray(flat())
+    start = data.index(b"\xff\xc0") + 4
+    data[start + place] = byte
+    assert plain_jpeg_size(bytes(data)) is None
+
+
+@pytest.mark.parametrize("size", [(0, 60), (40, 0), (20_000, 20_000)])
+def test_sizes_that_are_none(size: tuple[int, int]) -> None:
+    data = flat()
+    start = data.index(b"\xff\xc0") + 5
+    assert plain_jpeg_size(data[:start] + struct.pack(">HH", *size) + data[start + 4 :]) is None
+
+
+def test_the_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_gpu, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    assert plain_jpeg_size(flat()) is None
+
+
+EXIF = flat(exif=exif(Orientation=1, Make="camera"))
+FILES = st.sampled_from(
+    [
+        STRAWBERRY,
+        EXIF,
+        flat(progressive=True),
+        flat(mode="L"),
+        flat(mode="CMYK"),
+        flat(keep_rgb=True),
+    ]
+)
+
+
+@given(FILES, st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=3), st.integers(0, 3000))
+def test_what_passes_is_what_pillow_sees(data: bytes, changes: list[tuple[int, int]], cut: int) -> None:
+    """Whatever is changed: never an error, and no picture that another decoder would turn, colour or size otherwise."""
+    mutant = bytearray(data)
+    for place, byte in changes:
+        mutant[place % len(mutant)] = byte
+    found = plain_jpeg_size(bytes(mutant) if cut > 2000 else bytes(mutant[:cut]))
+    if found is None:
+        return
+    try:
+        with Image.open(io.BytesIO(mutant), formats=("JPEG",)) as image:
+            assert (image.height, image.width) == found
+            assert image.mode in ("RGB", "L")
+            assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    except OSError:
+        return  # Pillow reads more of the header, and refuses
+
+
+def test_the_assets_pixels() -> None:
+    assert decode_image(STRAWBERRY).size == plain_jpeg_size(STRAWBERRY)

@@ -1,5 +1,6 @@
 """What a GPU's network does around its passes, tried on a CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
 
 from trivium.encoders import engine
 from trivium.encoders.devices import PLAIN
-from trivium.encoders.networks.torch_runtime import TorchNetwork, _filled
+from trivium.encoders.networks.torch_runtime import MOST_NUMBERS, PassSize, TorchNetwork, _filled, folded, next_size
 from trivium.encoders.registry import BACKBONES, build_backbone
+
+EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Doubled(torch.nn.Module):
@@ -171,3 +176,127 @@ def test_two_replicas_share_the_work_in_order() -> None:
     found = list(engine.run(jobs, load=lambda job: job, encode=encode, batch_items=7, loaders=2))
     np.testing.assert_array_equal(np.concatenate([sums for _, sums in found]), numbers(100).sum(axis=1))
     assert all(replica._module.rows for replica in replicas)
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """Give batch normalisations statistics that are not those of the start."""
+    torch.manual_seed(0)
+    module.train()
+    for _ in range(20):
+        module(torch.randn(4, 3, 8, 8) * 2 + 1)
+    return module.eval()
+
+
+def norms(module: nn.Module) -> int:
+    return sum(isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) for child in module.modules())
+
+
+def outputs(module: nn.Module) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = module(EXAMPLE)[0]
+    return found
+
+
+class Tuple(nn.Module):
+    """One output, as all of ours are."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.layers(x),)
+
+
+class Summed(Tuple):
+    """Uses the convolution's output beside its normalisation, where no module sees it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        convolved = self.layers[0](x)
+        return (convolved + self.layers[1](convolved),)
+
+
+def convolution(groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(3, 6, 3, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (lambda: Tuple(convolution(), nn.BatchNorm2d(6), nn.ReLU()), 0),
+        (lambda: Tuple(convolution(groups=3), BatchNormAct2d(6), nn.Conv2d(6, 2, 1), nn.BatchNorm2d(2)), 0),
+        (lambda: Tuple(convolution(), nn.ReLU(), nn.BatchNorm2d(6)), 1),
+        (lambda: Tuple(convolution(), nn.BatchNorm2d(6, track_running_stats=False)), 1),
+        (lambda: Tuple(nn.BatchNorm2d(3), convolution()), 1),
+        (lambda: Summed(convolution(), nn.BatchNorm2d(6)), 1),
+    ],
+    ids=["plain", "with activation", "activation between", "no statistics", "norm first", "used twice"],
+)
+def test_outputs_stay(make: Callable[[], nn.Module], left: int) -> None:
+    module = settled(make())
+    before = outputs(module)
+    changed = folded(module, [EXAMPLE])
+    torch.testing.assert_close(outputs(changed), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(outputs(module), before, atol=0, rtol=0)  # the module itself is as it was
+    assert norms(changed) == left
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("name", "count"), [("efficientnet-lite0", 49), ("aisfx", 8)])
+def test_our_networks(weights: dict[str, Path], name: str, count: int) -> None:
+    architecture = BACKBONES[name].architecture(weights[name])
+    module = architecture.build().eval()
+    examples = [torch.from_numpy(np.array(example)) for example in architecture.examples()]
+    changed = folded(module, examples)
+    assert (norms(module), norms(changed)) == (count, 0)
+    with torch.inference_mode():
+        torch.testing.assert_close(changed(*examples), module(*examples), atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_measure_there_is_no_limit_until_a_pass_fails() -> None:
+    size = PassSize()
+    assert size.rows(10) is None
+    size.fitted(1000, used_bytes=1, free_bytes=1)
+    assert size.rows(10) is None
+    size.failed(1000)
+    assert size.rows(10) == 50
+
+
+def test_passes_grow_to_half_of_the_free_memory() -> None:
+    size = PassSize(first=100)
+    assert size.rows(10) == 10
+    size.fitted(100, used_bytes=1000, free_bytes=100_000)
+    assert size.rows(10) == 500
+    size.fitted(50, used_bytes=5000, free_bytes=100_000)  # what is fixed weighs more in a smaller one
+    assert size.rows(10) == 500
+    size.fitted(5000, used_bytes=40_000, free_bytes=100_000)
+    assert size.rows(10) == 625
+
+
+def test_what_failed_is_not_tried_again() -> None:
+    size = PassSize(first=100)
+    size.failed(100)
+    size.failed(80)  # of a thread that began before it knew
+    assert size.rows(1) == 40
+    size.fitted(40, used_bytes=1, free_bytes=10**12)
+    assert size.rows(1) == 40
+
+
+def test_limits() -> None:
+    size = PassSize(first=5)
+    assert size.rows(10) == 1  # one row is always tried
+    size.fitted(10, used_bytes=1, free_bytes=10**15)
+    assert size.rows(1) == MOST_NUMBERS
+    size.failed(1)
+    assert size.rows(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "limits", "expected"),
+    [
+        *[(1, {}, 1), (2, {}, 2), (3, {}, 4), (4, {}, 4), (5, {"least": 32}, 32), (33, {"least": 32}, 64)],
+        *[(70, {"least": 32, "most": 77}, 77), (20, {"least": 32, "most": 24}, 24)],
+    ],
+)
+def test_sizes(count: int, limits: dict[str, int], expected: int) -> None:
+    assert next_size(count, **limits) == expected

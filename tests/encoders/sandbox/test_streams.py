@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trivium.encoders import DecodeError
-from trivium.encoders.audio.backbone import AiSFX
-from trivium.encoders.audio.log_mel import PEAK, LogMel
+from trivium.encoders.audio.backbone import AudioBackbone
+from trivium.encoders.audio.log_mel import PEAK, RATE_HZ, LogMel, resampled_chunks
 from trivium.encoders.audio.on_gpu import BLOCK_HOP_SAMPLES, BLOCK_SAMPLES, BLOCKS_PER_PART, FULL_SCALE, Samples
-from trivium.encoders.audio.resampling import RATE_HZ, resampled_chunks
 from trivium.encoders.decoding.sounds import STREAM_FRAMES, decode_audio, scan_audio, whole
 from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
@@ -33,8 +32,8 @@ class Nothing:
 
 
 @pytest.fixture(scope="module")
-def aisfx() -> AiSFX:
-    return AiSFX(Nothing(), LogMel())
+def aisfx() -> AudioBackbone:
+    return AudioBackbone(Nothing(), LogMel())
 
 
 def sweep(frames: int, rate_hz: int) -> NDArray[np.float32]:
@@ -49,7 +48,7 @@ def pieces(waveform: NDArray[np.float32], size: int) -> Iterator[NDArray[np.floa
 
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 48_000, 22_050, 8_000, 44_101, 96_000])
 @pytest.mark.parametrize("seconds", [2.4, 7.3])  # a stream is never shorter than a block
-def test_blocks_of_a_stream_are_those_of_the_whole(aisfx: AiSFX, rate_hz: int, seconds: float) -> None:
+def test_blocks_of_a_stream_are_those_of_the_whole(aisfx: AudioBackbone, rate_hz: int, seconds: float) -> None:
     waveform = sweep(int(seconds * rate_hz), rate_hz)
     (expected,) = aisfx.blocks((waveform.copy(), rate_hz))
     stream = SoundStream(len(waveform), rate_hz, float(np.abs(waveform).max()), pieces(waveform, 30_011))
@@ -108,7 +107,7 @@ def test_resampling_in_pieces_is_resampling(rate_hz: int, size_hint: int, frames
     np.testing.assert_allclose(found[:n], expected[:n], atol=2e-6)
 
 
-def test_the_level_of_a_stream(aisfx: AiSFX) -> None:
+def test_the_level_of_a_stream(aisfx: AudioBackbone) -> None:
     """Quiet and loud are the same sound, as for a whole one."""
     waveform = sweep(3 * RATE_HZ, RATE_HZ)
     found = []

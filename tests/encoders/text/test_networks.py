@@ -1,5 +1,7 @@
 """Our Transformer and LSTM over token ids: the slow versions, MiniLM's own vectors, padding, learning."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import BertConfig, BertModel
 
+from trivium.encoders.base import TEXT_STATES
 from trivium.encoders.text.lstm import LstmText
-from trivium.encoders.text.minilm import build_minilm
-from trivium.encoders.text.shapes import LstmShape, TransformerShape
-from trivium.encoders.text.transformer import TransformerText, from_bert
-from trivium.pipeline.text_learning.starting import MINILM_SHAPE
+from trivium.encoders.text.shapes import MINILM_SHAPE, LstmShape, TransformerShape
+from trivium.encoders.text.transformer import TransformerText, build_minilm, masked_mean
 
 TRANSFORMER = TransformerShape(
     vocabulary=30, width=8, heads=2, layers=2, inner=16, positions=12, embedding=8, dim=8, projected=False
@@ -82,11 +84,32 @@ def test_the_lstm_is_the_slow_one(reference: Callable[[str], ModuleType]) -> Non
 
 
 @pytest.mark.weights
-def test_minilm_in_our_transformer_says_the_same(weights: dict[str, Path]) -> None:
+def test_minilm_is_that_of_transformers(weights: dict[str, Path]) -> None:
+    """Its weights in our Transformer: unit vectors to 1e-6, inner layers to 1e-6 of the largest number."""
     folder = weights["minilm-l6"]
-    ours = TransformerText(MINILM_SHAPE).eval()
-    ours.load_state_dict(from_bert(load_file(folder / "model.safetensors")))
-    ids = torch.tensor([[101, 2023, 2003, 1037, 3231, 102], [101, 7592, 102, 0, 0, 0]])
-    mask = (ids > 0).long()
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(ids, mask)[0], build_minilm(folder)(ids, mask)[0], rtol=1e-4, atol=1e-5)
+    bert = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False).eval()
+    missing, surplus = bert.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    assert not missing
+    assert set(surplus) == {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+    ours, random = build_minilm(folder), torch.Generator().manual_seed(0)
+    for lengths in ([1], [2], [256], [128, 3], [256, 1, 77, 8], [5] * 9, [*range(1, 257, 51)]):
+        ids = torch.randint(1, MINILM_SHAPE.vocabulary, (len(lengths), max(lengths)), generator=random)
+        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        with torch.inference_mode():
+            pooled, *inner = ours(ids * mask, mask)
+            states = bert(input_ids=ids * mask, attention_mask=mask, output_hidden_states=True).hidden_states
+        means = [masked_mean(states[place], mask) for place in (-1, *TEXT_STATES.values())]
+        maximum = states[-1].masked_fill(mask[:, :, None] == 0, -torch.inf).amax(dim=1)
+        unit = nn.functional.normalize
+        torch.testing.assert_close(unit(pooled), unit(means[0]), rtol=0, atol=1e-6)
+        for found, expected in zip(inner, (*means[1:], maximum), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.weights
+def test_building_minilm_imports_no_transformers(weights: dict[str, Path]) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom trivium.encoders.text.transformer import build_minilm\n"
+        f"build_minilm(Path({str(weights['minilm-l6'])!r}))\nassert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

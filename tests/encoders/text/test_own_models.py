@@ -21,7 +21,7 @@ from trivium.encoders.text.own_models import (
     save_text_model,
 )
 from trivium.encoders.text.shapes import LstmShape, Shape, TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 
 WORDS = ["a", "red", "green", "blue", "picture", "of", "the", "sea"]
 SHAPES: list[Shape] = [

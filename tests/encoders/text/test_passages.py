@@ -24,7 +24,7 @@ from trivium.encoders.text.backbone import (
     passages_of,
     passes_by_length,
 )
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 
 
 @given(st.lists(st.integers(1, 256), max_size=60), st.integers(1, 2000))

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivium.encoders.base import Encoder, Prepared, Space, Vectors, unit_rows
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.decoding.sounds import decode_audio
 from trivium.encoders.engine import THIS_PROCESS, StageStats, Stats
+from trivium.encoders.machine import usable_cores
 from trivium.pipeline.bench import media as bench_media
 from trivium.pipeline.bench import stages as bench_stages
 from trivium.pipeline.bench.media import evenly, made_files, own_files

@@ -56,6 +56,8 @@ class Looking(Encoder):
 class Blocks(Looking):
     """An encoder of sounds that knows blocks of a second, each seen by its mean square."""
 
+    has_windows = True
+
     def blocks(self, sound: Any, /) -> Iterator[Prepared]:
         waveform, rate_hz = sound
         for start in range(0, len(waveform), rate_hz):

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from trivium.encoders.base import Features, Modality, Space, WeightsError
+from trivium.encoders.base import Backbone, Features, Modality, Prepared, Space, WeightsError
 from trivium.encoders.text.own_models import (
     TextModelConfig,
     build_network,
@@ -30,7 +30,7 @@ from trivium.encoders.text.own_models import (
     save_text_model,
 )
 from trivium.encoders.text.shapes import LstmShape, Shape, TransformerShape
-from trivium.encoders.text.vocabulary import word_tokenizer
+from trivium.encoders.text.words import word_tokenizer
 from trivium.fusion.projections.head import Head, HeadInput
 from trivium.pipeline.fused.table import read_frame
 from trivium.pipeline.space.config import (
@@ -43,8 +43,7 @@ from trivium.pipeline.space.config import (
 )
 from trivium.pipeline.space.folder import write_space
 from trivium.pipeline.space.joint import load_space
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space.projections import build_projection
+from trivium.pipeline.space.projections import ProjectedEncoder, build_projection
 from trivium.pipeline.space.relevance import LogOdds, Relevance
 from trivium.pipeline.tables.metadata import MetadataError, read_table
 from trivium.pipeline.tables.pairs import read_pairs
@@ -77,14 +76,16 @@ def offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
     return cache
 
 
-class Backbone:
+class FittingBackbone(Backbone):
     """Features that fit what the valid spaces say."""
 
     modality: Modality = "text"
-    side = None
     dim = 384
 
-    def features(self, _: object) -> Features:
+    def prepare(self, item: object, /) -> Prepared:
+        raise NotImplementedError
+
+    def features(self, batch: object, /) -> Features:
         random = np.random.default_rng(0)
         return Features(
             pooled=random.normal(size=(2, 384)).astype(np.float32),
@@ -169,7 +170,7 @@ def use_space(folder: Path) -> None:
             space.backbone(modality)  # a text model, or one of open_clip's that nobody here named
             continue
         projection = build_projection(config, own, 384)
-        encoder = ProjectedEncoder(Space(name="x", dim=5, revision=""), Backbone(), projection)  # type: ignore[arg-type]
+        encoder = ProjectedEncoder(Space(name="x", dim=5, revision=""), FittingBackbone(), projection)
         assert np.isfinite(encoder.embed([])).all()
     read_labels(folder / "labels.json")
     assert named_files(folder) is not None

@@ -26,7 +26,7 @@ from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import file_loading, ingestion
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import is_below, scan_media
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
+from trivium.pipeline.space.projections import ProjectedEncoder
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing

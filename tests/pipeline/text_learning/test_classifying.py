@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trivium.encoders.text.own_models import TextModelError, load_text_model
-from trivium.encoders.text.vocabulary import frequent_words
+from trivium.encoders.text.words import frequent_words
 from trivium.pipeline.text_learning import token_batches
 from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,

@@ -90,7 +90,7 @@ def test_what_cannot_be_pretrained(start: Start, new_start: Callable[..., Start]
         pretrainer(start, texts=["the film"])
     with pytest.raises(ValueError, match="must have 3 to 16 tokens, as the network has positions, got 17"):
         pretrainer(new_start(), replace(RECIPE, window_tokens=17))
-    from trivium.encoders.text.vocabulary import word_tokenizer
+    from trivium.encoders.text.words import word_tokenizer
 
     with pytest.raises(ValueError, match=r"has no \[MASK\], \[CLS\], \[SEP\]"):
         masking_vocabulary(Tokenizer.from_str(word_tokenizer(["a"])))

@@ -1,13 +1,11 @@
-"""Sounds: aiSFX embeddings (512-d) and category scores, pooled over a clip's two-second blocks."""
+"""Networks of sounds, aiSFX (512-d, with category scores) among them: means over a sound's blocks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.audio.log_mel import BLOCK_FRAMES, BLOCK_HOP_FRAMES, HOP_SAMPLES
-from trivium.encoders.audio.resampling import RATE_HZ
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
 from trivium.encoders.decoding.sounds import MAX_SECONDS, RATES_HZ, Sound, decode_audio
 from trivium.encoders.files import stopping
@@ -19,6 +17,10 @@ from trivium.encoders.sandbox.pool import SoundStream
 
 class FrontEnd(Protocol):
     """How sounds are made ready for a network of blocks."""
+
+    rate_hz: int
+    block_samples: int
+    hop_samples: int  # from one block to the next
 
     def whole(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:
         """Prepare a sound of any length, which has at least one block; the waveform may be changed."""
@@ -37,16 +39,28 @@ class FrontEnd(Protocol):
         ...
 
 
-class AiSFX(Backbone):
-    """The sound-effects network on clips of any length."""
+class AudioBackbone(Backbone):
+    """A network of blocks on sounds of any length: the mean over a sound's blocks."""
 
     modality: Modality = "audio"
-    dim = 512
+    has_windows = True
 
-    def __init__(self, network: Network, front_end: FrontEnd) -> None:
+    def __init__(
+        self, network: Network, front_end: FrontEnd, *, dim: int = 512, heads: Mapping[str, int] = AISFX_HEADS
+    ) -> None:
+        """Take a network.
+
+        Args:
+            network: Gives the embeddings of blocks, and for each head its scores.
+            front_end: Makes the blocks.
+            dim: Width of the embeddings; aiSFX's if nothing is said, as of ``heads``.
+            heads: How many classes each has.
+        """
         # Here, in one thread: its modules import one another, and when two threads begin at once, that fails.
         import torchaudio  # noqa: F401
 
+        self.dim = dim
+        self._heads = heads
         self._network = network
         self._front_end = front_end
 
@@ -62,7 +76,7 @@ class AiSFX(Backbone):
         return self._front_end.whole(*decoded_sound(item))
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return embeddings (n, 512) and logits {head: (n, classes)}, each the mean over a clip's blocks."""
+        """Return embeddings (n, dim) and logits {head: (n, classes)}, each the mean over a clip's blocks."""
         counts = [self._front_end.count(prepared) for prepared in batch]
         ends = np.cumsum(counts, dtype=np.intp)
         return self.block_features(batch).means(
@@ -70,10 +84,10 @@ class AiSFX(Backbone):
         )
 
     def block_features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return embeddings (m, 512) and logits {head: (m, classes)} of all clips' blocks, m in all, in order."""
+        """Return embeddings (m, dim) and logits {head: (m, classes)} of all clips' blocks, m in all, in order."""
         count = sum(self._front_end.count(prepared) for prepared in batch)
         pooled = np.empty((count, self.dim), np.float32)
-        logits = {head: np.empty((count, classes), np.float32) for head, classes in AISFX_HEADS.items()}
+        logits = {head: np.empty((count, classes), np.float32) for head, classes in self._heads.items()}
         start = 0
         for inputs in self._front_end.passes(batch):  # blocks of many files in one pass
             stopping.check()
@@ -95,9 +109,20 @@ class AiSFX(Backbone):
             yield self._front_end.whole(*sound)
 
     def windows(self, count: int, seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-        """Say which of a sound's blocks, ``count`` in all, belong to windows (start, stop) in seconds: at least one."""
-        centres = (np.arange(count) * BLOCK_HOP_FRAMES + BLOCK_FRAMES / 2) * HOP_SAMPLES / RATE_HZ
-        return blocks_within(centres, seconds)
+        """Say which of a sound's blocks, ``count`` in all, belong to windows (start, stop) in seconds: at least one.
+
+        The last block of CLAP may begin up to half its length earlier than is taken for granted here.
+        """
+        front = self._front_end
+        middles = (np.arange(count) * front.hop_samples + front.block_samples / 2) / front.rate_hz
+        found = []
+        for start, stop in seconds:
+            first, last = (int(place) for place in np.searchsorted(middles, (start, stop)))
+            if first == last:  # a window shorter than a block's hop, or the end that fills no block
+                first = min(first, count - 1)
+                last = first + 1
+            found.append((first, last))
+        return found
 
 
 def decoded_sound(item: Any) -> Sound:
@@ -107,18 +132,6 @@ def decoded_sound(item: Any) -> Sound:
         DecodeError: See `decode_audio`.
     """
     return _checked_pair(*item) if isinstance(item, tuple) else decode_audio(item_bytes(item))
-
-
-def blocks_within(centres: NDArray[np.float64], seconds: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-    """Say which blocks, by the seconds of their middles in order, belong to windows (start, stop): at least one."""
-    found = []
-    for start, stop in seconds:
-        first, last = (int(place) for place in np.searchsorted(centres, (start, stop)))
-        if first == last:  # a window shorter than a block's hop, or the end that fills no block
-            first = min(first, len(centres) - 1)
-            last = first + 1
-        found.append((first, last))
-    return found
 
 
 def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> Sound:

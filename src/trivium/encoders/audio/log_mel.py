@@ -1,9 +1,10 @@
-"""The front end of aiSFX on the processor: log-mel blocks.
+"""The front end of aiSFX on the processor: sounds at its rate, in one piece or as they are read, to log-mel blocks.
 
 Source: the paper's front end (Ma & Lerch 2022, section 3; computed there with Essentia).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trivium.encoders.audio.resampling import RATE_HZ, resampled, resampled_chunks, scaled
 from trivium.encoders.base import Prepared
 from trivium.encoders.networks.contract import Arrays
 from trivium.encoders.sandbox.pool import SoundStream
 
+RATE_HZ = 44_100  # aiSFX's
 FFT_SAMPLES, HOP_SAMPLES, MELS = 2048, 1024, 96
 LOG_GAIN, LOG_FULL_SCALE = 10_000.0, 9.457798957824707  # maximum over the training spectrograms
 # The loudest sample. The first batch norm's statistics say that the training spectrograms had mean 0.164; sounds
@@ -26,8 +27,54 @@ BLOCKS_PER_PASS = 8
 FRAMES_PER_PASS = 2048  # of the front end, 48 s
 
 
+def resampled(waveform: NDArray[np.float32], rate_hz: int) -> Tensor:
+    """Return a whole sound at `RATE_HZ`, (s,), its largest sample about 1; the waveform may be changed."""
+    from torchaudio.functional import resample
+
+    sound = scaled(torch.from_numpy(waveform), 1.0)  # before resampling, which may overflow on huge samples
+    ratio = _ratio(rate_hz, RATE_HZ)
+    return sound if ratio == 1 else resample(sound, ratio.denominator, ratio.numerator)
+
+
+def resampled_chunks(chunks: Iterable[NDArray[np.float32]], rate_hz: int, *, to_hz: int = RATE_HZ) -> Iterator[Tensor]:
+    """Resample chunk by chunk, as if it were done in one piece: each chunk is resampled with its neighbours' edges."""
+    from torchaudio.functional import resample
+
+    ratio = _ratio(rate_hz, to_hz)
+    if ratio == 1:
+        yield from map(torch.from_numpy, chunks)
+        return
+    up, down = ratio.numerator, ratio.denominator
+    # The kernel reaches over 6 periods of the lower rate; whole periods of both rates, so that the samples fall alike.
+    edge = down * -(-7 * max(1, -(-down // up)) // down)
+    piece = down * -(-(1 << 19) // down)
+    held, before = torch.empty(0), 0  # ``before``: samples at the start of ``held`` that are done
+    for chunk in chunks:
+        held = torch.cat([held, torch.from_numpy(chunk)])
+        while len(held) >= before + piece + edge:
+            done = resample(held[: before + piece + edge], down, up)
+            yield done[before * up // down : (before + piece) * up // down]
+            held = held[before + piece - edge :]
+            before = edge
+    if len(held) > before:
+        yield resample(held, down, up)[before * up // down :]
+
+
+def scaled(sound: Tensor, peak: float) -> Tensor:
+    """Scale a waveform (s,) in place, so that its largest sample is ``peak``; silence stays silence."""
+    largest = torch.maximum(sound.max(), -sound.min())
+    return sound.mul_(peak / largest.clamp(min=1e-9))
+
+
+def _ratio(rate_hz: int, to_hz: int) -> Fraction:
+    # The resampling kernel grows with the terms of the ratio: 44,101 Hz would take gigabytes, and is 44,100.
+    return Fraction(to_hz, rate_hz).limit_denominator(1000)
+
+
 class LogMel:
     """Sounds as arrays of blocks, float32, (blocks, 100, 96)."""
+
+    rate_hz, block_samples, hop_samples = RATE_HZ, BLOCK_FRAMES * HOP_SAMPLES, BLOCK_HOP_FRAMES * HOP_SAMPLES
 
     def __init__(self, *, blocks_per_pass: int = BLOCKS_PER_PASS) -> None:
         self._blocks_per_pass = blocks_per_pass

@@ -23,8 +23,11 @@ from trivium.encoders.audio.log_mel import (
     LOG_GAIN,
     MELS,
     PEAK,
+    RATE_HZ,
+    resampled,
+    resampled_chunks,
+    scaled,
 )
-from trivium.encoders.audio.resampling import RATE_HZ, resampled, resampled_chunks, scaled
 from trivium.encoders.base import Prepared
 from trivium.encoders.networks.contract import Arrays
 from trivium.encoders.sandbox.pool import SoundStream
@@ -77,6 +80,8 @@ class SampleBlocks(nn.Module):
 
 class Samples:
     """Sounds as their samples, int16, (s,), with the half windows of zeros that centred frames need at both ends."""
+
+    rate_hz, block_samples, hop_samples = RATE_HZ, BLOCK_FRAMES * HOP_SAMPLES, BLOCK_HOP_FRAMES * HOP_SAMPLES
 
     @torch.inference_mode()
     def whole(self, waveform: NDArray[np.float32], rate_hz: int) -> Prepared:

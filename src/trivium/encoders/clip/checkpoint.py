@@ -16,9 +16,8 @@ import open_clip
 
 from trivium.encoders.base import WeightsError
 from trivium.encoders.clip.facts import TokenizerFacts, tokenizer_file
-from trivium.encoders.clip.file_tokenizer import PROBES, TOKENIZER_FILES, FileTokenizer, keep_tokenizer
-from trivium.encoders.clip.hub import CONFIG_FILE, hub_files
-from trivium.encoders.clip.reference import FOLDER, HUB, HUB_NAME, ClipSource
+from trivium.encoders.clip.reference import CONFIG_FILE, FOLDER, HUB, HUB_NAME, ClipSource, hub_files
+from trivium.encoders.clip.tokenizers import PROBES, TOKENIZER_FILES, FileTokenizer, keep_tokenizer
 from trivium.encoders.files.foreign import read_foreign_json
 from trivium.encoders.networks.fetching import forbidden_by
 

@@ -30,7 +30,7 @@ class SoundFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerFacts:
-    """A tokenizer of the Hub, kept in our cache as one file (`clip_file_tokenizer`)."""
+    """A tokenizer of the Hub, kept in our cache as one file (`tokenizers`)."""
 
     sha256: str
     pad_id: int

@@ -1,6 +1,6 @@
 """open_clip's models: two encoders that share one space, of texts and of pictures, or (CLAP) of texts and of sounds.
 
-How they are named: `clip_source`. What has to be known of a model before it is used (its width, its preprocessing, a
+How they are named: `reference`. What has to be known of a model before it is used (its width, its preprocessing, a
 hash of its weights) is kept in the cache, so that a text query on a CPU loads neither torch nor open_clip.
 """
 
@@ -20,7 +20,7 @@ from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip.texts import ClipTexts, tokenizer_of
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.image.backbone import image_backbone
-from trivium.encoders.networks.contract import Architecture, Precision
+from trivium.encoders.networks.contract import Architecture, Precision, device_kind
 from trivium.encoders.networks.fetching import fetching_for
 from trivium.encoders.networks.loading import load_network
 
@@ -34,7 +34,7 @@ class OpenClip:
         """Find out about a model.
 
         Args:
-            reference: See `clip_source`.
+            reference: See `reference`.
             announce: Told before a download or other work that is done once.
             is_named: The user named it; else it was found in a file from elsewhere, and nothing is fetched for it.
 
@@ -77,9 +77,11 @@ class OpenClip:
         if modality == "image":
             return image_backbone(network, fit_of(facts), dim=facts.dim, heads={}, layers={})
         if facts.sound is not None and modality == "audio":
-            from trivium.encoders.clip.sounds import ClipSounds
+            from trivium.encoders.audio.backbone import AudioBackbone
+            from trivium.encoders.clip.sounds import BLOCKS_PER_PASS, ClipMel
 
-            return ClipSounds(facts.sound, network, dim=facts.dim)
+            mel = ClipMel(facts.sound, blocks_per_pass=BLOCKS_PER_PASS[device_kind(network.device)])
+            return AudioBackbone(network, mel, dim=facts.dim, heads={})
         return ClipTexts(facts, network)
 
     @cached_property
@@ -238,7 +240,7 @@ def _picture_facts(name: str, model: Any) -> Mapping[str, Any]:
 def _sound_facts(name: str, model: Any) -> SoundFacts | None:
     if not hasattr(model, "audio"):
         return None
-    from trivium.encoders.clip.mel import facts_of_tower
+    from trivium.encoders.clip.sounds import facts_of_tower
 
     try:
         return facts_of_tower(model.audio)

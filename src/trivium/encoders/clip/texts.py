@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import Backbone, Features, Modality, Prepared
 from trivium.encoders.clip.facts import ClipFacts, tokenizer_file
-from trivium.encoders.clip.file_tokenizer import FileTokenizer
-from trivium.encoders.clip.tokenizer import ClipTokenizer
+from trivium.encoders.clip.tokenizers import ClipTokenizer, FileTokenizer
 from trivium.encoders.networks.contract import Network, device_kind
 from trivium.encoders.text.backbone import checked_text, passes_by_length
 

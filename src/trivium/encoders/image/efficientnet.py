@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trivium.encoders.inner_layers import IMAGE_GROUPS
+from trivium.encoders.base import IMAGE_GROUPS
 
 # The checkpoint expects (x - 127) / 128 on 0..255 (Google's Lite models, not the ImageNet mean and deviation).
 OFFSET, SCALE = 127.0, 128.0

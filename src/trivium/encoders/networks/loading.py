@@ -22,7 +22,7 @@ def load_network(
     Args:
         architecture: Which.
         device: ``cpu``; ``cpu-torch``, torch in float32; or as torch names a device, where half precision is used
-            (`torch_network`).
+            (`torch_runtime`).
         precision: ``int8`` concerns a CPU only.
         announce: Called with one line before work that is done once.
 

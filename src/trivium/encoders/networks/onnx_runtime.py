@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import WeightsError
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.files.user_cache import cache_folder, private_folder
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import Architecture, Arrays, Precision
 from trivium.encoders.networks.graph_seal import Seal, is_intact, read_seal, seal_graph
 

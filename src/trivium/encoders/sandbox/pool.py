@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Modality, SandboxError
-from trivium.encoders.cores import cpu_seconds_of, usable_cores
 from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.machine import cpu_seconds_of, usable_cores
 from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, nonsense, stream_shape
 from trivium.encoders.sandbox.kinds import DecodeKind
 from trivium.encoders.sandbox.limits import Limits

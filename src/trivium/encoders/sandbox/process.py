@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, SandboxError
-from trivium.encoders.cores import cpu_seconds_of
 from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.machine import cpu_seconds_of
 from trivium.encoders.sandbox import starts as decode_starts
 from trivium.encoders.sandbox.answers import WorkerFailed, nonsense, picture_shape, sound_shape
 from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind, kind_of

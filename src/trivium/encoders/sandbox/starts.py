@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trivium.encoders.base import SandboxError
-from trivium.encoders.cores import cpu_seconds_of
+from trivium.encoders.machine import cpu_seconds_of
 from trivium.encoders.sandbox.kinds import KINDS, DecodeKind
 from trivium.encoders.sandbox.template import ANSWER, END_SECONDS, LIVES, REQUEST
 

@@ -1,17 +1,17 @@
-"""Text: MiniLM-L6 sentence vectors (384-d), tokenized in Rust; imports no torch."""
+"""Networks of texts, tokenized in Rust, MiniLM-L6 (384-d) among them; imports no torch."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Passage, Prepared
+from trivium.encoders.base import TEXT_LAYERS, Backbone, DecodeError, Features, Modality, Passage, Prepared
 from trivium.encoders.files import stopping
-from trivium.encoders.inner_layers import TEXT_LAYERS
 from trivium.encoders.networks.contract import Network, device_kind
 
 # What the sentence-transformers checkpoint was trained with; longer texts are cut there.
@@ -32,27 +32,49 @@ MARKS = ".,;:!?)]}>\"'/-\u2026\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f"
 TOKENS_PER_PASS = {"cpu": 1024, "gpu": 65_536}
 
 
-class MiniLM(Backbone):
-    """The all-MiniLM-L6-v2 sentence encoder."""
+class TextBackbone(Backbone):
+    """A network over token ids, with the tokenizer that makes them."""
 
     modality: Modality = "text"
-    dim = 384
 
-    def __init__(self, folder: Path, network: Network) -> None:
-        """Take the tokenizer from ``folder`` (tokenizer.json), offline."""
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Callable[[int | None], Tokenizer],
+        *,
+        dim: int,
+        max_tokens: int,
+        passage_tokens: int,
+        overlap_tokens: int,
+        layers: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Take a network.
+
+        Args:
+            network: Takes ids and a mask, gives vectors and inner layers.
+            tokenizer: Makes a tokenizer that cuts texts at so many tokens; None: not at all.
+            dim: Width of the vectors.
+            max_tokens: How many tokens one vector sees, special ones counted.
+            passage_tokens: How many a passage has.
+            overlap_tokens: How many it shares with the next.
+            layers: How wide each inner layer is.
+        """
+        self.dim = dim
         self._network = network
         self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
         # The Rust tokenizer itself: transformers' wrapper sets truncation on each call, which is not thread-safe.
-        self._tokenizer = _tokenizer(folder, MAX_TOKENS)
-        self._folder = folder
+        self._tokenizer, self._make_tokenizer = tokenizer(max_tokens), tokenizer
+        self._max_tokens = max_tokens
+        self._passage_tokens, self._overlap_tokens = passage_tokens, overlap_tokens
+        self._layers = layers
 
     @cached_property
     def _pieces(self) -> Tokenizer:
         """Cuts long texts; a query has none, and loading it takes 15 ms."""
-        return _tokenizer(self._folder, None)
+        return self._make_tokenizer(None)
 
     def prepare(self, item: Any, /) -> Prepared:
-        """Return the token ids of a text, shape (t,), t <= 256.
+        """Return the token ids of a text, shape (t,).
 
         Raises:
             DecodeError: If the text is empty or blank.
@@ -60,29 +82,48 @@ class MiniLM(Backbone):
         (ids,) = self.prepare_all([item])
         return ids
 
-    def prepare_all(self, items: Sequence[Any]) -> list[Prepared]:
+    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
         """Do what `prepare` does for many texts in one call, which the tokenizer spreads over the cores."""
         encodings = self._tokenizer.encode_batch([checked_text(item, most=MAX_CHARACTERS) for item in items])
-        return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+        # A text of signs that the tokenizer drops has no token: it is what is not known.
+        return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
 
-    def passages(self, text: str) -> list[Passage]:
+    def passages(self, text: str, /) -> list[Passage]:
         """Cut a text that is longer than one vector sees into overlapping passages; none if it is not.
 
         Raises:
             DecodeError: If the text is empty or blank.
         """
         return passages_of(
-            text, self._pieces, longest=MAX_TOKENS, passage_tokens=PASSAGE_TOKENS, overlap_tokens=OVERLAP_TOKENS
+            text,
+            self._pieces,
+            longest=self._max_tokens,
+            passage_tokens=self._passage_tokens,
+            overlap_tokens=self._overlap_tokens,
         )
 
     def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return means over each text's tokens, of the last layer and of inner ones, shape (n, 384)."""
-        pooled, *layers = (np.empty((len(batch), self.dim), np.float32) for _ in range(1 + len(TEXT_LAYERS)))
+        """Return the texts' vectors, shape (n, dim), not normalised, and inner layers."""
+        arrays = [np.empty((len(batch), width), np.float32) for width in (self.dim, *self._layers.values())]
         for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
             found = self._network(*padded([batch[row] for row in rows]))
-            for whole, part in zip((pooled, *layers), found, strict=True):
+            for whole, part in zip(arrays, found, strict=True):
                 whole[rows] = part
-        return Features(pooled=pooled, layers=dict(zip(TEXT_LAYERS, layers, strict=True)))
+        pooled, *layers = arrays
+        return Features(pooled=pooled, layers=dict(zip(self._layers, layers, strict=True)))
+
+
+def minilm(folder: Path, network: Network) -> TextBackbone:
+    """Return the all-MiniLM-L6-v2 sentence encoder; its tokenizer is in ``folder`` (tokenizer.json)."""
+    return TextBackbone(
+        network,
+        partial(_tokenizer, folder),
+        dim=384,
+        max_tokens=MAX_TOKENS,
+        passage_tokens=PASSAGE_TOKENS,
+        overlap_tokens=OVERLAP_TOKENS,
+        layers=TEXT_LAYERS,
+    )
 
 
 def passages_of(

@@ -1,6 +1,6 @@
 """Text encoders of our own in folders: a model card in numbers, weights as safetensors, and a tokenizer.
 
-    model.json         format, kind ("transformer" or "lstm"), max_tokens, shape (`text_shapes`)
+    model.json         format, kind ("transformer" or "lstm"), max_tokens, shape (`shapes`)
     model.safetensors  the network's weights
     tokenizer.json     of the tokenizers package
 
@@ -10,29 +10,22 @@ of the three files. Importing this loads no torch; on a CPU the network runs as 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from trivium.encoders.base import Backbone, Features, Modality, Passage, Prepared, WeightsError
+from trivium.encoders.base import WeightsError
 from trivium.encoders.files.foreign import ForeignFileError, open_foreign, read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.files.tokenizers import cut_at, read_foreign_tokenizer
 from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
-from trivium.encoders.networks.contract import Architecture, Network, Precision, device_kind
+from trivium.encoders.networks.contract import Architecture, Network, Precision
 from trivium.encoders.networks.loading import load_network
-from trivium.encoders.text.backbone import (
-    MAX_CHARACTERS,
-    TOKENS_PER_PASS,
-    checked_text,
-    padded,
-    passages_of,
-    passes_by_length,
-)
+from trivium.encoders.text.backbone import TextBackbone
 from trivium.encoders.text.shapes import LstmShape, Shape, TransformerShape
 
 if TYPE_CHECKING:
@@ -254,7 +247,7 @@ def load_text_model(
     device: str = "cpu",
     precision: Precision = "float32",
     announce: Callable[[str], None] | None = None,
-) -> "TextModel":
+) -> TextBackbone:
     """Load a folder's text model to encode with.
 
     Args:
@@ -282,65 +275,24 @@ def load_text_model(
         longest=config.max_tokens,
     )
     network = load_network(architecture, device=device, precision=precision, announce=announce)
-    return TextModel(folder, config, network)
+    return text_backbone(folder, config, network)
 
 
-class TextModel(Backbone):
-    """A text encoder of our own."""
+def text_backbone(folder: Path, config: TextModelConfig, network: Network) -> TextBackbone:
+    """Put a folder's network and its tokenizer together.
 
-    modality: Modality = "text"
-
-    def __init__(self, folder: Path, config: TextModelConfig, network: Network) -> None:
-        """Take the tokenizer from ``folder``.
-
-        Raises:
-            TextModelError: If it cannot be read.
-        """
-        self.dim = config.shape.dim
-        self._network = network
-        self._tokens_per_pass = TOKENS_PER_PASS[device_kind(network.device)]
-        self._max_tokens = config.max_tokens
-        passage = max(4, config.max_tokens // 2)
-        self._tokenizer = read_tokenizer(folder, vocabulary=config.shape.vocabulary, max_tokens=config.max_tokens)
-        self._pieces = read_tokenizer(folder, vocabulary=config.shape.vocabulary)
-        self._passage_tokens, self._overlap_tokens = passage, max(1, passage // OVERLAP_SHARE)
-
-    def prepare(self, item: Any, /) -> Prepared:
-        """Return the token ids of a text, shape (t,).
-
-        Raises:
-            DecodeError: If the text is empty or blank.
-        """
-        (ids,) = self.prepare_all([item])
-        return ids
-
-    def prepare_all(self, items: Sequence[Any], /) -> list[Prepared]:
-        """Do what `prepare` does for many texts in one call."""
-        encodings = self._tokenizer.encode_batch([checked_text(item, most=MAX_CHARACTERS) for item in items])
-        # A text of signs that the tokenizer drops has no token: it is what is not known.
-        return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
-
-    def passages(self, text: str, /) -> list[Passage]:
-        """Cut a text that is longer than one vector sees into overlapping passages; none if it is not.
-
-        Raises:
-            DecodeError: If the text is empty or blank.
-        """
-        return passages_of(
-            text,
-            self._pieces,
-            longest=self._max_tokens,
-            passage_tokens=self._passage_tokens,
-            overlap_tokens=self._overlap_tokens,
-        )
-
-    def features(self, batch: Sequence[Prepared], /) -> Features:
-        """Return the texts' vectors, shape (n, dim), not normalised."""
-        pooled = np.empty((len(batch), self.dim), np.float32)
-        for rows in passes_by_length([len(ids) for ids in batch], numbers_per_pass=self._tokens_per_pass):
-            tokens, mask = padded([batch[row] for row in rows])
-            (pooled[rows],) = self._network(tokens, mask)
-        return Features(pooled=pooled)
+    Raises:
+        TextModelError: If the tokenizer cannot be read.
+    """
+    passage = max(4, config.max_tokens // 2)
+    return TextBackbone(
+        network,
+        lambda cut: read_tokenizer(folder, vocabulary=config.shape.vocabulary, max_tokens=cut),
+        dim=config.shape.dim,
+        max_tokens=config.max_tokens,
+        passage_tokens=passage,
+        overlap_tokens=max(1, passage // OVERLAP_SHARE),
+    )
 
 
 def read_tokenizer(folder: Path, *, vocabulary: int | None = None, max_tokens: int | None = None) -> Tokenizer:

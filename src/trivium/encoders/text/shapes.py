@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-TEXT_MODEL = "text-model:"  # backbones of such names are text encoders of our own, in folders (`text_model`)
+TEXT_MODEL = "text-model:"  # backbones of such names are text encoders of our own, in folders (`own_models`)
 
 Pooling: TypeAlias = Literal["mean", "last"]
 
@@ -38,3 +38,6 @@ class LstmShape:
 
 
 Shape: TypeAlias = TransformerShape | LstmShape
+MINILM_SHAPE = TransformerShape(
+    vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
+)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Prepared, Vectors
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import open_file, read_file
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.bench.media import evenly
 from trivium.pipeline.escaping import printable

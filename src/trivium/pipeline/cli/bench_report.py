@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import StageStats
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.bench.stages import Accuracy, Measured
 from trivium.pipeline.cli.terminal import ShownTable, say, say_table

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import DecodeError, Modality
 from trivium.encoders.devices import resolve
+from trivium.encoders.machine import keep_freed_memory
 from trivium.encoders.networks.contract import device_kind
 from trivium.pipeline.bench.media import is_collection, made_files, own_files
 from trivium.pipeline.bench.stages import FLOOR_SHARE, NothingReadyError, compare, measure

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.allocation import keep_freed_memory
 from trivium.encoders.base import SandboxError, WeightsError
+from trivium.encoders.machine import keep_freed_memory
 from trivium.encoders.networks.weights import damaged_files, fetch_again, weights_folder
 from trivium.encoders.sandbox.mode import asked_for
 from trivium.indexes import Wish

@@ -13,9 +13,9 @@ from trivium.encoders.base import Modality
 from trivium.encoders.devices import resolve
 from trivium.encoders.text.own_models import check_model_target, revision_of, save_text_model
 from trivium.encoders.text.shapes import TEXT_MODEL
-from trivium.encoders.text.vocabulary import frequent_words
-from trivium.encoders.text.word_vectors import (
+from trivium.encoders.text.words import (
     WordVectorsError,
+    frequent_words,
     minilm_word_vectors,
     whole_words_of_minilm,
     write_word_vectors,

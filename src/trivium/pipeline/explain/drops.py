@@ -8,7 +8,6 @@ Pictures lose cells of a grid, and windows of several cells, to a blurred copy o
 stretches to silence; of longer ones the stretches are encoded once each, and left out of the mean. Texts lose words.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ def sound_drops(
     """
     waveform, rate_hz = sound
     seconds = len(waveform) / rate_hz
-    if seconds <= MUTED_SECONDS or not _has_windows(encoder, sound):
+    if seconds <= MUTED_SECONDS or not encoder.has_windows:
         vector, drops = _muted_drops(encoder, waveform, rate_hz, query)
     else:
         vector, drops = _mean_drops(encoder, sound, query)
@@ -311,16 +310,6 @@ def left_out_drops(members: Vectors, query: NDArray[np.float32]) -> NDArray[np.f
     scores = unit_rows(np.concatenate([total[np.newaxis], total - members])) @ query
     drops: NDArray[np.float32] = scores[0] - scores[1:]
     return drops
-
-
-def _has_windows(encoder: Encoder, sound: Sound) -> bool:
-    """Whether it can cut a sound into blocks; encoders that cannot say so by a TypeError."""
-    waveform, rate_hz = sound
-    try:
-        encoder.embed_windows(encoder.blocks((waveform[: math.ceil(rate_hz / 10)], rate_hz)), [])
-    except TypeError:
-        return False
-    return True
 
 
 def _text_vectors(encoder: Encoder, texts: Sequence[str]) -> Vectors:

@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders import engine
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
-from trivium.encoders.batching import BATCH_ITEMS
-from trivium.encoders.cores import usable_cores
+from trivium.encoders.batching import BATCH_ITEMS, prepared
 from trivium.encoders.files.reading import read_file
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.space.joint import JointSpace
@@ -125,16 +124,13 @@ def _encoded(
         def load(job: tuple[bytes, int]) -> tuple[bytes, Prepared | str]:
             key, place = job
             try:
-                item: Any = items[place]
-                if sandbox is not None:
-                    item = sandbox.decode(modality, _content(item, modality), side=backbone.side)
-                return key, backbone.prepare(item)
+                return key, prepared(backbone, items[place], sandbox)
             except DecodeError as error:
                 return key, error.reason
 
         def encode(batch: list[tuple[bytes, Prepared | str]]) -> Features | None:
-            prepared = [item for _, item in batch if not isinstance(item, str)]
-            return backbone.features(prepared) if prepared else None
+            ready = [item for _, item in batch if not isinstance(item, str)]
+            return backbone.features(ready) if ready else None
 
         batches = engine.run(
             new.items(),

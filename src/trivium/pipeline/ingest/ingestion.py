@@ -12,8 +12,8 @@ import numpy as np
 
 from trivium.encoders import engine
 from trivium.encoders.base import Modality, Vectors
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
 from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of

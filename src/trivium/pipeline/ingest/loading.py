@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
+from trivium.encoders.batching import decoded_source
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.engine import Stats, one_ahead
@@ -181,14 +182,9 @@ class Loader:
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "image", source)
         if is_new:
-            data = source.data
-            content: bytes | NDArray[np.uint8]
-            if data is not None and encoder.takes_file(data):
-                content = data
-            else:
-                with self._decoding.working():
-                    content = self._sandbox.decode("image", source.data_or_descriptor, side=encoder.side)
-                source.file.require_unchanged()
+            with self._decoding.working():
+                content = decoded_source(encoder, source.data_or_descriptor, self._sandbox, on_device=True)
+            source.file.require_unchanged()
             with self._preparing.working():
                 loaded.prepared[own] = encoder.prepare_file(content)
         return loaded

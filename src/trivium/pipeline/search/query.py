@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.batching import prepared
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.space.joint import JointSpace
 
@@ -97,11 +98,6 @@ def query_vectors(
 
 def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
     try:
-        if sandbox is None or not part.is_file:
-            return encoder.prepare(part.item)
-        from trivium.encoders.sandbox.heads import decodable  # texts need none of it
-
-        with decodable(part.modality, part.item) as source:
-            return encoder.prepare(sandbox.decode(part.modality, source, side=encoder.side))
+        return prepared(encoder, part.item, sandbox)
     except DecodeError as error:
         raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

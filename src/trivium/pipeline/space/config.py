@@ -11,9 +11,9 @@ into frozen dataclasses; unknown keys are refused, so that a typing error is not
        "audio": {"backbone": "aisfx",
                  "projection": {"kind": "head", "weights": "audio.safetensors", "inputs": ["pooled"]}}}}
 
-A backbone of open_clip's is named as `encoders.clip_source` says, ``open-clip:MODEL/PRETRAINED`` or
+A backbone of open_clip's is named as `encoders.clip.reference` says, ``open-clip:MODEL/PRETRAINED`` or
 ``open-clip:hf-hub:ORG/NAME@COMMIT``, with the ``revision`` that the space was made for; a text encoder of one's own
-``text-model:NAME``, with its revision: a folder in the space's (`encoders.text_model`).
+``text-model:NAME``, with its revision: a folder in the space's (`encoders.text.own_models`).
 Beside it may lie `calibration.json`, which says how scores become probabilities (`relevance`).
 """
 

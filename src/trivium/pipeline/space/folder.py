@@ -1,4 +1,4 @@
-"""Writing a space: a folder as `space_config` reads it, there whole or not at all."""
+"""Writing a space: a folder as `space.config` reads it, there whole or not at all."""
 
 import json
 import shutil

@@ -37,8 +37,7 @@ from trivium.pipeline.space.config import (
     read_labels,
     read_space_config,
 )
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
-from trivium.pipeline.space.projections import build_projection
+from trivium.pipeline.space.projections import ProjectedEncoder, build_projection
 from trivium.pipeline.space.relevance import Relevance, read_relevance
 
 if TYPE_CHECKING:
@@ -269,8 +268,8 @@ def load_space(
 
     Args:
         name_or_folder: A name that `space_folders` knows, a path, or a model of open_clip's: what
-            `encoders.clip_source` takes, ``open-clip:MODEL/PRETRAINED`` among others.
-        device: Where the networks run: see `encoders.networks.load_network`.
+            `encoders.clip.reference` has, ``open-clip:MODEL/PRETRAINED`` among others.
+        device: Where the networks run: see `encoders.networks.loading`.
         precision: ``int8`` is faster for texts on a CPU, and less exact (docs/benchmarks.md).
         announce: Called with one line before each download.
         is_named: The user named it. Else it stands in a file from elsewhere: a known name, an absolute folder, or a

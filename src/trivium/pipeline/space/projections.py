@@ -1,16 +1,16 @@
-"""The projections of a space's encoders, from its folder."""
+"""The encoders of a space: a frozen network, and the projection that the space's folder has for its features."""
 
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Space, Vectors, unit_rows
+from trivium.encoders.base import Backbone, Features, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.files.foreign import ForeignFileError, shown
 from trivium.encoders.files.tensors import open_tensors
@@ -33,9 +33,49 @@ from trivium.pipeline.space.config import (
     SpaceError,
     read_labels,
 )
-from trivium.pipeline.space.projected_encoder import ProjectedEncoder
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # of tensors, by name
+
+
+class ProjectedEncoder:
+    """A backbone and the projection that puts its features into a space."""
+
+    def __init__(self, space: Space, backbone: Backbone, projection: Projection) -> None:
+        self.space = space
+        self.backbone = backbone
+        self.projection = projection
+        # What goes into the network is the backbone's own matter.
+        self.modality, self.side, self.has_windows = backbone.modality, backbone.side, backbone.has_windows
+        self.prepare, self.prepare_all = backbone.prepare, backbone.prepare_all
+        self.takes_file, self.prepare_file = backbone.takes_file, backbone.prepare_file
+        self.passages, self.blocks = backbone.passages, backbone.blocks
+
+    def embed(self, batch: Sequence[Prepared], /) -> Vectors:
+        """Return one unit vector per prepared item, shape (n, d)."""
+        return self._projected(self.backbone.features(batch))
+
+    def embed_windows(self, blocks: Iterable[Prepared], seconds: Sequence[tuple[float, float]], /) -> Vectors:
+        """Return the vector of a whole sound and of each window, shape (1 + windows, d)."""
+        features = Features.joined([self.backbone.block_features([part]) for part in blocks])
+        count = len(features.pooled)
+        return self._projected(features.means([(0, count), *self.backbone.windows(count, seconds)]))
+
+    def _projected(self, features: Features) -> Vectors:
+        """Project features, whatever a space's folder says of how.
+
+        Raises:
+            SpaceError: If the projection does not fit the backbone, or gives what is no vector.
+        """
+        try:
+            with np.errstate(all="ignore"):  # numbers that are too large are told below
+                vectors = self.projection(features)
+        except ValueError as error:
+            raise SpaceError(
+                f"the projection of {self.modality} in space {self.space} does not fit: {error}"
+            ) from error
+        if not np.isfinite(vectors).all():
+            raise SpaceError(f"the projection of {self.modality} in space {self.space} gives NaN or infinity")
+        return vectors
 
 
 def build_projection(

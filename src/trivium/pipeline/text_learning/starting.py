@@ -16,13 +16,9 @@ from trivium.encoders.text.own_models import (
     read_text_model,
     read_tokenizer,
 )
-from trivium.encoders.text.shapes import LstmShape, TransformerShape
-from trivium.encoders.text.vocabulary import vocabulary_of, word_tokenizer
-from trivium.encoders.text.word_vectors import Matrix, read_word_vectors
+from trivium.encoders.text.shapes import MINILM_SHAPE, LstmShape, TransformerShape
+from trivium.encoders.text.words import Matrix, read_word_vectors, vocabulary_of, word_tokenizer
 
-MINILM_SHAPE = TransformerShape(
-    vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
-)
 # Pre-trained vectors are brought to mean 0 and this deviation, GloVe's own: an LSTM's gates are neither shut nor blind.
 WORD_DEVIATION = 0.3
 
@@ -61,14 +57,12 @@ def start_from_minilm(*, max_tokens: int = 256, dropout: float = 0.0) -> Start:
     Raises:
         WeightsError: If the weights cannot be had.
     """
-    from safetensors.torch import load_file
-
-    from trivium.encoders.text.transformer import from_bert
+    from trivium.encoders.text.transformer import build_minilm
 
     folder = fetch_checked(WEIGHTS["minilm-l6"])
     config = _cut_at(TextModelConfig(shape=MINILM_SHAPE, max_tokens=256), max_tokens)
     network = build_network(config, dropout=dropout)
-    network.load_state_dict(from_bert(load_file(folder / "model.safetensors")))
+    network.load_state_dict(build_minilm(folder).text.state_dict())
     return Start(network, config, _plain_minilm_tokenizer())
 
 
@@ -215,7 +209,7 @@ def _plain_minilm_tokenizer() -> str:
 def _minilm_embeddings() -> Matrix:
     from safetensors.numpy import load_file
 
-    from trivium.encoders.text.word_vectors import EMBEDDINGS
+    from trivium.encoders.text.words import EMBEDDINGS
 
     embeddings: Matrix = load_file(fetch_checked(WEIGHTS["minilm-l6"]) / "model.safetensors")[EMBEDDINGS]
     return embeddings

@@ -9,9 +9,9 @@ import numpy as np
 
 from trivium.encoders import engine
 from trivium.encoders.base import MODALITIES, DecodeError, Vectors
-from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import open_file
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of

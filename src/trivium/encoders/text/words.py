@@ -1,23 +1,68 @@
-"""Word vectors in files of GloVe's format, and those that MiniLM's token embeddings give.
+"""Words for an LSTM over word vectors: a tokenizer of them, and vectors from files or from MiniLM.
 
-A line is a word and its numbers, with blanks between; a first line with two whole numbers (word2vec's header) is passed
-over. Source of the format: Pennington, Socher, Manning, "GloVe: Global vectors for word representation", EMNLP 2014.
+Files have GloVe's format: a line is a word and its numbers, with blanks between; a first line with two whole numbers
+(word2vec's header) is passed over. Source: Pennington, Socher, Manning, "GloVe: Global vectors for word
+representation", EMNLP 2014. MiniLM's word pieces are read from its own file.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from trivium.encoders.files.whole_file import SHARED, write_file
 from trivium.encoders.networks.weights import WEIGHTS, fetch, fetch_checked
 
+PADDING, UNKNOWN = "[PAD]", "[UNK]"
 Matrix = NDArray[np.float32]
 MAX_LINE = 1 << 20
 MAX_WIDTH = 1 << 13  # numbers of a word's vector
 EMBEDDINGS = "embeddings.word_embeddings.weight"  # in MiniLM's checkpoint
+
+
+def word_tokenizer(words: Sequence[str]) -> str:
+    """Return a tokenizer, as the JSON of its file, that splits at blanks and signs and knows some words.
+
+    Args:
+        words: Each once, lower-cased, as `split_words` gives them; they get the ids from 2 on.
+    """
+    vocabulary = {PADDING: 0, UNKNOWN: 1} | {word: place + 2 for place, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment, unused-ignore]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment, unused-ignore]
+    return tokenizer.to_str()
+
+
+def frequent_words(texts: Iterable[str], *, most: int, least_often: int) -> list[str]:
+    """Return the words that occur at least so often, the most frequent ones first, at most ``most`` of them.
+
+    Args:
+        texts: To count in.
+        most: How many words.
+        least_often: How often each of them occurs at least.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(split_words(text))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, count in ordered[:most] if count >= least_often]
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text as `word_tokenizer` does: lower-cased, without accents, each sign a word of its own."""
+    normal = normalizers.BertNormalizer(lowercase=True).normalize_str(text.encode("utf-8", "replace").decode())
+    return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal)]
+
+
+def vocabulary_of(tokenizer_json: str) -> dict[str, int]:
+    """Return each token's id, of a tokenizer's JSON with a vocabulary of words or pieces."""
+    found: dict[str, int] = json.loads(tokenizer_json)["model"]["vocab"]
+    return found
 
 
 class WordVectorsError(ValueError):
@@ -116,7 +161,5 @@ def whole_words_of_minilm() -> list[str]:
     Raises:
         WeightsError: If MiniLM's weights cannot be had.
     """
-    from trivium.encoders.text.vocabulary import vocabulary_of
-
     vocabulary = vocabulary_of((fetch(WEIGHTS["minilm-l6"]) / "tokenizer.json").read_text(encoding="utf-8"))
     return [word for word, _ in sorted(vocabulary.items(), key=lambda item: item[1]) if word.isalpha()]

@@ -7,13 +7,16 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from trivium.encoders.text.vocabulary import frequent_words, split_words, vocabulary_of, word_tokenizer
-from trivium.encoders.text.word_vectors import (
+from trivium.encoders.text.words import (
     EMBEDDINGS,
     WordVectorsError,
+    frequent_words,
     minilm_word_vectors,
     read_word_vectors,
+    split_words,
+    vocabulary_of,
     whole_words_of_minilm,
+    word_tokenizer,
     write_word_vectors,
 )
 

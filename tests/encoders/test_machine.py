@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trivium.encoders.cores import cpu_seconds_of, usable_cores
+from trivium.encoders.machine import cpu_seconds_of, usable_cores
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trivium.encoders.text.self_attention import EncoderLayer, SelfAttention
+from trivium.encoders.text.transformer import EncoderLayer, SelfAttention
 
 T, D, HEADS = 5, 12, 3
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
@@ -22,13 +22,14 @@ def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
-def attention() -> SelfAttention:
+@pytest.fixture(params=["written out", "fused"])
+def attention(request: pytest.FixtureRequest) -> SelfAttention:
     torch.manual_seed(0)
-    return SelfAttention(D, heads=HEADS).double()
+    return SelfAttention(D, heads=HEADS).double().train(request.param == "written out")
 
 
-def test_attention_is_the_slow_one(reference: Callable[[str], ModuleType]) -> None:
-    module, x = attention(), inputs()
+def test_attention_is_the_slow_one(attention: SelfAttention, reference: Callable[[str], ModuleType]) -> None:
+    module, x = attention, inputs()
     slow = reference("text_networks")
     expected = [
         slow.self_attention(row.numpy(), mask.numpy(), weights_of(module), heads=HEADS)
@@ -37,8 +38,8 @@ def test_attention_is_the_slow_one(reference: Callable[[str], ModuleType]) -> No
     np.testing.assert_allclose(module(x, MASK).detach().numpy(), expected, rtol=1e-10)
 
 
-def test_attention_is_that_of_torch() -> None:
-    module, x = attention(), inputs()
+def test_attention_is_that_of_torch(attention: SelfAttention) -> None:
+    module, x = attention, inputs()
     theirs = nn.MultiheadAttention(D, HEADS, batch_first=True).double()
     with torch.no_grad():
         parts = (module.query, module.key, module.value)
@@ -50,15 +51,15 @@ def test_attention_is_that_of_torch() -> None:
         torch.testing.assert_close(module(x, MASK), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_padding_changes_nothing() -> None:
-    module, x = attention(), inputs()
+def test_padding_changes_nothing(attention: SelfAttention) -> None:
+    module, x = attention, inputs()
     other = torch.where(MASK[:, :, None] == 1, x, 99.0)
     real = MASK == 1
     torch.testing.assert_close(module(x, MASK)[real], module(other, MASK)[real], rtol=0, atol=0)
 
 
-def test_a_row_of_padding_alone_is_finite() -> None:
-    assert torch.isfinite(attention()(inputs(), torch.zeros(3, T, dtype=torch.int64))).all()
+def test_a_row_of_padding_alone_is_finite(attention: SelfAttention) -> None:
+    assert torch.isfinite(attention(inputs(), torch.zeros(3, T, dtype=torch.int64))).all()
 
 
 def test_the_layer_is_the_slow_one(reference: Callable[[str], ModuleType]) -> None:

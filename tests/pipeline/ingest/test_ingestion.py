@@ -23,7 +23,7 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import file_loading, ingestion
+from trivium.pipeline.ingest import ingestion, loading
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import is_below, scan_media
 from trivium.pipeline.space.projected_encoder import ProjectedEncoder
@@ -64,13 +64,13 @@ def test_second_run_encodes_nothing(collection: Collection, media: Path, space) 
 def test_second_run_reads_nothing_once_files_are_old(
     collection: Collection, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    monkeypatch.setattr(loading, "FRESH_NS", 0)
     collection.add(media)  # records lasting fingerprints
 
     def unreachable(*_: object, **__: object) -> bytes:
         raise AssertionError("an unchanged file was read")
 
-    monkeypatch.setattr(file_loading, "read_file", unreachable)
+    monkeypatch.setattr(loading, "read_file", unreachable)
     assert collection.add(media).unchanged == 7
 
 
@@ -208,10 +208,10 @@ def test_caption_added_and_removed(collection: Collection, media: Path, space) -
 
 def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media: Path, monkeypatch) -> None:
     """The picture is old enough for its fingerprint to be kept, the caption is not."""
-    real = file_loading._lasting_fingerprint
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    real = loading._lasting_fingerprint
+    monkeypatch.setattr(loading, "FRESH_NS", 0)
     monkeypatch.setattr(
-        file_loading, "_lasting_fingerprint", lambda path: file_loading.FRESH if path.endswith(".txt") else real(path)
+        loading, "_lasting_fingerprint", lambda path: loading.FRESH if path.endswith(".txt") else real(path)
     )
     (media / "blue.txt").write_text("The sea.")
     assert collection.add(media).changed == 1
@@ -307,8 +307,8 @@ def test_the_caption_of_a_picture_that_failed_is_an_orphan_until_another_has_it(
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:
-    monkeypatch.setattr(file_loading, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
-    monkeypatch.setattr(file_loading, "MAX_CAPTION_FILE_BYTES", 5)
+    monkeypatch.setattr(loading, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
+    monkeypatch.setattr(loading, "MAX_CAPTION_FILE_BYTES", 5)
     summary = Collection.open(tmp_path / "c", space=space).add(media)
     assert reasons(summary) == {
         "poem.txt": "too large: 33 bytes, the limit is 30",

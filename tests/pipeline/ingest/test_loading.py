@@ -8,7 +8,8 @@ import pytest
 
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.pipeline.ingest.loading import Claims, Loader, loading_stats
+from trivium.pipeline.ingest.contents import Claims
+from trivium.pipeline.ingest.loading import Loader, loading_stats
 
 PREPARE_SECONDS = 0.03
 

@@ -24,10 +24,9 @@ from trivium.encoders.files.reading import open_file, read_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.bench.media import evenly
 from trivium.pipeline.escaping import printable
-from trivium.pipeline.ingest.content_vectors import encode_contents
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, encode_contents
 from trivium.pipeline.ingest.ingestion import BATCH_BYTES, batch_files
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader, loading_stats
 from trivium.pipeline.records import ItemKind, Part, modality_of
 from trivium.pipeline.space.joint import JointSpace
 

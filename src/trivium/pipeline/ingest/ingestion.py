@@ -16,9 +16,15 @@ from trivium.encoders.cores import usable_cores
 from trivium.encoders.engine import Stats
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
-from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
-from trivium.pipeline.ingest.file_loading import FailedFile, FileLoading, LoadedFile
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats
+from trivium.pipeline.ingest.contents import (
+    PORTION_VECTORS,
+    Claims,
+    LoadedContents,
+    Portion,
+    encode_contents,
+    portions_of,
+)
+from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader, loading_stats
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, scan_media
 from trivium.pipeline.records import (
     ITEM_KINDS,

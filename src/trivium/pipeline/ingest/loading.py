@@ -1,72 +1,42 @@
-"""Files to what the encoders take: which vectors a file has, and what each of them is made from."""
+"""Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
 import math
-import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
+from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared, SandboxError, UnreadableError
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.engine import Stats, one_ahead
 from trivium.encoders.files import stopping
 from trivium.encoders.files.byte_budget import ByteBudget
-from trivium.encoders.files.reading import OpenedFile
+from trivium.encoders.files.reading import OpenedFile, open_file, read_file
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint, fingerprint_beside
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
 VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
 MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
-
-
-@dataclass(frozen=True, slots=True)
-class WindowedSound:
-    """A sound whose blocks make several vectors: its own, and one for each window."""
-
-    blocks: Iterable[Prepared]  # may be decoded as they are taken
-    windows: Sequence[tuple[float, float]]  # seconds
-    keys: Sequence[ContentKey | None]  # of the whole, then of each window; None where the vector is known
-
-
-@dataclass(slots=True)
-class LoadedContents:
-    """What a file's vectors belong to, and what those are made from that have to be made."""
-
-    roles: dict[str, ContentKey] = field(default_factory=dict)
-    prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
-    sounds: list[WindowedSound] = field(default_factory=list)
-    means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
-    first_line: str | None = None  # of a text
-    reads_on: bool = False  # the file, when it is encoded
-    note: str = ""  # what its owner should know of it
-
-
-class Claims:
-    """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""
-
-    def __init__(self, known: Container[ContentKey]) -> None:
-        self._known = known
-        self._claimed: set[ContentKey] = set()
-        self._lock = threading.Lock()
-
-    def claim(self, content: ContentKey) -> bool:
-        """Whether the caller is to make this content's vector: it is not there, and nobody else makes it."""
-        if content in self._known:
-            return False
-        with self._lock:
-            if content in self._claimed:
-                return False
-            self._claimed.add(content)
-            return True
+# A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
+MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
+MAX_CAPTION_FILE_BYTES = 1 << 20
+# A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
+FRESH_NS = 2_000_000_000
+FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 
 def loading_stats(sandbox: DecodeSandbox) -> Stats:
@@ -349,3 +319,117 @@ def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
 def parts_of(contents: Mapping[str, ContentKey]) -> list[Part]:
     """Return the parts that a stored item has beside its content and caption."""
     return [part for part in map(Part.parse, contents) if part.kind not in ("content", "caption")]
+
+
+# A file with what lies beside it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """A file read, hashed and decoded."""
+
+    file: MediaFile
+    fingerprint: str
+    beside: str
+    contents: LoadedContents
+    caption: str | None
+    sidecar: Metadata
+    problems: Sequence[Problem] = ()  # with what lies beside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedFile:
+    """A file that could not be read or decoded."""
+
+    file: MediaFile
+    reason: str
+    was_read: bool  # its bytes are known, and hold nothing that can be indexed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLoading:
+    """How a run loads its files.
+
+    Args:
+        embeds_captions: Whether captions become vectors too, for kinds that have any but their own text.
+        positions: Whether where a file was made is kept, as far as a sidecar says so.
+        windows: Seconds of the stretches that sounds get vectors of; None for none.
+    """
+
+    embeds_captions: bool
+    positions: bool
+    windows: float | None
+
+    def embeds_captions_of(self, kind: ItemKind) -> bool:
+        """Whether a file of a kind has its caption's vector too."""
+        return self.embeds_captions and kind != "text"
+
+    def load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
+        """Read and decode a file, its caption and its sidecar."""
+        was_read = False
+        try:
+            # Looked at before the bytes are: a change in between shows as a changed file next time.
+            state = _lasting_fingerprint(file.path)
+            beside = fingerprint_beside((file.caption_path, file.sidecar_path), _lasting_fingerprint)
+            opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
+            was_read = True
+            contents = loader.contents(file.modality, opened, windows=self.windows)
+            problems: list[Problem] = []
+            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
+            if file.modality == "text":
+                caption = contents.first_line
+            elif caption is not None and self.embeds_captions_of(file.modality):
+                loader.caption(caption, contents)
+        except UnreadableError as error:
+            return FailedFile(file=file, reason=error.reason, was_read=False)
+        except DecodeError as error:
+            return FailedFile(file=file, reason=error.reason, was_read=was_read)
+        except MemoryError:
+            return FailedFile(file=file, reason="too large for this machine's memory", was_read=was_read)
+        except SandboxError:
+            raise  # of all files
+        except (RuntimeError, IndexError) as error:  # torch has no MemoryError; and a bad file never stops a run
+            if "new thread" in str(error):
+                raise
+            return FailedFile(
+                file=file, reason=f"cannot be prepared: {' '.join(str(error).split())}", was_read=was_read
+            )
+        return LoadedFile(
+            file=file,
+            fingerprint=state,
+            beside=beside,
+            contents=contents,
+            caption=caption,
+            sidecar=sidecar,
+            problems=problems,
+        )
+
+    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
+        if file.sidecar_path is None:
+            return {}
+        try:
+            data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
+            return read_sidecar(data, positions=self.positions)
+        except (DecodeError, MetadataError) as error:
+            problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
+            return {}
+
+
+def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
+    if file.caption_path is None:
+        return None
+    try:
+        return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES)))
+    except DecodeError as error:
+        problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
+        return None
+
+
+def _lasting_fingerprint(path: str) -> str:
+    """Fingerprint that will tell any later change, or `FRESH` if the file is too fresh for that."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return FRESH
+    is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
+    return FRESH if is_fresh else fingerprint(status)

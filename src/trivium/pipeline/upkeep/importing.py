@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.files.reading import open_file
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.search.indexing import Examples, Indexer
 from trivium.pipeline.store.database import CollectionError

@@ -14,10 +14,16 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import checked_vectors
-from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
+from trivium.pipeline.ingest.contents import (
+    PORTION_VECTORS,
+    Claims,
+    LoadedContents,
+    Portion,
+    encode_contents,
+    portions_of,
+)
 from trivium.pipeline.ingest.ingestion import Progress, batch_files, example_queries
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats, parts_of
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader, loading_stats, parts_of
 from trivium.pipeline.ingest.scanning import Problem
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
 from trivium.pipeline.search.indexing import Indexer, IndexProgress

@@ -1,7 +1,8 @@
 """What was loaded of files to vectors, portion by portion; what fails costs itself only."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -9,12 +10,52 @@ import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.networks.contract import DeviceKind
-from trivium.pipeline.ingest.loading import LoadedContents
 from trivium.pipeline.records import ContentKey
 
 F = TypeVar("F")
 # Made and committed together: a stop loses no more of a text with thousands of passages. 256 take a small machine 5 s.
 PORTION_VECTORS: Mapping[DeviceKind, int] = {"cpu": 256, "gpu": 16_384}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedSound:
+    """A sound whose blocks make several vectors: its own, and one for each window."""
+
+    blocks: Iterable[Prepared]  # may be decoded as they are taken
+    windows: Sequence[tuple[float, float]]  # seconds
+    keys: Sequence[ContentKey | None]  # of the whole, then of each window; None where the vector is known
+
+
+@dataclass(slots=True)
+class LoadedContents:
+    """What a file's vectors belong to, and what those are made from that have to be made."""
+
+    roles: dict[str, ContentKey] = field(default_factory=dict)
+    prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
+    sounds: list[WindowedSound] = field(default_factory=list)
+    means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
+    first_line: str | None = None  # of a text
+    reads_on: bool = False  # the file, when it is encoded
+    note: str = ""  # what its owner should know of it
+
+
+class Claims:
+    """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""
+
+    def __init__(self, known: Container[ContentKey]) -> None:
+        self._known = known
+        self._claimed: set[ContentKey] = set()
+        self._lock = threading.Lock()
+
+    def claim(self, content: ContentKey) -> bool:
+        """Whether the caller is to make this content's vector: it is not there, and nobody else makes it."""
+        if content in self._known:
+            return False
+        with self._lock:
+            if content in self._claimed:
+                return False
+            self._claimed.add(content)
+            return True
 
 
 @dataclass(frozen=True, slots=True)

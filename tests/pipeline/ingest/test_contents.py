@@ -18,9 +18,9 @@ from trivium.encoders.files import stopping
 from trivium.encoders.files.reading import OpenedFile
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import content_vectors, ingestion, loading
-from trivium.pipeline.ingest.content_vectors import portions_of
-from trivium.pipeline.ingest.loading import LoadedContents
+from trivium.pipeline.ingest import contents as contents_module
+from trivium.pipeline.ingest import ingestion, loading
+from trivium.pipeline.ingest.contents import LoadedContents, portions_of
 from trivium.pipeline.records import ContentKey, content_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.upkeep import migration
@@ -60,7 +60,7 @@ def test_portions_hold_all_in_order(files: list[tuple[int, bool]]) -> None:
 @pytest.fixture
 def worded(space: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A space whose texts have a passage for each word, and portions of `MOST` vectors."""
-    for module in (content_vectors, ingestion, migration):
+    for module in (contents_module, ingestion, migration):
         monkeypatch.setattr(module, "PORTION_VECTORS", {"cpu": MOST, "gpu": MOST})
     return with_words(space)
 
@@ -250,9 +250,9 @@ def test_large_files_are_looked_at_before_they_are_read(
 
 
 def loading_limits() -> dict[str, int]:
-    from trivium.pipeline.ingest import file_loading
+    from trivium.pipeline.ingest import loading
 
-    limits: Any = file_loading.MAX_FILE_BYTES
+    limits: Any = loading.MAX_FILE_BYTES
     return dict(limits) if not isinstance(limits, dict) else limits
 
 

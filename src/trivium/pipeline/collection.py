@@ -11,6 +11,7 @@ import numpy as np
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
 from trivium.encoders.networks.contract import Precision
 from trivium.indexes import Wish
+from trivium.pipeline.progress import Bars, Progress
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.search.query import QueryError, QueryPart, asked_with, query_vectors
 from trivium.pipeline.search.retrieval import Hit, Judge, Retrieval
@@ -26,11 +27,8 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.encoders.engine import Stats
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
-    from trivium.pipeline.ingest.ingestion import Progress, Summary
-    from trivium.pipeline.search.indexing import IndexProgress
+    from trivium.pipeline.ingest.ingestion import Summary
     from trivium.pipeline.upkeep.compaction import Compaction
-    from trivium.pipeline.upkeep.exporting import RowProgress
-    from trivium.pipeline.upkeep.findings import BytesProgress
     from trivium.pipeline.upkeep.importing import Imported
     from trivium.pipeline.upkeep.migration import Migration
     from trivium.pipeline.upkeep.snapshot import Snapshot
@@ -131,8 +129,8 @@ class Collection:
         positions: bool = False,
         windows: float | None = None,
         index: Wish | None = None,
-        progress: "Progress | None" = None,
-        index_progress: "IndexProgress | None" = None,
+        progress: Bars | None = None,
+        index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
@@ -159,16 +157,11 @@ class Collection:
             ValueError: If ``windows`` is below 0.1 and not 0.
             WeightsError: If the weights cannot be fetched.
         """
-        from trivium.pipeline.ingest.ingestion import ingest
+        from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
         table = None if metadata is None else read_table(Path(metadata), positions=positions)
-        if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
-        return ingest(
-            self._store,
-            self.space,
-            paths,
+        settings = IngestSettings(
             captions=captions,
             table=table,
             positions=positions,
@@ -176,8 +169,9 @@ class Collection:
             wish=index,
             progress=progress,
             index_progress=index_progress,
-            stats=stats,
+            stats={} if stats is None else stats,
         )
+        return ingest(self._existing_or_new(), self.space, paths, settings)
 
     def search(
         self,
@@ -392,7 +386,7 @@ class Collection:
                 indexes=store.index_files(),
             )
 
-    def rebuild(self, *, index: Wish | None = None, progress: "IndexProgress | None" = None) -> None:
+    def rebuild(self, *, index: Wish | None = None, progress: Bars | None = None) -> None:
         """Make the index anew from the stored vectors, whatever its files look like.
 
         Args:
@@ -420,15 +414,13 @@ class Collection:
         *,
         assume_space: bool = False,
         positions: bool = False,
-        progress: "RowProgress | None" = None,
+        progress: Progress | None = None,
     ) -> "Imported":
         """Take in vectors that were made elsewhere; see `importing.import_vectors`."""
         from trivium.pipeline.upkeep.importing import import_vectors
 
-        if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return import_vectors(
-            self._store,
+            self._existing_or_new(),
             Path(source),
             assume_space=assume_space,
             positions=positions,
@@ -436,7 +428,7 @@ class Collection:
             progress=progress,
         )
 
-    def compact(self, *, progress: "RowProgress | None" = None) -> "Compaction":
+    def compact(self, *, progress: Progress | None = None) -> "Compaction":
         """Really delete what was removed, and merge small files; see `compaction.compact`."""
         from trivium.pipeline.upkeep.compaction import compact
 
@@ -448,7 +440,7 @@ class Collection:
         *,
         filter: Filter | None = None,
         overwrite: bool = False,
-        progress: "RowProgress | None" = None,
+        progress: Progress | None = None,
     ) -> int:
         """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
         from trivium.pipeline.upkeep.exporting import export
@@ -456,7 +448,7 @@ class Collection:
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
 
     def backup(
-        self, target: str | os.PathLike[str], *, replace: bool = False, progress: "BytesProgress | None" = None
+        self, target: str | os.PathLike[str], *, replace: bool = False, progress: Progress | None = None
     ) -> "Snapshot":
         """Copy the collection, checked, to a folder of its own, also while it is written to; see `backup.backup`."""
         from trivium.pipeline.upkeep.backup import backup
@@ -468,8 +460,8 @@ class Collection:
         space: str | os.PathLike[str] | JointSpace,
         *,
         drop_missing: bool = False,
-        progress: "Progress | None" = None,
-        index_progress: "IndexProgress | None" = None,
+        progress: Bars | None = None,
+        index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Migration":
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
@@ -534,6 +526,11 @@ class Collection:
     def _existing(self) -> Store:
         if self._store is None:
             self._store = Store(self.folder)  # made meanwhile, or an error that says what is missing
+        return self._store
+
+    def _existing_or_new(self) -> Store:
+        if self._store is None:
+            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return self._store
 
     def _retrieval(self, store: Store) -> Retrieval:

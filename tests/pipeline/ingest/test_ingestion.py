@@ -23,7 +23,7 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import ingestion, loading
+from trivium.pipeline.ingest import contents, ingestion, loading
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import is_below, scan_media
 from trivium.pipeline.space.projected_encoder import ProjectedEncoder
@@ -146,7 +146,7 @@ def test_copy_is_an_item_of_its_own_without_encoding(collection: Collection, med
 
 @pytest.mark.parametrize("batch_files", [1, 2, 64])
 def test_copies_in_one_run_are_encoded_once(tmp_path: Path, space, picture, monkeypatch, batch_files: int) -> None:
-    monkeypatch.setattr(ingestion, "BATCH_FILES", {**ingestion.BATCH_FILES, "image": batch_files})
+    monkeypatch.setattr(contents, "BATCH_FILES", {**contents.BATCH_FILES, "image": batch_files})
     for name in ("a.png", "b.png", "c.png"):
         picture(tmp_path / "media" / name, "red")
     summary = Collection.open(tmp_path / "c", space=space).add(tmp_path / "media")
@@ -488,7 +488,7 @@ def test_batches_of_any_size_give_the_same_collection(
 ) -> None:
     results = []
     for size in (1, 2, 100):
-        monkeypatch.setattr(ingestion, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
+        monkeypatch.setattr(contents, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
         collection = Collection.open(tmp_path / f"c{size}", space=make_space())  # type: ignore[arg-type]
         collection.add(media)
         results.append([(hit.path, round(hit.score, 6)) for hit in collection.search(text="x", k=20)])

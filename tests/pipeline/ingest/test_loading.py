@@ -8,8 +8,8 @@ import pytest
 
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.pipeline.ingest.contents import Claims
-from trivium.pipeline.ingest.loading import Loader, loading_stats
+from trivium.pipeline.ingest.contents import Claims, loading_stats
+from trivium.pipeline.ingest.loading import Loader
 
 PREPARE_SECONDS = 0.03
 
@@ -29,7 +29,7 @@ def test_pictures_of_a_video_are_prepared_and_not_decoded(space: Any, tmp_path: 
     monkeypatch.setattr(encoder_class, "blocks", lambda *_: iter(()))
     with DecodeSandbox(1) as sandbox:
         stats = loading_stats(sandbox)
-        loaded = Loader(space, sandbox, Claims(()), stats=stats, workers=1).contents("video", open_file(path))
+        loaded = Loader(space, sandbox, Claims(()), stats=stats).contents("video", open_file(path))
         stats.end()
     pictures = len(loaded.prepared)
     decode, preparing = stats.stage("decode"), stats.stage("prepare")

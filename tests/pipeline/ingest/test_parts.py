@@ -15,7 +15,7 @@ from PIL import Image
 
 from trivium.pipeline.cli.place import clock, place_of
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import ingestion
+from trivium.pipeline.ingest import contents
 from trivium.pipeline.ingest.loading import _windows
 from trivium.pipeline.records import Part, part_key
 from trivium.pipeline.space.joint import space_folders
@@ -230,7 +230,7 @@ def test_several_devices_share_the_work(
     media = tmp_path / "media"
     for number in range(12):
         picture(media / f"{number}.png", (number * 20, 0, 0))
-    monkeypatch.setattr(ingestion, "BATCH_FILES", {**ingestion.BATCH_FILES, "image": 1})
+    monkeypatch.setattr(contents, "BATCH_FILES", {**contents.BATCH_FILES, "image": 1})
     space = make_space()
     space._devices = ["cpu", "cpu"]
     used: set[int] = set()

@@ -24,6 +24,7 @@ from trivium.pipeline.align.pairs import Material, Two
 from trivium.pipeline.align.validation import Validation
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import frozen_features
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.space.relevance import LogOdds, Relevance, fit, from_background, simulate
@@ -68,11 +69,8 @@ class Aligned:
     seconds: Mapping[str, float]
 
 
-Progress = Callable[[str, int, int], None]
-
-
 def features_of(
-    space: JointSpace, material: Material, *, progress: Progress | None = None
+    space: JointSpace, material: Material, *, progress: Bars | None = None
 ) -> tuple[dict[Modality, Features], dict[Modality, dict[int, str]]]:
     """Encode all items with the frozen backbones of a space.
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.cache import FeatureCache
-from trivium.pipeline.features.frozen import Progress, frozen_features
+from trivium.pipeline.features.frozen import frozen_features
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.space.joint import JointSpace, load_space
 
 REASONS_TOLD = 3

@@ -1,20 +1,39 @@
-"""What was loaded of files to vectors, portion by portion; what fails costs itself only."""
+"""What is loaded of files, and the one loop that makes vectors of it: of indexing, of migrating, and of measuring.
 
+    jobs -> load (threads) -> portions -> encode (each device) -> EncodedBatch, which the caller writes
+
+What fails costs itself only, and no more than a portion is made between two commits.
+"""
+
+import contextlib
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
+from trivium.encoders.cores import usable_cores
+from trivium.encoders.engine import Stats
 from trivium.encoders.networks.contract import DeviceKind
-from trivium.pipeline.records import ContentKey
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.pipeline.records import ContentKey, ItemKind
+from trivium.pipeline.space.joint import JointSpace
 
-F = TypeVar("F")
+# Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB;
+# for a GPU 5 MB each, and pictures that it resizes up to 4.5 MB.
+BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
+GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
+BATCH_BYTES: Mapping[ItemKind, float] = {"text": 16 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 # Made and committed together: a stop loses no more of a text with thousands of passages. 256 take a small machine 5 s.
 PORTION_VECTORS: Mapping[DeviceKind, int] = {"cpu": 256, "gpu": 16_384}
+
+J = TypeVar("J")
+L = TypeVar("L", bound="Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +77,121 @@ class Claims:
             return True
 
 
+def loading_stats(sandbox: DecodeSandbox) -> Stats:
+    """Return counters of what loads and encodes, which know what the sandbox's processes use."""
+    return Stats(helpers={"decode": sandbox.cpu_seconds})
+
+
+class Loaded(Protocol):
+    """What loading a job gives."""
+
+    @property
+    def contents(self) -> LoadedContents | None:
+        """What its vectors are made from; None if it failed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Portion:
+class _Portion:
     """Some contents of a file whose others follow."""
 
     contents: LoadedContents
 
 
-def portions_of(
-    batch: Sequence[F],
+@dataclass(frozen=True, slots=True)
+class EncodedBatch(Generic[L]):
+    """Vectors that were made together, and the files whose last vectors are among them, perhaps none."""
+
+    files: Sequence[L]
+    vectors: Mapping[ContentKey, Vectors]  # shape (d,) each
+    failures: Mapping[ContentKey, str]  # why contents have none; also of portions of these files that came before
+
+    def failure_of(self, contents: LoadedContents) -> str | None:
+        """Say why the first of a file's contents that has no vector has none; None if that is so of none."""
+        return next((self.failures[key] for key in contents.roles.values() if key in self.failures), None)
+
+
+def encode_files(
+    jobs: Iterable[J],
     *,
-    most: int,
-    contents: Callable[[F], LoadedContents | None],
-    without: Callable[[F, LoadedContents], F],
-) -> Iterator[list[F | Portion]]:
+    load: Callable[[J], L],
+    space: JointSpace,
+    kind: ItemKind,
+    sandbox: DecodeSandbox,
+    stats: Stats,
+    size_bytes: Callable[[J], float] = lambda _: 0.0,
+    most_files: int | None = None,
+) -> Generator[EncodedBatch[L]]:
+    """Load files and make their vectors, batch by batch, while the caller writes those of the batch before.
+
+    Close it if it is left early.
+
+    Args:
+        jobs: A file each, in any form that ``load`` takes.
+        load: Called in several threads.
+        space: Whose encoders, on all their devices.
+        kind: Of all the files.
+        sandbox: Where ``load`` decodes; closed if this is left early.
+        stats: Where stages are counted, see `loading_stats`.
+        size_bytes: Of a job's file.
+        most_files: In a batch; as indexing has it if not given.
+    """
+    early: dict[ContentKey, str] = {}  # failures in files whose other contents come later
+    batches = engine.run(
+        jobs,
+        load=load,
+        encode=[partial(_encode, space=space, replica=replica) for replica in space.lanes],
+        batch_items=batch_files(space, kind) if most_files is None else most_files,
+        batch_cost=BATCH_BYTES[kind],
+        cost=size_bytes,
+        loaders=usable_cores(),
+        portions=partial(portions_of, most=PORTION_VECTORS[space.device_kind]),
+        on_stop=sandbox.close,
+        stats=stats,
+    )
+    with contextlib.closing(batches):
+        for batch, (vectors, failures) in batches:
+            files = [file for file in batch if not isinstance(file, _Portion)]
+            if not files:
+                early |= failures
+            yield EncodedBatch(files, vectors, early | failures)
+
+
+def batch_files(space: JointSpace, kind: ItemKind) -> int:
+    """Return how many files a batch has where a space's encoders run."""
+    return (BATCH_FILES if space.device_kind == "cpu" else GPU_BATCH_FILES)[kind]
+
+
+def portions_of(batch: Iterable[L], *, most: int) -> Iterator[list[L | _Portion]]:
     """Cut a batch of files so that about ``most`` vectors are made at a time; a file comes with the last of its own.
 
     Args:
-        batch: What was loaded, in order.
+        batch: What was loaded, in order; of a file that is cut, its own contents are then what is left.
         most: Vectors; more only where they need each other, as the pictures of a video and their mean do.
-        contents: Of a file; None of one that failed.
-        without: Returns a file with other contents: what is left.
     """
-    portion: list[F | Portion] = []
+    portion: list[L | _Portion] = []
     size = 0
     for file in batch:
-        loaded = contents(file)
-        if portion and size + _count(loaded) > most:
+        contents = file.contents or LoadedContents()
+        if portion and size + len(contents.prepared) > most:
             yield portion
             portion, size = [], 0
-        while loaded is not None and not loaded.means and len(loaded.prepared) > most:
-            rows = iter(loaded.prepared.items())
-            yield [Portion(LoadedContents(prepared=dict(islice(rows, most))))]
-            loaded = replace(loaded, prepared=dict(rows))
-            file = without(file, loaded)
+        while not contents.means and len(contents.prepared) > most:
+            rows = iter(contents.prepared.items())
+            yield [_Portion(LoadedContents(prepared=dict(islice(rows, most))))]
+            contents.prepared = dict(rows)
         portion.append(file)
-        size += _count(loaded)
+        size += len(contents.prepared)
     if portion:
         yield portion
+
+
+def _encode(
+    batch: Sequence[Loaded], *, space: JointSpace, replica: int
+) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
+    """Make a batch's vectors on one device."""
+    loaded = [file.contents for file in batch if file.contents is not None]
+    return encode_contents(loaded, lambda modality: space.encoder(modality, replica))
 
 
 def encode_contents(
@@ -130,10 +226,6 @@ def encode_contents(
                 if wanted is not None:
                     _keep(wanted, row, vectors, failures)
     return vectors, failures
-
-
-def _count(loaded: LoadedContents | None) -> int:
-    return 0 if loaded is None else len(loaded.prepared)
 
 
 def _embed(

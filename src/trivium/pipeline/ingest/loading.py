@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared, SandboxError, UnreadableError
+from trivium.encoders.cores import usable_cores
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.engine import Stats, one_ahead
@@ -39,23 +40,16 @@ FRESH_NS = 2_000_000_000
 FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 
-def loading_stats(sandbox: DecodeSandbox) -> Stats:
-    """Return counters for a `Loader` and what encodes for it, which know what the sandbox's processes use."""
-    return Stats(helpers={"decode": sandbox.cpu_seconds})
-
-
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
-    def __init__(
-        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, workers: int
-    ) -> None:
+    def __init__(self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats) -> None:
         self._space = space
         self._sandbox = sandbox
         self._claims = claims
         self._budget = ByteBudget(HELD_TOGETHER_BYTES)
         self._reading, self._decoding, self._preparing = (
-            stats.stage(name, workers=workers) for name in ("read", "decode", "prepare")
+            stats.stage(name, workers=usable_cores()) for name in ("read", "decode", "prepare")
         )
 
     def contents(
@@ -344,6 +338,7 @@ class FailedFile:
     file: MediaFile
     reason: str
     was_read: bool  # its bytes are known, and hold nothing that can be indexed
+    contents: None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ class Store:
         self.folder = folder
         self.db = open_database(folder)
         register_functions(self.db)
+        self._space_of: tuple[int, int, Space] | None = None  # generation, id, space
         # A collection that nobody closes is closed when it is collected; nothing is ever pending.
         self._close = weakref.finalize(self, _close_quietly, self.db)
         if self._number("SELECT count(*) FROM shard") and not (folder / VECTORS).is_dir():
@@ -150,15 +151,12 @@ class Store:
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        spaces, own = self.spaces(), self.space_id
-        if own not in spaces:
-            raise damage(self.db.database, "it names no space")
-        return spaces[own]
+        return self._searched()[1]
 
     @property
     def space_id(self) -> int:
         """The database's id of `space`."""
-        return self._number("SELECT space FROM collection")
+        return self._searched()[0]
 
     @property
     def space_source(self) -> str:
@@ -168,6 +166,16 @@ class Store:
         if found is None:
             raise damage(self.db.database, "it names no space")
         return str(found[0])
+
+    def _searched(self) -> tuple[int, Space]:
+        """Return the id of the space that is searched, and the space: read once a generation."""
+        generation = self.generation
+        if self._space_of is None or self._space_of[0] != generation:
+            spaces, own = self.spaces(), self._number("SELECT space FROM collection")
+            if own not in spaces:
+                raise damage(self.db.database, "it names no space")
+            self._space_of = generation, own, spaces[own]
+        return self._space_of[1:]
 
     def spaces(self) -> dict[int, Space]:
         """All spaces that vectors are kept of: the searched one, and one that is being migrated to."""

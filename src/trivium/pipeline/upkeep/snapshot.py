@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivium.encoders.files.durable import open_own, open_regular, sync_folder, write_durably
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store.checksum import CHECKSUM, change_counter, database_pieces, read_checksum, write_checksum
 from trivium.pipeline.store.database import CollectionError, open_database
@@ -27,7 +28,7 @@ from trivium.pipeline.store.index_seal import is_sealed, is_untouched, moved_sta
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX, Store
 from trivium.pipeline.upkeep.database_check import check_database
-from trivium.pipeline.upkeep.findings import BytesProgress, Report
+from trivium.pipeline.upkeep.findings import Report
 
 ATTEMPTS = 4
 
@@ -55,7 +56,7 @@ class _File:
 
 
 def take_snapshot(
-    source: Path, target: Path, *, earlier: Path | None = None, progress: BytesProgress | None = None
+    source: Path, target: Path, *, earlier: Path | None = None, progress: Progress | None = None
 ) -> Snapshot:
     """Copy a collection as it is in one generation.
 

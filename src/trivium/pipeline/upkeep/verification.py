@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.files.durable import CHUNK_BYTES, open_regular
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError, what_is_missing
 from trivium.pipeline.store.database_file import DATABASE
@@ -25,7 +26,7 @@ from trivium.pipeline.store.store import INDEX
 from trivium.pipeline.store.writer import is_own_file
 from trivium.pipeline.upkeep.consistency import Manifest
 from trivium.pipeline.upkeep.database_check import changes, check_checksum, check_database
-from trivium.pipeline.upkeep.findings import BytesProgress, Finding, Report, other_bytes, reason
+from trivium.pipeline.upkeep.findings import Finding, Report, other_bytes, reason
 from trivium.pipeline.upkeep.media_check import check_media, media_bytes
 
 LENGTH_TOLERANCE = 1e-2  # of a unit vector; half precision moves a length by less than 1e-3
@@ -51,7 +52,7 @@ def verify(
     read_data: bool = False,
     media: bool = False,
     part: tuple[int, int] | None = None,
-    progress: BytesProgress | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Check a collection, while nobody writes to it.
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
 from trivium.indexes import Wish
-from trivium.pipeline.ingest import contents, loading
+from trivium.pipeline.ingest import contents, scanning
 from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 from trivium.pipeline.search import indexing
 from trivium.pipeline.search.retrieval import Retrieval
@@ -336,7 +336,7 @@ def main() -> None:
     shim = ctypes.CDLL(sys.argv[1]) if len(sys.argv) > 1 else None
     # The folders' own life is slowed down by none of this: files may be as fresh as they are, batches are small.
     contents.BATCH_FILES = dict.fromkeys(("text", "image", "audio"), BATCH_FILES)
-    loading.FRESH_NS = 0
+    scanning.FRESH_NS = 0
     indexing.FEWEST = TAIL
     print("ready", flush=True)
     for line in sys.stdin:

@@ -23,7 +23,7 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import contents, ingestion, loading
+from trivium.pipeline.ingest import contents, ingestion, loading, scanning
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import is_below, scan_media
 from trivium.pipeline.space.projected_encoder import ProjectedEncoder
@@ -64,7 +64,7 @@ def test_second_run_encodes_nothing(collection: Collection, media: Path, space) 
 def test_second_run_reads_nothing_once_files_are_old(
     collection: Collection, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "FRESH_NS", 0)
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
     collection.add(media)  # records lasting fingerprints
 
     def unreachable(*_: object, **__: object) -> bytes:
@@ -208,10 +208,10 @@ def test_caption_added_and_removed(collection: Collection, media: Path, space) -
 
 def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media: Path, monkeypatch) -> None:
     """The picture is old enough for its fingerprint to be kept, the caption is not."""
-    real = loading._lasting_fingerprint
-    monkeypatch.setattr(loading, "FRESH_NS", 0)
+    real = loading.lasting_fingerprint
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
     monkeypatch.setattr(
-        loading, "_lasting_fingerprint", lambda path: loading.FRESH if path.endswith(".txt") else real(path)
+        loading, "lasting_fingerprint", lambda path: scanning.FRESH if path.endswith(".txt") else real(path)
     )
     (media / "blue.txt").write_text("The sea.")
     assert collection.add(media).changed == 1

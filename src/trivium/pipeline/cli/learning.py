@@ -132,8 +132,8 @@ def run_pretrain_text(options: argparse.Namespace) -> int:
     from tokenizers import Tokenizer
 
     from trivium.encoders.text.transformer import TransformerText
-    from trivium.pipeline.text_learning.checkpoint import CheckpointError, drop_checkpoint
     from trivium.pipeline.text_learning.pretraining import Pretrainer, PretrainingRecipe
+    from trivium.pipeline.text_learning.steps import CheckpointError, drop_checkpoint
 
     target = Path(options.out)
     check_model_target(target)

@@ -220,7 +220,7 @@ def encode_contents(
         try:
             rows = encoder("audio").embed_windows(sound.blocks, sound.windows)
         except (DecodeError, MemoryError) as error:
-            failures |= dict.fromkeys((key for key in sound.keys if key is not None), _reason(error))
+            failures |= dict.fromkeys((key for key in sound.keys if key is not None), reason_of(error))
         else:
             for wanted, row in zip(sound.keys, rows, strict=True):
                 if wanted is not None:
@@ -238,7 +238,7 @@ def _embed(
         rows = encoder.embed([item for _, item in prepared])
     except (DecodeError, MemoryError) as error:  # the device decodes too
         if len(prepared) == 1:
-            failures[prepared[0][0]] = _reason(error)
+            failures[prepared[0][0]] = reason_of(error)
             return
         middle = len(prepared) // 2
         _embed(encoder, prepared[:middle], vectors, failures)
@@ -257,5 +257,6 @@ def _keep(
         failures[key] = "the network gave no finite vector for it"
 
 
-def _reason(error: DecodeError | MemoryError) -> str:
+def reason_of(error: DecodeError | MemoryError) -> str:
+    """Say why something has no vector."""
     return error.reason if isinstance(error, DecodeError) else "too large for this machine's memory"

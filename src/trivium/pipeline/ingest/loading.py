@@ -1,8 +1,6 @@
 """Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
 import math
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +19,8 @@ from trivium.encoders.files.reading import OpenedFile, open_file, read_file
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
-from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound
-from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint, fingerprint_beside
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
@@ -35,9 +33,6 @@ MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
 # A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
 MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
 MAX_CAPTION_FILE_BYTES = 1 << 20
-# A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
-FRESH_NS = 2_000_000_000
-FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 
 class Loader:
@@ -82,34 +77,27 @@ class Loader:
                 require_known_head(kind, file.head(HEAD_BYTES))
                 require_filled(file.descriptor, file.status)
             with self._budget.holding(file.size if is_held else 0):
-                loaded = self._loaded(kind, file, is_held, windows, parts, expected_sha256)
+                source = self._read(file, is_held)
+                if expected_sha256 is not None and source.sha256 != expected_sha256:
+                    raise DecodeError("the file has changed since it was indexed: index it again first")
+                if kind == "text":
+                    loaded = self._text(source, parts)
+                elif kind == "image":
+                    loaded = self._image(source)
+                elif kind == "video":
+                    loaded = self._video(source, windows, parts)
+                else:
+                    loaded = self._sound(source, windows, parts)
             return loaded
         finally:
             if loaded is None or not loaded.reads_on:
                 file.close()
 
-    def _loaded(
-        self,
-        kind: ItemKind,
-        file: OpenedFile,
-        is_held: bool,
-        windows: float | None,
-        parts: Sequence[Part] | None,
-        expected_sha256: bytes | None,
-    ) -> LoadedContents:
+    def _read(self, file: OpenedFile, is_held: bool) -> "_Source":
         with self._reading.working():
             stopping.check()
             data = file.read() if is_held else None
-            source = _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
-        if expected_sha256 is not None and source.sha256 != expected_sha256:
-            raise DecodeError("the file has changed since it was indexed: index it again first")
-        if kind == "text":
-            return self._text(source, parts)
-        if kind == "image":
-            return self._image(source)
-        if kind == "video":
-            return self._video(source, windows, parts)
-        return self._sound(source, windows, parts)
+            return _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
         """Add the vector of a caption."""
@@ -120,8 +108,9 @@ class Loader:
 
     def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("text")
+        assert source.data is not None  # a text is held
         with self._decoding.working():
-            text = decode_text(source.whole(), most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
+            text = decode_text(source.data, most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
         loaded = LoadedContents(first_line=first_line(text))
         with self._preparing.working():
             own, is_new = self._own(loaded, "text", source)
@@ -246,11 +235,6 @@ class _Source:
         """What a decoder takes."""
         return self.file.descriptor if self.data is None else self.data
 
-    def whole(self) -> bytes:
-        """Return the bytes of a kind of file that is always read."""
-        assert self.data is not None
-        return self.data
-
 
 def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepared]:
     """Prepare passages of a text whose places are known."""
@@ -364,8 +348,8 @@ class FileLoading:
         was_read = False
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
-            state = _lasting_fingerprint(file.path)
-            beside = fingerprint_beside((file.caption_path, file.sidecar_path), _lasting_fingerprint)
+            state = lasting_fingerprint(file.path)
+            beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
             opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
             contents = loader.contents(file.modality, opened, windows=self.windows)
@@ -375,12 +359,9 @@ class FileLoading:
                 caption = contents.first_line
             elif caption is not None and self.embeds_captions_of(file.modality):
                 loader.caption(caption, contents)
-        except UnreadableError as error:
-            return FailedFile(file=file, reason=error.reason, was_read=False)
-        except DecodeError as error:
-            return FailedFile(file=file, reason=error.reason, was_read=was_read)
-        except MemoryError:
-            return FailedFile(file=file, reason="too large for this machine's memory", was_read=was_read)
+        except (DecodeError, MemoryError) as error:
+            was_read = was_read and not isinstance(error, UnreadableError)
+            return FailedFile(file=file, reason=reason_of(error), was_read=was_read)
         except SandboxError:
             raise  # of all files
         except (RuntimeError, IndexError) as error:  # torch has no MemoryError; and a bad file never stops a run
@@ -418,13 +399,3 @@ def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
     except DecodeError as error:
         problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
         return None
-
-
-def _lasting_fingerprint(path: str) -> str:
-    """Fingerprint that will tell any later change, or `FRESH` if the file is too fresh for that."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return FRESH
-    is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
-    return FRESH if is_fresh else fingerprint(status)

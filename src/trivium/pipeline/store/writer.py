@@ -15,11 +15,10 @@ from trivium.encoders.files.durable import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.store import rows as column
-from trivium.pipeline.store.checksum import write_checksum
-from trivium.pipeline.store.database import DAMAGED, CollectionError, failure
+from trivium.pipeline.store.database import DAMAGED, SETTING, VIDEO_ITEM, CollectionError, failure
+from trivium.pipeline.store.database_file import write_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.rows import read_row
-from trivium.pipeline.store.schema import SETTING, VIDEO_ITEM
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import StoredVectors, write_shard
 from trivium.pipeline.store.store import INDEX, Store

@@ -31,13 +31,16 @@ from trivium.encoders.text.own_models import (
     read_tokenizer,
     save_text_model,
 )
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, Optimiser, half_precision, layer_rates
-from trivium.pipeline.text_learning.token_batches import (
+from trivium.pipeline.text_learning.steps import (
     Ids,
+    OptimisedSteps,
+    Optimiser,
     as_tensors,
     batches_at_random,
     batches_in_order,
     cut,
+    half_precision,
+    layer_rates,
     tokenize,
 )
 

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from trivium.encoders.base import Vectors
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision, layer_rates
 from trivium.pipeline.text_learning.starting import Start
-from trivium.pipeline.text_learning.token_batches import (
+from trivium.pipeline.text_learning.steps import (
     Ids,
+    OptimisedSteps,
     as_tensors,
     batches_at_random,
     batches_in_order,
     cut,
+    half_precision,
+    layer_rates,
     tokenize,
 )
 

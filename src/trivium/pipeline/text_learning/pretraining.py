@@ -2,6 +2,8 @@
 
 Texts are cut into windows, which are drawn anew in each epoch and masked anew in each pass. Only the tokens that are
 asked for go through the head over the vocabulary, whose matrix is the token embeddings themselves (tied, as in BERT).
+
+Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers", NAACL 2019, section 3.1, appendix C.2.
 """
 
 import math
@@ -13,19 +15,71 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from trivium.encoders.text.backbone import padded
 from trivium.encoders.text.transformer import TransformerText
-from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from trivium.pipeline.text_learning.masking import MaskingVocabulary, masked
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision
-from trivium.pipeline.text_learning.token_batches import Ids, batches_at_random, batches_in_order, widened
+from trivium.pipeline.text_learning.steps import (
+    CheckpointError,
+    Ids,
+    OptimisedSteps,
+    batches_at_random,
+    batches_in_order,
+    half_precision,
+    load_checkpoint,
+    save_checkpoint,
+    widened,
+)
+
+SHARE = 0.15  # of the tokens are asked for: BERT
+MASKED, REPLACED = 0.8, 0.1  # of these become [MASK], and another token; the rest stay as they are: BERT
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingVocabulary:
+    """What masking must know of a tokenizer."""
+
+    mask: int  # the token [MASK]
+    first: int  # the token [CLS], before a text
+    last: int  # the token [SEP], after it
+    size: int  # ids are below it
+    special: frozenset[int]  # that are never asked for, and never drawn: [PAD], [CLS], [SEP], ...
+
+
+def masked(
+    tokens: NDArray[np.int64], vocabulary: MaskingVocabulary, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Hide some tokens.
+
+    Args:
+        tokens: Ids, shape (n, t).
+        vocabulary: Of the tokenizer.
+        random: What is drawn from.
+
+    Returns:
+        What the model sees, shape (n, t), and which tokens it is asked for: `SHARE` of those that are not special, to
+        the nearest whole number over the batch, at least one if there is any.
+    """
+    candidates = np.flatnonzero(~np.isin(tokens, list(vocabulary.special)))
+    asked = np.zeros(tokens.shape, np.bool_)
+    seen = tokens.copy()
+    if not len(candidates):
+        return seen, asked
+    chosen = random.permutation(candidates)[: max(1, round(SHARE * len(candidates)))]
+    asked.flat[chosen] = True
+    fate = random.random(len(chosen))
+    seen.flat[chosen[fate < MASKED]] = vocabulary.mask
+    others = chosen[(fate >= MASKED) & (fate < MASKED + REPLACED)]
+    ordinary = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.special))
+    seen.flat[others] = random.choice(ordinary, len(others))
+    return seen, asked
+
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EVALUATION_TEXTS = 512  # windows that are held out tell enough of a loss
-ASKED_ALIKE = 64  # tokens that are asked for are rounded up to few counts, as lengths are (`token_batches`)
+ASKED_ALIKE = 64  # tokens that are asked for are rounded up to few counts, as lengths are (`steps`)
 IGNORED = -100  # torch's sign of a row that has no truth
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from trivium.encoders.files.durable import open_regular, sync_folder, write_durably
 from trivium.encoders.files.exchange import exchange
 from trivium.pipeline.progress import Progress
-from trivium.pipeline.store.checksum import CHECKSUM, Checksum, change_counter, read_checksum
 from trivium.pipeline.store.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import CHECKSUM, DATABASE, Checksum, change_counter, read_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX

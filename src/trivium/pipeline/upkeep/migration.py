@@ -12,7 +12,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import checked_vectors
-from trivium.pipeline.ingest.contents import Claims, LoadedContents, encode_files, loading_stats
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, encode_files, loading_stats, reason_of
 from trivium.pipeline.ingest.ingestion import example_queries
 from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader, parts_of
 from trivium.pipeline.ingest.scanning import Problem
@@ -183,10 +183,8 @@ def _load(item: StoredItem, loader: Loader) -> _Item:
             file = open_file(item.path, max_bytes=MAX_FILE_BYTES[item.modality])
             parts = parts_of(item.contents)
             contents = loader.contents(item.modality, file, parts=parts, expected_sha256=own.sha256)
-    except DecodeError as error:
-        return _Item(item.id, None, error.reason)
-    except MemoryError:
-        return _Item(item.id, None, "too large for this machine's memory")
+    except (DecodeError, MemoryError) as error:
+        return _Item(item.id, None, reason_of(error))
     if "caption" in item.contents and item.caption is not None:
         loader.caption(item.caption, contents)
     return _Item(item.id, contents)

@@ -21,9 +21,15 @@ from pathlib import Path
 from trivium.encoders.files.durable import open_own, open_regular, sync_folder, write_durably
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile
-from trivium.pipeline.store.checksum import CHECKSUM, change_counter, database_pieces, read_checksum, write_checksum
 from trivium.pipeline.store.database import CollectionError, open_database
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import (
+    CHECKSUM,
+    DATABASE,
+    change_counter,
+    database_pieces,
+    read_checksum,
+    write_checksum,
+)
 from trivium.pipeline.store.index_seal import is_sealed, is_untouched, moved_state
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX, Store

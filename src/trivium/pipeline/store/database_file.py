@@ -286,3 +286,18 @@ def _database_sha256(folder: Path) -> str:
 
 def _check(fields: str) -> str:
     return hashlib.sha256(fields.encode()).hexdigest()
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files of a collection, also while a writer adds and removes some; links are not followed."""
+    total = 0
+    folders = [os.fspath(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total

@@ -13,9 +13,9 @@ from trivium.indexes import Ids
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.search.indexing import Examples, Indexer
 from trivium.pipeline.store.database import BUSY_SECONDS, CollectionError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.shards import Locations, Shard, check_shard
-from trivium.pipeline.store.store import Store, size_bytes
+from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import Writer, writing
 
 SHARD_BYTES = 64 << 20

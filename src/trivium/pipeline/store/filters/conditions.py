@@ -18,12 +18,11 @@ import sqlite3
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from trivium.pipeline.store.filters.expression import Comparison, FilterError, Group, Node, Not
+from trivium.pipeline.store.filters.expression import Comparison, FilterError, Group, Node, Not, Operator
 
 SqlValue: TypeAlias = str | bytes | int | float | None
-Operator: TypeAlias = Literal["AND", "OR"]
 
 
 @dataclass(frozen=True, slots=True)

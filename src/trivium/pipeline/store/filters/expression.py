@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
-from trivium.pipeline.store.filters.conditions import Operator
+Operator: TypeAlias = Literal["AND", "OR"]
 
 
 class FilterError(ValueError):

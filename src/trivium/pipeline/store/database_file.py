@@ -235,7 +235,7 @@ def write_checksum(folder: Path) -> None:
         # VACUUM shortens the file behind its last sync: a power cut could bring back the old end, and what was deleted.
         with kept_open(folder / DATABASE) as descriptor:
             os.fsync(descriptor)
-    fields = json.dumps({"changes": changes, "sha256": _database_sha256(folder)})
+    fields = json.dumps({"changes": changes, "sha256": database_sha256(folder)})
     line = json.dumps({"fields": fields, "check": _check(fields)}) + "\n"
     write_durably(folder / CHECKSUM, lambda write: write(line.encode()))
 
@@ -277,7 +277,8 @@ def database_pieces(folder: Path) -> Iterator[bytes]:
             offset += len(data)
 
 
-def _database_sha256(folder: Path) -> str:
+def database_sha256(folder: Path) -> str:
+    """Hash the database; see `database_pieces`."""
     digest = hashlib.sha256()
     for piece in database_pieces(folder):
         digest.update(piece)

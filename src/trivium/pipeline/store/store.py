@@ -21,6 +21,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -391,7 +392,7 @@ class Store:
 
     def index_files(self) -> dict[Modality, IndexFile]:
         """Index files of the searched space by modality."""
-        names = ("modality", "name", "size", "sha256", "state", "kind", "effort", "through", "vectors", "report")
+        names = [field.name for field in fields(IndexFile)]
         rows = self._rows(
             f"SELECT {', '.join(names)} FROM index_file WHERE space = (SELECT space FROM collection)",
             columns=_INDEX_FILE_TYPES,

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -184,20 +185,11 @@ class Writer:
     def name_index_file(self, file: IndexFile) -> None:
         """Make a written index file the one of its modality; inside a transaction."""
         self.drop_index_files([file.modality])
+        values = asdict(file) | {"report": json.dumps(file.report)}
         self._db.execute(
-            "INSERT INTO index_file VALUES ((SELECT space FROM collection), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                file.modality,
-                file.name,
-                file.size,
-                file.sha256,
-                file.state,
-                file.kind,
-                file.effort,
-                file.through,
-                file.vectors,
-                json.dumps(file.report),
-            ),
+            f"INSERT INTO index_file (space, {', '.join(values)}) "
+            f"VALUES ((SELECT space FROM collection), {', '.join('?' * len(values))})",
+            tuple(values.values()),
         )
 
     def drop_empty_shards(self) -> None:

@@ -6,9 +6,10 @@ asked for go through the head over the vocabulary, whose matrix is the token emb
 Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers", NAACL 2019, section 3.1, appendix C.2.
 """
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from trivium.encoders.text.backbone import padded
 from trivium.encoders.text.transformer import TransformerText
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.text_learning.steps import (
     CheckpointError,
     Ids,
@@ -208,9 +210,7 @@ class Pretrainer:
             network.positions.embedding_dim, network.tokens.embedding_dim, network.tokens.num_embeddings
         ).to(self._device)
 
-    def run(
-        self, checkpoints: Path | None = None, *, progress: Callable[[int, int], None] | None = None
-    ) -> Pretraining:
+    def run(self, checkpoints: Path | None = None, *, progress: Progress | None = None) -> Pretraining:
         """Train, from the newest checkpoint on if there is one.
 
         Args:
@@ -237,8 +237,8 @@ class Pretrainer:
             for chosen in order[place:]:
                 steps.begin()
                 random = np.random.default_rng((recipe.seed, 2, steps.done))
-                loss = self._loss([self._windows[window] for window in chosen], random)
-                sums.append(steps.step(loss))
+                scores, truth = self._scores([self._windows[window] for window in chosen], random)
+                sums.append(steps.step(nn.functional.cross_entropy(scores, truth)))
                 if progress is not None:
                     progress(steps.done, per_epoch * recipe.epochs)
                 told.seconds = before + time.perf_counter() - started
@@ -282,10 +282,6 @@ class Pretrainer:
             steps=count,
             seed=self._recipe.seed,
         )
-
-    def _loss(self, batch: Sequence[Ids], random: np.random.Generator) -> Tensor:
-        scores, truth = self._scores(batch, random)
-        return nn.functional.cross_entropy(scores, truth)
 
     def _scores(self, batch: Sequence[Ids], random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return scores over the vocabulary of the tokens that are asked for, (m, v), and what they are, (m,).
@@ -335,7 +331,5 @@ class Pretrainer:
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
-        import hashlib
-
         digest = hashlib.sha256(b"".join(ids.tobytes() for ids in (*self._windows, *self._held_out)))
         return {"recipe": asdict(self._recipe), "texts": digest.hexdigest()[:16]}

@@ -18,7 +18,7 @@ from trivium.encoders.text.own_models import (
 )
 from trivium.encoders.text.shapes import LstmShape, TransformerShape
 from trivium.encoders.text.vocabulary import vocabulary_of, word_tokenizer
-from trivium.encoders.text.word_vectors import Matrix, read_word_vectors
+from trivium.encoders.text.word_vectors import Matrix
 
 MINILM_SHAPE = TransformerShape(
     vocabulary=30522, width=384, heads=12, layers=6, inner=1536, positions=512, embedding=384, dim=384
@@ -191,11 +191,6 @@ def take_word_vectors(start: Start, vectors: tuple[dict[str, int], Matrix]) -> i
         with torch.no_grad():
             weight[[vocabulary[word] for word in known]] = torch.from_numpy(scaled)
     return len(known)
-
-
-def vectors_for(path: Path, words: list[str]) -> tuple[dict[str, int], Matrix]:
-    """Read the vectors of an LSTM's words; see `read_word_vectors`."""
-    return read_word_vectors(path, words)
 
 
 def _cut_at(config: TextModelConfig, max_tokens: int | None) -> TextModelConfig:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,11 +26,20 @@ from trivium.encoders.files.foreign import read_foreign_json
 from trivium.encoders.files.tensors import read_tensors
 from trivium.encoders.files.whole_file import make_folder
 from trivium.encoders.text.backbone import padded
+from trivium.pipeline.progress import Progress
 
 Ids = NDArray[np.int64]  # (t,), of one text
 # Lengths are rounded up to few: torch keeps what it compiles for each shape (oneDNN), and memory would grow for hours.
 TOKENS_ALIKE = 16
 TOGETHER = 16  # batches that are sorted by length at a time: less padding, and still much chance
+
+
+def uncut(tokenizer: str) -> Tokenizer:
+    """Make a tokenizer of its JSON that neither cuts nor fills up."""
+    made = Tokenizer.from_str(tokenizer)
+    made.no_padding()
+    made.no_truncation()
+    return made
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
@@ -177,6 +186,41 @@ class OptimisedSteps:
         if step < self._rising:
             return (step + 1) / self._rising
         return max(0.0, (self._steps - step) / max(1, self._steps - self._rising))
+
+
+def learn_epochs(
+    network: nn.Module,
+    steps: OptimisedSteps,
+    loss: Callable[[NDArray[np.int64]], Tensor],
+    lengths: Sequence[int],
+    *,
+    epochs: int,
+    size: int,
+    seed: int,
+    progress: Progress | None,
+) -> Iterator[tuple[int, float]]:
+    """Train a network epoch by epoch; yield each one's number, from 1, and its mean loss.
+
+    Args:
+        network: Learns; may be tried out between the epochs.
+        steps: Of its parameters.
+        loss: Of the texts at some places.
+        lengths: Of all texts.
+        epochs: How many.
+        size: Of a batch.
+        seed: Of the order.
+        progress: Called with the steps done and their number.
+    """
+    total = epochs * -(-len(lengths) // size)
+    for epoch in range(1, epochs + 1):
+        network.train()
+        losses = []
+        for chosen in batches_at_random(lengths, size=size, seed=(seed, epoch)):
+            steps.begin()
+            losses.append(steps.step(loss(chosen)))
+            if progress is not None:
+                progress(steps.done, total)
+        yield epoch, float(np.mean(losses))
 
 
 def half_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trivium.pipeline.records import IndexFile, Part
+from trivium.pipeline.records import IndexFile, is_role
 from trivium.pipeline.store.database import (
     DAMAGED,
     FORMAT,
@@ -105,7 +105,7 @@ def read_manifest(db: sqlite3.Connection) -> Manifest:
     Raises:
         sqlite3.Error: If it cannot be read.
     """
-    db.create_function("trivium_is_part", 1, _is_part, deterministic=True)
+    db.create_function("trivium_is_part", 1, is_role, deterministic=True)
     manifest = Manifest()
     wrong = manifest.contradictions
     wrong += _broken_references(db)
@@ -189,13 +189,6 @@ def _read_index_files(db: sqlite3.Connection, manifest: Manifest) -> None:
                 report={},
             )
         )
-
-
-def _is_part(role: Any) -> bool:
-    try:
-        return isinstance(role, str) and Part.parse(role).role == role
-    except ValueError:
-        return False
 
 
 def _is_count(value: Any) -> bool:

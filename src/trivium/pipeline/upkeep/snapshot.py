@@ -10,7 +10,6 @@ rot with the original.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -26,7 +25,7 @@ from trivium.pipeline.store.database_file import (
     CHECKSUM,
     DATABASE,
     change_counter,
-    database_pieces,
+    database_sha256,
     read_checksum,
     write_checksum,
 )
@@ -280,10 +279,7 @@ class _Copier:
             recorded = None
         changes, _ = change_counter(self._source)
         if recorded is not None and recorded.changes == changes:
-            digest = hashlib.sha256()
-            for piece in database_pieces(self._source):
-                digest.update(piece)
-            if digest.hexdigest() != recorded.sha256:
+            if database_sha256(self._source) != recorded.sha256:
                 raise CollectionError(
                     f"{database} is damaged: its bytes are not those that were written. {self._remedy}"
                 )

@@ -19,7 +19,7 @@ from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_
 from trivium.fusion.projections.closed_form import canonical_maps, ridge_map
 from trivium.fusion.projections.head import LARGEST_INPUT, POOLED, Head, HeadInput, joined
 from trivium.fusion.projections.training import PairSet, Recipe, Trainer, Training
-from trivium.pipeline.align.pairs import PSEUDO_SHARE, Material, Two, pseudo_pairs
+from trivium.pipeline.align.pairs import PSEUDO_SHARE, Material, Pairs, Two, pseudo_pairs
 from trivium.pipeline.align.validation import Validation, calibrate, used_places
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import frozen_features
@@ -115,21 +115,8 @@ def align(
     Raises:
         AlignmentError: If there are no pairs, or what is kept cannot be kept.
     """
-    trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
-    trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
-    if plan.pseudo_share and "text" in features:
-        trained |= pseudo_pairs(trained, features["text"].pooled, share=plan.pseudo_share)
-    held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
-    held_out = {two: rows for two, rows in held_out.items() if len(rows)}
-    if not trained:
-        raise AlignmentError("there are no pairs of two modalities to train on")
-    fixed: dict[Modality, Vectors] = {
-        modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
-        for modality in plan.kept
-        if modality in features
-    }
-    if plan.kept and not fixed:  # heads would make a space of their own, and the kept vectors lie in another
-        raise AlignmentError(f"nothing in the tables belongs to what is kept ({', '.join(plan.kept)})")
+    trained, held_out = _chosen_pairs(material, features, plan)
+    fixed = _kept_vectors(space, features, plan)
     made: list[Modality] = [
         m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)
     ]
@@ -198,6 +185,31 @@ def align(
         },
         seconds=seconds,
     )
+
+
+def _chosen_pairs(
+    material: Material, features: Mapping[Modality, Features], plan: Plan
+) -> tuple[dict[Two, Pairs], dict[Two, NDArray[np.int64]]]:
+    """Return the pairs to train on, and the rows of those that are held out."""
+    trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
+    trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
+    if plan.pseudo_share and "text" in features:
+        trained |= pseudo_pairs(trained, features["text"].pooled, share=plan.pseudo_share)
+    if not trained:
+        raise AlignmentError("there are no pairs of two modalities to train on")
+    held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
+    return trained, {two: rows for two, rows in held_out.items() if len(rows)}
+
+
+def _kept_vectors(space: JointSpace, features: Mapping[Modality, Features], plan: Plan) -> dict[Modality, Vectors]:
+    fixed: dict[Modality, Vectors] = {
+        modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
+        for modality in plan.kept
+        if modality in features
+    }
+    if plan.kept and not fixed:  # heads would make a space of their own, and the kept vectors lie in another
+        raise AlignmentError(f"nothing in the tables belongs to what is kept ({', '.join(plan.kept)})")
+    return fixed
 
 
 @dataclass(frozen=True, slots=True)

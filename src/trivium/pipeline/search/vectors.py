@@ -37,20 +37,17 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
     path = store.folder / INDEX / file.name
     try:
         if against := reason_against(path, file):
-            log.warning(
-                "%s %s and is not used: searching without it until it is rebuilt", printable(path), printable(against)
-            )
-            return None
-        index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
-        if len(index) == file.vectors and index.newest <= file.through:
-            return index
-        log.warning("%s is not the one that is recorded: searching without it until it is rebuilt", printable(path))
+            problem = f"{against} and is not used"
+        else:
+            index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
+            if len(index) == file.vectors and index.newest <= file.through:
+                return index
+            problem = "is not the one that is recorded"
     except FileNotFoundError:
-        log.warning("%s is missing: searching without it until it is rebuilt", printable(path))
+        problem = "is missing"
     except (OSError, ValueError) as error:
-        log.warning(
-            "%s cannot be used (%s): searching without it until it is rebuilt", printable(path), printable(error)
-        )
+        problem = f"cannot be used ({error})"
+    log.warning("%s %s: searching without it until it is rebuilt", printable(path), printable(problem))
     return None
 
 

@@ -52,7 +52,7 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
 
 
 @dataclass(slots=True)
-class _Part:
+class _ModalityVectors:
     """The vectors of one modality."""
 
     modality: Modality
@@ -97,7 +97,7 @@ class VectorSearch:
         self._store = store
         self._generation = -1
         self._space = -1
-        self._parts: dict[Modality, _Part] = {}
+        self._parts: dict[Modality, _ModalityVectors] = {}
         self._orphans: IdSet | None = None
         self._joined: WeakKeyDictionary[IdSet, IdSet] = WeakKeyDictionary()  # with the orphans
 
@@ -112,7 +112,7 @@ class VectorSearch:
         store = self._store
         space = store.space_id
         if space != self._space:
-            self._parts = {modality: _Part(modality) for modality in MODALITIES}
+            self._parts = {modality: _ModalityVectors(modality) for modality in MODALITIES}
         files = store.index_files()
         for modality, part in self._parts.items():
             try:

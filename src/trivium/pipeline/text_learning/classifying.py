@@ -32,9 +32,9 @@ from trivium.encoders.text.own_models import (
 )
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.text_learning.steps import (
-    Ids,
     OptimisedSteps,
     Optimiser,
+    TokenIds,
     as_tensors,
     batches_in_order,
     cut,
@@ -123,12 +123,12 @@ class TextClassifier:
         self._head_tokens = head_tokens
         self._tokens = uncut(tokenizer)
 
-    def prepare(self, texts: Sequence[str]) -> list[Ids]:
+    def prepare(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of texts, cut."""
         most = self.config.max_tokens
         return [cut(ids, most=most, head=self._head_tokens) for ids in tokenize(self._tokens, texts)]
 
-    def logits(self, batch: Sequence[Ids], device: torch.device) -> Tensor:
+    def logits(self, batch: Sequence[TokenIds], device: torch.device) -> Tensor:
         """Return what the linear layer says, shape (n, 1) or (n, labels)."""
         (vectors,) = self.encoder(*as_tensors(batch, device, most=self.config.max_tokens))
         scores: Tensor = self.linear(vectors)
@@ -142,7 +142,7 @@ class TextClassifier:
         """Return the most probable label of each text."""
         return [self.labels[place] for place in self.predict_proba(texts).argmax(axis=1)]
 
-    def scores(self, ids: Sequence[Ids], *, batch_texts: int = 64) -> NDArray[np.float32]:
+    def scores(self, ids: Sequence[TokenIds], *, batch_texts: int = 64) -> NDArray[np.float32]:
         """Return the logits of prepared texts, in float32, shape (n, 1) or (n, labels)."""
         found = np.empty((len(ids), self.linear.out_features), np.float32)
         device = self.linear.weight.device

@@ -20,8 +20,8 @@ from trivium.encoders.base import Vectors
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.text_learning.starting import Start
 from trivium.pipeline.text_learning.steps import (
-    Ids,
     OptimisedSteps,
+    TokenIds,
     as_tensors,
     batches_in_order,
     cut,
@@ -146,7 +146,7 @@ def distillation_record(recipe: DistillationRecipe, told: Distillation) -> dict[
     return {"recipe": asdict(recipe), **asdict(told)}
 
 
-def _mean_cosine(network: nn.Module, ids: Sequence[Ids], targets: Tensor, place: torch.device) -> float:
+def _mean_cosine(network: nn.Module, ids: Sequence[TokenIds], targets: Tensor, place: torch.device) -> float:
     network.eval()
     found = 0.0
     with torch.inference_mode():

@@ -25,8 +25,8 @@ from trivium.encoders.text.transformer import TransformerText
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.text_learning.steps import (
     CheckpointError,
-    Ids,
     OptimisedSteps,
+    TokenIds,
     batches_at_random,
     batches_in_order,
     half_precision,
@@ -56,7 +56,7 @@ def masked(
     """Hide some tokens.
 
     Args:
-        tokens: Ids, shape (n, t).
+        tokens: TokenIds, shape (n, t).
         vocabulary: Of the tokenizer.
         random: What is drawn from.
 
@@ -129,9 +129,9 @@ class MaskedHead(nn.Module):
         return scores
 
 
-def windows(texts: Sequence[Ids], *, most: int, first: int, last: int) -> list[Ids]:
+def windows(texts: Sequence[TokenIds], *, most: int, first: int, last: int) -> list[TokenIds]:
     """Cut texts' ids, without special tokens, into windows of at most ``most``, each between two special tokens."""
-    found: list[Ids] = []
+    found: list[TokenIds] = []
     room = most - 2
     for ids in texts:
         parts = np.array_split(ids, max(1, -(-len(ids) // room)))
@@ -283,7 +283,7 @@ class Pretrainer:
             seed=self._recipe.seed,
         )
 
-    def _scores(self, batch: Sequence[Ids], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _scores(self, batch: Sequence[TokenIds], random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return scores over the vocabulary of the tokens that are asked for, (m, v), and what they are, (m,).
 
         In the end there are some rows more, whose truth is `IGNORED`.

@@ -28,7 +28,7 @@ from trivium.encoders.files.whole_file import make_folder
 from trivium.encoders.text.backbone import padded
 from trivium.pipeline.progress import Progress
 
-Ids = NDArray[np.int64]  # (t,), of one text
+TokenIds = NDArray[np.int64]  # (t,), of one text
 # Lengths are rounded up to few: torch keeps what it compiles for each shape (oneDNN), and memory would grow for hours.
 TOKENS_ALIKE = 16
 TOGETHER = 16  # batches that are sorted by length at a time: less padding, and still much chance
@@ -42,13 +42,13 @@ def uncut(tokenizer: str) -> Tokenizer:
     return made
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
     """Return the ids of texts, uncut; a text without a token is what is not known."""
     encodings = tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     return [np.asarray(encoding.ids or [1], np.int64) for encoding in encodings]
 
 
-def cut(ids: Ids, *, most: int, head: int | None = None) -> Ids:
+def cut(ids: TokenIds, *, most: int, head: int | None = None) -> TokenIds:
     """Cut a text's ids: of a longer one the first ``head`` stay and the last ones; the first ones if None.
 
     Source:
@@ -86,7 +86,7 @@ def batches_at_random(lengths: Sequence[int], *, size: int, seed: tuple[int, ...
     return [found[place] for place in random.permutation(len(found))]
 
 
-def as_tensors(batch: Sequence[Ids], device: torch.device, *, most: int | None = None) -> tuple[Tensor, Tensor]:
+def as_tensors(batch: Sequence[TokenIds], device: torch.device, *, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Return ids (n, t) and the mask (n, t) of a batch.
 
     Args:

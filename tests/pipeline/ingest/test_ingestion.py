@@ -208,7 +208,7 @@ def test_caption_added_and_removed(collection: Collection, media: Path, space) -
 
 def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media: Path, monkeypatch) -> None:
     """The picture is old enough for its fingerprint to be kept, the caption is not."""
-    real = loading.lasting_fingerprint
+    real = scanning.lasting_fingerprint
     monkeypatch.setattr(scanning, "FRESH_NS", 0)
     monkeypatch.setattr(
         loading, "lasting_fingerprint", lambda path: scanning.FRESH if path.endswith(".txt") else real(path)

@@ -1,6 +1,6 @@
 """Tables in files as frames: the columns of texts and files by their roles, all others as they are.
 
-Unlike `tables.read_pairs` this refuses no row: a file that is not there is a missing modality, and predictions have a
+Unlike `pairs.read_pairs` this refuses no row: a file that is not there is a missing modality, and predictions have a
 row for each row of the table.
 """
 

@@ -1,6 +1,6 @@
 """Tables of pairs: rows whose text, picture and sound belong together, with a label or a score if they have one.
 
-Read from CSV, lines of JSON (`table_file`) or Parquet. A role's column is the one of its name, else a synonym's, else
+Read from CSV, lines of JSON (`reading`) or Parquet. A role's column is the one of its name, else a synonym's, else
 the one that the caller names. Bad rows are refused with a reason, and cost nothing but themselves.
 """
 

@@ -1,6 +1,6 @@
 """The rows of a table in a file, bounded and one at a time: CSV with commas, semicolons or tabs, or lines of JSON.
 
-What the cells mean is for others to say: `metadata` (of items, by path) and `tables` (of pairs). Files may be gzipped.
+What the cells mean is for others to say: `metadata` (of items, by path) and `pairs`. Files may be gzipped.
 """
 
 import csv

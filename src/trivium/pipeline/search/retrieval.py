@@ -212,7 +212,7 @@ class Retrieval:
         for content, found in zip(ids, scores.tolist(), strict=True):
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
-                    part = self._part(match)
+                    part = Part.parse(match.role)
                     score, relevance = found, None
                     if scales is not None:
                         score = scales.score(query, modality_of(match.modality, part), found)
@@ -237,14 +237,6 @@ class Retrieval:
                 "Spaces made by `trivium align` are, for those that have pairs"
             )
         return [hit for hit in hits if hit.relevance is not None and hit.relevance >= least]
-
-    def _part(self, match: Match) -> Part:
-        try:
-            return Part.parse(match.role)
-        except ValueError as error:
-            raise CollectionError(
-                f"{self._store.folder / DATABASE} is damaged: {error}. `trivium verify --read-data` tells more"
-            ) from error
 
     def _metadata(self, match: Match) -> Metadata:
         try:

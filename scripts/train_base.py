@@ -21,10 +21,10 @@ from trivium.encoders.batching import encode
 from trivium.fusion.projections.head import LARGEST_INPUT, MEMBER_WEIGHTS, POOLED, UNIT, Head, HeadInput
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.fusion.projections.training import Recipe
-from trivium.pipeline.align.alignment import Plan, align, calibrate, features_of
-from trivium.pipeline.align.bridging import PSEUDO_SHARE
+from trivium.pipeline.align.alignment import Plan, align, features_of
 from trivium.pipeline.align.card import training_record
-from trivium.pipeline.align.pairs import Source, gather
+from trivium.pipeline.align.pairs import PSEUDO_SHARE, Source, gather
+from trivium.pipeline.align.validation import calibrate
 from trivium.pipeline.cli.terminal import progress_bars
 from trivium.pipeline.space.config import Labels, read_labels
 from trivium.pipeline.space.folder import write_space

@@ -17,7 +17,7 @@ from trivium.encoders.base import DecodeError, WeightsError, unit_rows
 from trivium.pipeline.cli import page
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import file_loading
+from trivium.pipeline.ingest import scanning
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, NewItem, content_key, part_key
 from trivium.pipeline.search import indexing
 from trivium.pipeline.search.indexing import build_index_file
@@ -45,7 +45,7 @@ class HostileDatabases:
     )  # fmt: skip
 
     def __init__(self, scratch: Path) -> None:
-        file_loading.FRESH_NS = 0
+        scanning.FRESH_NS = 0
         indexing.FEWEST = 4
         self._folder = scratch / "inside" / "c"
         self._outside = scratch / "outside"

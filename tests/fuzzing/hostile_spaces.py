@@ -27,7 +27,7 @@ from trivium.encoders.text.shapes import LstmShape, TransformerShape
 from trivium.encoders.text.words import word_tokenizer
 from trivium.pipeline.space.config import SpaceError, read_labels
 from trivium.pipeline.space.joint import load_space
-from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trivium.pipeline.text_learning.steps import CheckpointError, load_checkpoint, save_checkpoint
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")

@@ -23,8 +23,7 @@ from trivium.pipeline.align.card import model_card
 from trivium.pipeline.cli import terminal
 from trivium.pipeline.cli.page import STYLE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
-from trivium.pipeline.store.checksum import write_checksum
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import DATABASE, write_checksum
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
 

@@ -4,39 +4,40 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from trivium.encoders.base import Modality, Space, Vectors, unit_rows
+from trivium.encoders.base import Modality, Space, Vectors
 from trivium.encoders.networks.contract import Precision
 from trivium.indexes import Wish
+from trivium.pipeline.progress import Bars, Progress
 from trivium.pipeline.records import IndexFile, ItemKind
-from trivium.pipeline.search.query import QueryError, QueryPart, asked_with, query_vectors
+from trivium.pipeline.search.query import (
+    Items,
+    QueryPart,
+    asked_with,
+    parts_of_many,
+    query_parts,
+    query_vectors,
+    unit_queries,
+)
 from trivium.pipeline.search.retrieval import Hit, Judge, Retrieval
 from trivium.pipeline.space.config import OPEN_CLIP
 from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space, space_folders
 from trivium.pipeline.store.database import CollectionError, is_free, what_is_missing
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
-from trivium.pipeline.store.store import Store, size_bytes
+from trivium.pipeline.store.store import Store
 from trivium.pipeline.tables.metadata import read_table
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
     from trivium.encoders.engine import Stats
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
-    from trivium.pipeline.ingest.ingestion import Progress, Summary
-    from trivium.pipeline.search.indexing import IndexProgress
+    from trivium.pipeline.ingest.ingestion import Summary
     from trivium.pipeline.upkeep.compaction import Compaction
-    from trivium.pipeline.upkeep.exporting import RowProgress
-    from trivium.pipeline.upkeep.findings import BytesProgress
     from trivium.pipeline.upkeep.importing import Imported
     from trivium.pipeline.upkeep.migration import Migration
     from trivium.pipeline.upkeep.snapshot import Snapshot
-
-# An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
-Items: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +77,8 @@ class Collection:
         self._search: Retrieval | None = None
         self._sandbox: DecodeSandbox | None = None
         self._source = self._space_source(space)
-        self._is_named = (
-            space is not None or self._store is None
-        )  # else the collection, which may be anybody's, names it
+        # Else the collection, which may be anybody's, names it.
+        self._is_named = space is not None or self._store is None
         self._space = space if isinstance(space, JointSpace) else None
         if space is not None and self._store is not None:
             self._store.require(self.space.space)
@@ -131,8 +131,8 @@ class Collection:
         positions: bool = False,
         windows: float | None = None,
         index: Wish | None = None,
-        progress: "Progress | None" = None,
-        index_progress: "IndexProgress | None" = None,
+        progress: Bars | None = None,
+        index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
@@ -159,16 +159,11 @@ class Collection:
             ValueError: If ``windows`` is below 0.1 and not 0.
             WeightsError: If the weights cannot be fetched.
         """
-        from trivium.pipeline.ingest.ingestion import ingest
+        from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
         table = None if metadata is None else read_table(Path(metadata), positions=positions)
-        if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
-        return ingest(
-            self._store,
-            self.space,
-            paths,
+        settings = IngestSettings(
             captions=captions,
             table=table,
             positions=positions,
@@ -176,8 +171,9 @@ class Collection:
             wish=index,
             progress=progress,
             index_progress=index_progress,
-            stats=stats,
+            stats={} if stats is None else stats,
         )
+        return ingest(self._existing_or_new(), self.space, paths, settings)
 
     def search(
         self,
@@ -211,7 +207,7 @@ class Collection:
             FilterError: If a restriction cannot be understood.
             QueryError: If the query is empty, cannot be decoded or cancels out, or ``k`` is below 1.
         """
-        parts = [*_parts("text", text), *_parts("image", image), *_parts("audio", audio)]
+        parts = query_parts(text=text, image=image, audio=audio)
         filter = Filter(only=only, paths=tuple(paths), where=where)
         (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance)
         return hits
@@ -248,20 +244,7 @@ class Collection:
             FilterError: As in `search`.
             QueryError: As in `search`, or if the numbers of texts, pictures and sounds differ.
         """
-        given: dict[Modality, Sequence[Items]] = {}
-        if text is not None:
-            given["text"] = text
-        if image is not None:
-            given["image"] = image
-        if audio is not None:
-            given["audio"] = audio
-        if len({len(items) for items in given.values()}) > 1:
-            counts = ", ".join(f"{len(items)} of {modality}" for modality, items in given.items())
-            raise QueryError(f"as many entries of each modality are needed, None where a query has none: got {counts}")
-        queries = [
-            [part for modality, item in zip(given, items, strict=True) for part in _parts(modality, item)]
-            for items in zip(*given.values(), strict=True)
-        ]
+        queries = parts_of_many(text=text, image=image, audio=audio)
         filter = Filter(only=only, paths=tuple(paths), where=where)
         return self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
 
@@ -293,15 +276,9 @@ class Collection:
         """
         store = self._existing()
         store.require(self.space.space)
-        given = np.asarray(vectors, np.float32)
-        if given.ndim != 2 or given.shape[1] != self.space.space.dim:
-            raise QueryError(f"vectors must have shape (n, {self.space.space.dim}), got {given.shape}")
-        lengths = np.linalg.norm(given, axis=1)
-        if not (np.isfinite(lengths) & (lengths > 0)).all():
-            place = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
-            raise QueryError(f"vector {place} has no direction: it is zero, or has NaN or infinity")
+        unit = unit_queries(vectors, dim=self.space.space.dim)
         filter = Filter(only=only, paths=tuple(paths), where=where)
-        return self._retrieval(store).search(unit_rows(given), k=k, filter=filter, judge=None)
+        return self._retrieval(store).search(unit, k=k, filter=filter, judge=None)
 
     def search_parts(
         self,
@@ -318,8 +295,7 @@ class Collection:
         vectors = query_vectors(self.space, queries, sandbox=sandbox)
         relevance = self.space.relevance
         judge = None if relevance is None else Judge(relevance, [asked_with(parts) for parts in queries])
-        found = self._retrieval(store).search(vectors, k=k, filter=filter, judge=judge)
-        return found if min_relevance is None else [self._relevant(hits, min_relevance) for hits in found]
+        return self._retrieval(store).search(vectors, k=k, filter=filter, judge=judge, least=min_relevance)
 
     def explain(self, hit: Hit, *, text: Items = None, image: Items = None, audio: Items = None) -> "Explanation":
         """Say which regions, seconds or words of a hit, and which words of the query, held up its score.
@@ -337,7 +313,7 @@ class Collection:
             CollectionError: As in `search`.
             QueryError: As in `search`.
         """
-        parts = [*_parts("text", text), *_parts("image", image), *_parts("audio", audio)]
+        parts = query_parts(text=text, image=image, audio=audio)
         (explanation,) = self.explain_parts(parts, [hit])
         return explanation
 
@@ -392,7 +368,7 @@ class Collection:
                 indexes=store.index_files(),
             )
 
-    def rebuild(self, *, index: Wish | None = None, progress: "IndexProgress | None" = None) -> None:
+    def rebuild(self, *, index: Wish | None = None, progress: Bars | None = None) -> None:
         """Make the index anew from the stored vectors, whatever its files look like.
 
         Args:
@@ -420,15 +396,13 @@ class Collection:
         *,
         assume_space: bool = False,
         positions: bool = False,
-        progress: "RowProgress | None" = None,
+        progress: Progress | None = None,
     ) -> "Imported":
         """Take in vectors that were made elsewhere; see `importing.import_vectors`."""
         from trivium.pipeline.upkeep.importing import import_vectors
 
-        if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return import_vectors(
-            self._store,
+            self._existing_or_new(),
             Path(source),
             assume_space=assume_space,
             positions=positions,
@@ -436,7 +410,7 @@ class Collection:
             progress=progress,
         )
 
-    def compact(self, *, progress: "RowProgress | None" = None) -> "Compaction":
+    def compact(self, *, progress: Progress | None = None) -> "Compaction":
         """Really delete what was removed, and merge small files; see `compaction.compact`."""
         from trivium.pipeline.upkeep.compaction import compact
 
@@ -448,7 +422,7 @@ class Collection:
         *,
         filter: Filter | None = None,
         overwrite: bool = False,
-        progress: "RowProgress | None" = None,
+        progress: Progress | None = None,
     ) -> int:
         """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
         from trivium.pipeline.upkeep.exporting import export
@@ -456,7 +430,7 @@ class Collection:
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
 
     def backup(
-        self, target: str | os.PathLike[str], *, replace: bool = False, progress: "BytesProgress | None" = None
+        self, target: str | os.PathLike[str], *, replace: bool = False, progress: Progress | None = None
     ) -> "Snapshot":
         """Copy the collection, checked, to a folder of its own, also while it is written to; see `backup.backup`."""
         from trivium.pipeline.upkeep.backup import backup
@@ -468,8 +442,8 @@ class Collection:
         space: str | os.PathLike[str] | JointSpace,
         *,
         drop_missing: bool = False,
-        progress: "Progress | None" = None,
-        index_progress: "IndexProgress | None" = None,
+        progress: Bars | None = None,
+        index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Migration":
         """Encode everything in another space, and search that one when it is whole; see `migration.migrate`."""
@@ -523,17 +497,14 @@ class Collection:
         self._sandbox.begin()
         return self._sandbox
 
-    def _relevant(self, hits: list[Hit], least: float) -> list[Hit]:
-        if any(hit.relevance is None for hit in hits):
-            raise QueryError(
-                f"space {self.space.space} cannot tell what is relevant: it is not calibrated for these modalities. "
-                "Spaces made by `trivium align` are, for those that have pairs"
-            )
-        return [hit for hit in hits if hit.relevance is not None and hit.relevance >= least]
-
     def _existing(self) -> Store:
         if self._store is None:
             self._store = Store(self.folder)  # made meanwhile, or an error that says what is missing
+        return self._store
+
+    def _existing_or_new(self) -> Store:
+        if self._store is None:
+            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
         return self._store
 
     def _retrieval(self, store: Store) -> Retrieval:
@@ -556,15 +527,3 @@ def _exists(folder: Path) -> bool:
     if not is_free(folder):
         raise CollectionError(what_is_missing(folder))
     return False
-
-
-def _parts(modality: Modality, items: Items) -> list[QueryPart]:
-    if items is None:
-        return []
-    several = items if isinstance(items, list) else [items]
-    return [
-        QueryPart(modality=modality, weight=float(entry[0]), item=entry[1])
-        if isinstance(entry, tuple) and isinstance(entry[0], int | float)
-        else QueryPart(modality=modality, item=entry)
-        for entry in several
-    ]

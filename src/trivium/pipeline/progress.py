@@ -3,4 +3,5 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do)
+Progress: TypeAlias = Callable[[int, int], None]  # (done, to do)
+Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do): a kind of file, a modality

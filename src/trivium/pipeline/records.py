@@ -52,6 +52,14 @@ class Part:
         return cls(kind, *values)
 
 
+def is_role(role: object) -> bool:
+    """Whether this is how the database names a part of an item."""
+    try:
+        return isinstance(role, str) and Part.parse(role).role == role
+    except ValueError:
+        return False
+
+
 def modality_of(kind: ItemKind, part: Part) -> Modality:
     """Say what a part of an item is to an encoder: a video itself and its frames are pictures, its windows sounds."""
     if part.kind == "caption":

@@ -12,8 +12,9 @@ from PIL import Image
 from trivium.encoders.base import Features, Modality, unit_rows
 from trivium.fusion.projections.head import HeadInput
 from trivium.fusion.projections.training import Recipe
-from trivium.pipeline.align.alignment import AlignmentError, Plan, align, calibrate
+from trivium.pipeline.align.alignment import AlignmentError, Plan, align
 from trivium.pipeline.align.pairs import Material, Pairs
+from trivium.pipeline.align.validation import calibrate
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.search.query import QueryError

@@ -12,7 +12,7 @@ import trivium
 pytestmark = pytest.mark.weights
 HEAVY = ("torch", "torchaudio", "torchvision", "timm", "transformers", "onnx", "PIL", "soundfile", "rich", "filelock")
 OF_WRITERS = (
-    *(f"ingest.{module}" for module in ("ingestion", "file_loading")),
+    *(f"ingest.{module}" for module in ("ingestion", "loading")),
     "store.writer",
     "search.indexing",
     *(f"upkeep.{module}" for module in ("exporting", "importing", "migration", "compaction", "verification")),

@@ -17,7 +17,7 @@ from trivium.pipeline.collection import Collection
 from trivium.pipeline.explain import hits as explanation_items
 from trivium.pipeline.explain.drops import Explanation
 from trivium.pipeline.explain.hits import CHANGED, TOO_LONG, _stretch
-from trivium.pipeline.ingest import file_loading
+from trivium.pipeline.ingest import scanning
 from trivium.pipeline.ingest.scanning import fingerprint
 from trivium.pipeline.records import ItemKind
 from trivium.pipeline.search.query import QueryPart
@@ -99,7 +99,7 @@ def test_a_changed_file(
 ) -> None:
     """A file too fresh to be told by its times is told by its content."""
     if not is_fresh:
-        monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+        monkeypatch.setattr(scanning, "FRESH_NS", 0)
     made = Collection.open(tmp_path / "c", space=space)
     made.add(media)
     hit = hits_of(made, "blue.jpg")

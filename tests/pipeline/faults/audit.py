@@ -13,9 +13,8 @@ from trivium.encoders.base import unit_rows
 from trivium.encoders.files.durable import file_sha256
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.search.vectors import usable_index
-from trivium.pipeline.store.checksum import change_counter, read_checksum
 from trivium.pipeline.store.database import is_free
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import DATABASE, change_counter, read_checksum
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX, Store
 

@@ -116,5 +116,5 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no right to mount a small file system: {mounted.stderr.strip()}")
     yield folder
-    # Lazily: the process keeps the databases open that it has looked at (see `checksum._kept_open`).
+    # Lazily: the process keeps the databases open that it has looked at (see `database_file.kept_open`).
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from trivium.pipeline.store.checksum import CHECKSUM
 from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.database_file import CHECKSUM
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
 

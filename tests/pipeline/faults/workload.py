@@ -32,8 +32,8 @@ import numpy as np
 
 from trivium.encoders.base import Vectors, unit_rows
 from trivium.indexes import Wish
-from trivium.pipeline.ingest import file_loading, ingestion
-from trivium.pipeline.ingest.ingestion import ingest
+from trivium.pipeline.ingest import contents, scanning
+from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 from trivium.pipeline.search import indexing
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.store.database import CollectionError
@@ -108,7 +108,7 @@ def index(job: Job, voice: Voice) -> None:
         def tell(modality: str, done: int, total: int, before: int = before) -> None:
             voice.say(f"ACKNOWLEDGED {before + done}")
 
-        ingest(store, space, media, progress=tell)
+        ingest(store, space, media, IngestSettings(progress=tell))
 
 
 def remove(job: Job, voice: Voice) -> None:
@@ -335,8 +335,8 @@ def run(jobs: list[Job], shim: ctypes.CDLL | None, *, kill_after: float | None, 
 def main() -> None:
     shim = ctypes.CDLL(sys.argv[1]) if len(sys.argv) > 1 else None
     # The folders' own life is slowed down by none of this: files may be as fresh as they are, batches are small.
-    ingestion.BATCH_FILES = dict.fromkeys(("text", "image", "audio"), BATCH_FILES)
-    file_loading.FRESH_NS = 0
+    contents.BATCH_FILES = dict.fromkeys(("text", "image", "audio"), BATCH_FILES)
+    scanning.FRESH_NS = 0
     indexing.FEWEST = TAIL
     print("ready", flush=True)
     for line in sys.stdin:

@@ -23,7 +23,7 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import file_loading, ingestion
+from trivium.pipeline.ingest import contents, ingestion, loading, scanning
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import is_below, scan_media
 from trivium.pipeline.space.projections import ProjectedEncoder
@@ -64,13 +64,13 @@ def test_second_run_encodes_nothing(collection: Collection, media: Path, space) 
 def test_second_run_reads_nothing_once_files_are_old(
     collection: Collection, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
     collection.add(media)  # records lasting fingerprints
 
     def unreachable(*_: object, **__: object) -> bytes:
         raise AssertionError("an unchanged file was read")
 
-    monkeypatch.setattr(file_loading, "read_file", unreachable)
+    monkeypatch.setattr(loading, "read_file", unreachable)
     assert collection.add(media).unchanged == 7
 
 
@@ -146,7 +146,7 @@ def test_copy_is_an_item_of_its_own_without_encoding(collection: Collection, med
 
 @pytest.mark.parametrize("batch_files", [1, 2, 64])
 def test_copies_in_one_run_are_encoded_once(tmp_path: Path, space, picture, monkeypatch, batch_files: int) -> None:
-    monkeypatch.setattr(ingestion, "BATCH_FILES", {**ingestion.BATCH_FILES, "image": batch_files})
+    monkeypatch.setattr(contents, "BATCH_FILES", {**contents.BATCH_FILES, "image": batch_files})
     for name in ("a.png", "b.png", "c.png"):
         picture(tmp_path / "media" / name, "red")
     summary = Collection.open(tmp_path / "c", space=space).add(tmp_path / "media")
@@ -208,10 +208,10 @@ def test_caption_added_and_removed(collection: Collection, media: Path, space) -
 
 def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media: Path, monkeypatch) -> None:
     """The picture is old enough for its fingerprint to be kept, the caption is not."""
-    real = file_loading._lasting_fingerprint
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    real = scanning.lasting_fingerprint
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
     monkeypatch.setattr(
-        file_loading, "_lasting_fingerprint", lambda path: file_loading.FRESH if path.endswith(".txt") else real(path)
+        loading, "lasting_fingerprint", lambda path: scanning.FRESH if path.endswith(".txt") else real(path)
     )
     (media / "blue.txt").write_text("The sea.")
     assert collection.add(media).changed == 1
@@ -307,8 +307,8 @@ def test_the_caption_of_a_picture_that_failed_is_an_orphan_until_another_has_it(
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:
-    monkeypatch.setattr(file_loading, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
-    monkeypatch.setattr(file_loading, "MAX_CAPTION_FILE_BYTES", 5)
+    monkeypatch.setattr(loading, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
+    monkeypatch.setattr(loading, "MAX_CAPTION_FILE_BYTES", 5)
     summary = Collection.open(tmp_path / "c", space=space).add(media)
     assert reasons(summary) == {
         "poem.txt": "too large: 33 bytes, the limit is 30",
@@ -488,7 +488,7 @@ def test_batches_of_any_size_give_the_same_collection(
 ) -> None:
     results = []
     for size in (1, 2, 100):
-        monkeypatch.setattr(ingestion, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
+        monkeypatch.setattr(contents, "BATCH_FILES", dict.fromkeys(("text", "image", "audio"), size))
         collection = Collection.open(tmp_path / f"c{size}", space=make_space())  # type: ignore[arg-type]
         collection.add(media)
         results.append([(hit.path, round(hit.score, 6)) for hit in collection.search(text="x", k=20)])

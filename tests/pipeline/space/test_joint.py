@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from trivium.pipeline.ingest.ingestion import batch_files
+from trivium.pipeline.ingest.contents import batch_files
 from trivium.pipeline.space.config import SpaceError, read_labels, read_space_config
 from trivium.pipeline.space.joint import load_space, space_folders
 

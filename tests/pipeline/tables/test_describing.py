@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import file_loading
+from trivium.pipeline.ingest import scanning
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.tables.metadata import Metadata, MetadataError, decode
 
@@ -16,7 +16,7 @@ from trivium.pipeline.tables.metadata import Metadata, MetadataError, decode
 @pytest.fixture
 def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unchanged files are told from their times at once."""
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
 
 
 def metadata_of(collection: Collection) -> dict[str, Metadata]:

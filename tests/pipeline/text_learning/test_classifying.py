@@ -11,7 +11,7 @@ import torch
 
 from trivium.encoders.text.own_models import TextModelError, load_text_model
 from trivium.encoders.text.words import frequent_words
-from trivium.pipeline.text_learning import token_batches
+from trivium.pipeline.text_learning import steps
 from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,
     LabelledTexts,
@@ -57,7 +57,7 @@ def test_rounded_lengths_change_no_logits(start: Start, labelled: Texts, monkeyp
         ids = classifier.prepare(labelled(20).texts)
         rounded = classifier.scores(ids, batch_texts=5)
         with monkeypatch.context() as patch:
-            patch.setattr(token_batches, "TOKENS_ALIKE", 1)
+            patch.setattr(steps, "TOKENS_ALIKE", 1)
             np.testing.assert_allclose(classifier.scores(ids, batch_texts=5), rounded, atol=5e-3)
 
 

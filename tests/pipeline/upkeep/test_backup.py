@@ -19,9 +19,8 @@ from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.indexing import build_index_file
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.search.vectors import usable_index
-from trivium.pipeline.store.checksum import CHECKSUM
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import CHECKSUM, DATABASE
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing

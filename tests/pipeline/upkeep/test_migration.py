@@ -10,7 +10,7 @@ import pytest
 
 from trivium.encoders.base import DecodeError, Modality, Vectors, unit_rows
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import ingestion
+from trivium.pipeline.ingest import contents
 from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.search.retrieval import Hit, Retrieval
 from trivium.pipeline.space.config import SpaceError
@@ -33,7 +33,7 @@ class Stopped(BaseException):
 @pytest.fixture
 def store(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> Store:
     """7 items with 9 vectors: 4 of texts (2 of them captions), 3 of pictures, 2 of sounds; batches of 2."""
-    monkeypatch.setattr(ingestion, "BATCH_FILES", {"text": 2, "image": 2, "audio": 2})
+    monkeypatch.setattr(contents, "BATCH_FILES", {"text": 2, "image": 2, "audio": 2})
     return Store(collection.folder)
 
 

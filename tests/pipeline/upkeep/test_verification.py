@@ -18,15 +18,14 @@ import pytest
 from trivium.encoders.base import MODALITIES, Modality, Space, unit_rows
 from trivium.encoders.files.durable import file_sha256, file_state
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import file_loading
+from trivium.pipeline.ingest import scanning
 from trivium.pipeline.ingest.scanning import fingerprint
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.indexing import Indexer, build_index_file
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.search.vectors import usable_index
-from trivium.pipeline.store.checksum import CHECKSUM, change_counter, read_checksum, write_checksum
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import CHECKSUM, DATABASE, change_counter, read_checksum, write_checksum
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
 from trivium.pipeline.upkeep import verification
@@ -627,7 +626,7 @@ def test_copied_index_file_is_hashed(folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def known(tmp_path: Path, media: Path, space, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collection]:
     """The media, indexed as if they had lain there for long: each with its fingerprint."""
-    monkeypatch.setattr(file_loading, "FRESH_NS", 0)
+    monkeypatch.setattr(scanning, "FRESH_NS", 0)
     with Collection.open(tmp_path / "c", space=space) as collection:
         collection.add(media)
         yield collection
@@ -667,7 +666,7 @@ def test_medium_whose_bytes_the_disk_changed_is_damage(known: Collection, media:
 
 
 def test_fresh_medium_that_differs_is_a_note(collection: Collection, media: Path) -> None:
-    assert all(item.fingerprint == file_loading.FRESH for item in collection._existing().items())
+    assert all(item.fingerprint == scanning.FRESH for item in collection._existing().items())
     flip(media / "blue.jpg", 100)
     found = only(verify(collection.folder, media=True))
     assert not found.is_damage

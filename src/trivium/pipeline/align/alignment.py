@@ -19,14 +19,13 @@ from trivium.encoders.base import MODALITIES, Features, Modality, Vectors, unit_
 from trivium.fusion.projections.closed_form import canonical_maps, ridge_map
 from trivium.fusion.projections.head import LARGEST_INPUT, POOLED, Head, HeadInput, joined
 from trivium.fusion.projections.training import PairSet, Recipe, Trainer, Training
-from trivium.pipeline.align.bridging import PSEUDO_SHARE, pseudo_pairs
-from trivium.pipeline.align.pairs import Material, Two
-from trivium.pipeline.align.validation import Validation
+from trivium.pipeline.align.pairs import PSEUDO_SHARE, Material, Pairs, Two, pseudo_pairs
+from trivium.pipeline.align.validation import Validation, calibrate, used_places
 from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import JointSpace
-from trivium.pipeline.space.relevance import LogOdds, Relevance, fit, from_background, simulate
+from trivium.pipeline.space.relevance import Relevance
 
 Method = Literal["closed-form", "trained"]
 # Of the canonical correlations: how much is added to the covariances of texts and of others, and the power of the
@@ -34,7 +33,6 @@ Method = Literal["closed-form", "trained"]
 RIDGE: Mapping[Modality, float] = {"text": 0.3, "image": 4.0, "audio": 3.0}
 POWER = 0.5
 PSEUDO = " (by like texts)"
-LEAST_BACKGROUND = 100  # pairs of unrelated items that tell something
 MIN_DEVIATION = 1e-2  # of an input, as a share of the mean one: what hardly varies is not blown up
 
 
@@ -115,21 +113,8 @@ def align(
     Raises:
         AlignmentError: If there are no pairs, or what is kept cannot be kept.
     """
-    trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
-    trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
-    if plan.pseudo_share and "text" in features:
-        trained |= pseudo_pairs(trained, features["text"].pooled, share=plan.pseudo_share)
-    held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
-    held_out = {two: rows for two, rows in held_out.items() if len(rows)}
-    if not trained:
-        raise AlignmentError("there are no pairs of two modalities to train on")
-    fixed: dict[Modality, Vectors] = {
-        modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
-        for modality in plan.kept
-        if modality in features
-    }
-    if plan.kept and not fixed:  # heads would make a space of their own, and the kept vectors lie in another
-        raise AlignmentError(f"nothing in the tables belongs to what is kept ({', '.join(plan.kept)})")
+    trained, held_out = _chosen_pairs(material, features, plan)
+    fixed = _kept_vectors(space, features, plan)
     made: list[Modality] = [
         m for m in MODALITIES if m in features and m not in plan.kept and any(m in two for two in trained)
     ]
@@ -140,7 +125,7 @@ def align(
         m: plan.inputs.get(m) or tuple(map(HeadInput, (POOLED, *sorted(features[m].layers)))) for m in made
     }
     standard: dict[Modality, _Standard] = {
-        m: _Standard.of(joined(features[m], given[m]), _used(m, trained)) for m in made
+        m: _Standard.of(joined(features[m], given[m]), used_places(m, trained)) for m in made
     }
     inputs: dict[Modality, NDArray[np.float32]] = {m: standard[m].apply(joined(features[m], given[m])) for m in made}
     dim = next(iter(fixed.values())).shape[1] if fixed else plan.recipe.dim
@@ -173,7 +158,7 @@ def align(
         states = training.states
         seconds["training"] = training.seconds
     heads: dict[Modality, Head] = {
-        m: _head(states[m], standard[m], given[m], centred_on=inputs[m][_used(m, trained)]) for m in made
+        m: _head(states[m], standard[m], given[m], centred_on=inputs[m][used_places(m, trained)]) for m in made
     }
     if fixed:  # the space that stays has its own origin
         heads = {m: _head(states[m], standard[m], given[m]) for m in made}
@@ -200,57 +185,29 @@ def align(
     )
 
 
-def calibrate(
-    vectors: Mapping[Modality, Vectors], held_out: Mapping[Two, NDArray[np.int64]], *, seed: int
-) -> Relevance:
-    """Fit how scores become probabilities, for any modality to any, by held-out pairs.
-
-    Two items of one modality belong together if they share a partner. Where no pairs tell, the scores of items that
-    have nothing to do with each other do (`from_background`).
-    """
-    places: dict[Modality, NDArray[np.int64]] = {m: _used(m, held_out) for two in held_out for m in two}
-    matrices = {two: _matrix(rows, places[two[0]], places[two[1]]) for two, rows in held_out.items()}
-    found: dict[Two, LogOdds] = {}
-    for query in places:
-        for gallery in places:
-            related = _related(query, gallery, matrices, len(places[query]), len(places[gallery]))
-            asked, among = vectors[query][places[query]], vectors[gallery][places[gallery]]
-            log_odds = fit(*simulate(asked, among, related, seed=seed, is_same=query == gallery))
-            if log_odds is None:
-                random = np.random.default_rng(seed)
-                a, b = random.integers(len(asked), size=20_000), random.integers(len(among), size=20_000)
-                unrelated = ~related[a, b] & ((a != b) | (query != gallery))
-                if unrelated.sum() < LEAST_BACKGROUND:
-                    continue
-                log_odds = from_background((asked[a] * among[b]).sum(axis=1)[unrelated])
-            found[query, gallery] = log_odds
-    return Relevance(found)
+def _chosen_pairs(
+    material: Material, features: Mapping[Modality, Features], plan: Plan
+) -> tuple[dict[Two, Pairs], dict[Two, NDArray[np.int64]]]:
+    """Return the pairs to train on, and the rows of those that are held out."""
+    trained = {two: pairs.chosen(~pairs.is_held_out) for two, pairs in material.pairs.items()}
+    trained = {two: pairs for two, pairs in trained.items() if len(pairs.rows)}
+    if plan.pseudo_share and "text" in features:
+        trained |= pseudo_pairs(trained, features["text"].pooled, share=plan.pseudo_share)
+    if not trained:
+        raise AlignmentError("there are no pairs of two modalities to train on")
+    held_out = {two: pairs.rows[pairs.is_held_out] for two, pairs in material.pairs.items()}
+    return trained, {two: rows for two, rows in held_out.items() if len(rows)}
 
 
-def _matrix(rows: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
-    found = np.zeros((len(first), len(second)), np.bool_)
-    found[np.searchsorted(first, rows[:, 0]), np.searchsorted(second, rows[:, 1])] = True
-    return found
-
-
-def _related(
-    query: Modality, gallery: Modality, matrices: Mapping[Two, NDArray[np.bool_]], queries: int, items: int
-) -> NDArray[np.bool_]:
-    """Tell which items belong together, shape (queries, items)."""
-    if query != gallery:
-        if (query, gallery) in matrices:
-            return matrices[query, gallery]
-        if (gallery, query) in matrices:
-            return matrices[gallery, query].T
-        return np.zeros((queries, items), np.bool_)
-    shared = np.zeros((queries, items), np.bool_)
-    for (first, second), matrix in matrices.items():
-        if query == first:
-            shared |= matrix.astype(np.float32) @ matrix.T.astype(np.float32) > 0
-        if query == second:
-            shared |= matrix.T.astype(np.float32) @ matrix.astype(np.float32) > 0
-    np.fill_diagonal(shared, False)
-    return shared
+def _kept_vectors(space: JointSpace, features: Mapping[Modality, Features], plan: Plan) -> dict[Modality, Vectors]:
+    fixed: dict[Modality, Vectors] = {
+        modality: space.projection(modality, features[modality].pooled.shape[1])(features[modality])
+        for modality in plan.kept
+        if modality in features
+    }
+    if plan.kept and not fixed:  # heads would make a space of their own, and the kept vectors lie in another
+        raise AlignmentError(f"nothing in the tables belongs to what is kept ({', '.join(plan.kept)})")
+    return fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,12 +296,6 @@ def _one_member(recipe: Recipe, dim: int) -> Recipe:
     from dataclasses import replace
 
     return replace(recipe, members=1, dim=dim)
-
-
-def _used(modality: Modality, pairs: Mapping[Two, Any]) -> NDArray[np.int64]:
-    """Return which items of a modality occur in pairs, given as such or as rows."""
-    parts = [getattr(of, "rows", of)[:, two.index(modality)] for two, of in pairs.items() if modality in two]
-    return np.unique(np.concatenate(parts))
 
 
 def _spread(features: Features, places: NDArray[np.int64], count: int) -> Features:

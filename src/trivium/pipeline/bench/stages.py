@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,9 @@ from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.bench.media import evenly
 from trivium.pipeline.escaping import printable
-from trivium.pipeline.ingest.content_vectors import encode_contents
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
-from trivium.pipeline.ingest.ingestion import BATCH_BYTES, batch_files
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats
-from trivium.pipeline.records import ItemKind, Part, modality_of
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, batch_files, encode_files, loading_stats
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader
+from trivium.pipeline.records import ItemKind, Part, content_key, modality_of
 from trivium.pipeline.space.joint import JointSpace
 
 READY_SHARE, FLOOR_SHARE, WHOLE_SHARE = 0.15, 0.15, 0.5  # of a modality's time; the floor is measured twice
@@ -261,22 +259,37 @@ def _whole_way(
     seconds: float,
 ) -> tuple[int, int, Stats]:
     """Load and encode files as indexing does, until the time is over; return how many, their vectors, and the stats."""
-    stats, workers = loading_stats(sandbox), usable_cores()
-    until = time.perf_counter() + seconds
-    batches = engine.run(
-        _until(files, until),
-        load=lambda path: _load(space, kind, path, sandbox, stats),
-        encode=[_encoding(space, kind, replica) for replica in space.lanes],
-        batch_items=batch_items,
-        batch_cost=BATCH_BYTES[kind],
-        cost=os.path.getsize,
-        loaders=workers,
+    stats = loading_stats(sandbox)
+    number = itertools.count()
+
+    def load(path: str) -> _File:
+        contents = _load(space, kind, path, sandbox, stats)
+        if kind != "video":  # files of one content, of which a small sample soon has many, are encoded each time
+            contents.prepared = {
+                content_key(key.modality, b"%d" % next(number)): prepared for key, prepared in contents.prepared.items()
+            }
+        return _File(contents, len(contents.prepared))
+
+    batches = encode_files(
+        _until(files, time.perf_counter() + seconds),
+        load=load,
+        space=space,
+        kind=kind,
+        sandbox=sandbox,
         stats=stats,
+        size_bytes=os.path.getsize,
+        most_files=batch_items,
     )
     with contextlib.closing(batches):
-        counts = [(len(loaded), vectors) for loaded, vectors in batches]
+        counts = [file.inputs for batch in batches for file in batch.files]
     stats.end()
-    return sum(files for files, _ in counts), sum(vectors for _, vectors in counts), stats
+    return len(counts), sum(counts), stats
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    contents: LoadedContents
+    inputs: int  # of the network that the floor is of
 
 
 def _until(files: Sequence[str], until: float) -> Iterator[str]:
@@ -288,7 +301,7 @@ def _until(files: Sequence[str], until: float) -> Iterator[str]:
 
 def _load(space: JointSpace, kind: ItemKind, path: str, sandbox: DecodeSandbox, stats: Stats) -> LoadedContents:
     # Claims of its own: the same file, met again, is encoded again.
-    loader = Loader(space, sandbox, Claims(()), stats=stats, workers=usable_cores())
+    loader = Loader(space, sandbox, Claims(()), stats=stats)
     return loader.contents(kind, open_file(path, max_bytes=MAX_FILE_BYTES[kind]))
 
 
@@ -298,21 +311,6 @@ def _give_up(contents: LoadedContents) -> None:
         if isinstance(sound.blocks, Generator):
             next(sound.blocks, None)  # what has not begun does not end: it would not let go of its file
             sound.blocks.close()
-
-
-def _encoding(space: JointSpace, kind: ItemKind, replica: int) -> Callable[[list[LoadedContents]], int]:
-    """Return what encodes a batch, and counts its inputs of the network that the floor is of."""
-    encoder = space.encoder(modality_of(kind, Part("content")), replica)
-
-    def encode(batch: list[LoadedContents]) -> int:
-        inputs = [prepared for contents in batch for prepared in contents.prepared.values()]
-        if kind == "video":
-            encode_contents(batch, lambda modality: space.encoder(modality, replica))
-        else:  # not so: files of one content, of which a small sample soon has many, would be encoded once
-            encoder.embed(inputs)
-        return len(inputs)
-
-    return encode
 
 
 def _size(kind: ItemKind, path: str, sandbox: DecodeSandbox) -> float:

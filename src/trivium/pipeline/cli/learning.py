@@ -17,6 +17,7 @@ from trivium.encoders.text.words import (
     WordVectorsError,
     frequent_words,
     minilm_word_vectors,
+    read_word_vectors,
     whole_words_of_minilm,
     write_word_vectors,
 )
@@ -35,7 +36,6 @@ from trivium.pipeline.text_learning.starting import (
     start_student,
     start_transformer,
     take_word_vectors,
-    vectors_for,
 )
 
 TRAINING_FILE = "training.json"
@@ -132,8 +132,8 @@ def run_pretrain_text(options: argparse.Namespace) -> int:
     from tokenizers import Tokenizer
 
     from trivium.encoders.text.transformer import TransformerText
-    from trivium.pipeline.text_learning.checkpoint import CheckpointError, drop_checkpoint
     from trivium.pipeline.text_learning.pretraining import Pretrainer, PretrainingRecipe
+    from trivium.pipeline.text_learning.steps import CheckpointError, drop_checkpoint
 
     target = Path(options.out)
     check_model_target(target)
@@ -297,7 +297,7 @@ def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:
         return _transformer_start(options, dropout=recipe.dropout, max_tokens=recipe.max_tokens)
     words = frequent_words(texts, most=options.words, least_often=2)
     try:
-        found = None if options.vectors is None else vectors_for(Path(options.vectors), words)
+        found = None if options.vectors is None else read_word_vectors(Path(options.vectors), words)
     except WordVectorsError as error:
         raise UsageError(str(error)) from error
     start = start_lstm(

@@ -29,7 +29,7 @@ from trivium.pipeline.explain.drops import (
     sound_drops,
     text_drops,
 )
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES
 from trivium.pipeline.ingest.scanning import fingerprint
 from trivium.pipeline.records import Part, modality_of
 from trivium.pipeline.search.query import QueryPart

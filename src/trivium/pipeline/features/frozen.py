@@ -16,10 +16,10 @@ from trivium.encoders.files.reading import read_file
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.features.cache import FeatureCache
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.space.joint import JointSpace
 
 ROWS_PER_COMMIT = 2048  # to the cache: what is lost when a run is stopped
-Progress = Callable[[int, int], None]  # items done, of how many
 
 
 @dataclass(frozen=True, slots=True)

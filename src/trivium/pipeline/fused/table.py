@@ -1,19 +1,19 @@
 """Tables in files as frames: the columns of texts and files by their roles, all others as they are.
 
-Unlike `tables.read_pairs` this refuses no row: a file that is not there is a missing modality, and predictions have a
+Unlike `pairs.read_pairs` this refuses no row: a file that is not there is a missing modality, and predictions have a
 row for each row of the table.
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trivium.pipeline.features.frames import file_of
 from trivium.pipeline.records import SUFFIXES
-from trivium.pipeline.tables.metadata import json_rows
-from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role
-from trivium.pipeline.tables.reading import CsvRows, TableError, is_utf8, open_lines, table_kind
+from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role, find_roles, table_rows
+from trivium.pipeline.tables.reading import TableError, find_column, is_utf8
 
 ITEM_ROLES: tuple[Role, ...] = ("text", "image", "audio")
 NEEDS = "needs pandas and scikit-learn: run pip install 'trivium[learn]'"
@@ -38,12 +38,14 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str] | No
     names = list(dict.fromkeys(name for row in rows for name in row))
     found: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
     folder = Path(os.path.realpath(path.absolute().parent))
-    roles = _roles(path, names, columns)
+    for role, name in columns.items():
+        if role in ITEM_ROLES and name and find_column(names, (name,)) is None:
+            raise TableError(f"{path} has no column '{name}' (--column); its columns: {', '.join(names)}")
+    found_roles, of_files = find_roles(names, columns)
+    roles = {role: name for role, name in found_roles.items() if role in ITEM_ROLES}
     made: dict[str, list[Any]] = {role: _column(role, found[name], folder) for role, name in roles.items()}
-    if not {"image", "audio"} & roles.keys() and not {"image", "audio"} & columns.keys():
-        of_files = next((name for name in names if name.lower() in PATH_COLUMNS), None)
-        if of_files is not None:
-            made |= _by_suffix(found[of_files], folder)
+    if of_files is not None:
+        made |= _by_suffix(found[of_files], folder)
     if not made:
         raise TableError(f"{path} has no column of text, image or audio; its columns: {', '.join(names)}")
     others = {name: cells for name, cells in found.items() if name not in made}
@@ -57,47 +59,19 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str] | No
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     refused: list[tuple[int, str]] = []
-    if table_kind(path) == "parquet":
-        import pandas
 
-        try:
-            frame = pandas.read_parquet(path)
-            return [dict(zip(map(str, frame.columns), row, strict=True)) for row in frame.itertuples(index=False)]
-        except Exception as error:  # a damaged file fails in many ways
-            raise TableError(f"{path} cannot be read as Parquet: {error}") from error
-    rows: list[Mapping[str, Any]] = []
-    with open_lines(path, lambda line, reason: refused.append((line, reason))) as lines:
-        if table_kind(path) == "lines":
-            rows = [row for _, row in json_rows(lines, lambda line, reason: refused.append((line, reason)))]
-        else:
-            table = CsvRows(lines, path, known=lambda names: sum(name.lower() in KNOWN for name in names))
-            names = list(table.columns)
-            rows = [{name: cell for name, cell in zip(names, cells, strict=True) if name} for _, cells in table]
+    def known(names: Sequence[str]) -> int:
+        return len({*ITEM_ROLES, *PATH_COLUMNS, *SYNONYMS["text"]} & {name.lower() for name in names})
+
+    def refuse(line: int, reason: str) -> None:
+        refused.append((line, reason))
+
+    # Pictures may lie in the table itself, which may be large then.
+    rows = [cells for _, cells in table_rows(path, refuse, known=known, max_parquet_bytes=math.inf)]
     if refused:  # a prediction for each row: none may be passed over
         line, reason = refused[0]
         raise TableError(f"{path}, line {line}: {reason} ({len(refused):,} such lines)")
     return rows
-
-
-KNOWN = frozenset({*ITEM_ROLES, *PATH_COLUMNS, *(name for names in SYNONYMS.values() for name in names)})
-
-
-def _roles(path: Path, names: list[str], columns: Mapping[Role, str]) -> dict[str, str]:
-    by_lower = {name.lower(): name for name in reversed(names)}
-    found: dict[str, str] = {}
-    for role in ITEM_ROLES:
-        if role in columns:
-            if not columns[role]:
-                continue  # left out on purpose
-            if columns[role] not in names:
-                raise TableError(f"{path} has no column '{columns[role]}' (--column); its columns: {', '.join(names)}")
-            found[role] = columns[role]
-            continue
-        wanted = (role, *SYNONYMS.get(role, ()))
-        column = next((by_lower[name] for name in wanted if name in by_lower), None)
-        if column is not None:
-            found[role] = column
-    return found
 
 
 def _column(role: str, cells: list[Any], folder: Path) -> list[str | bytes | None]:

@@ -4,22 +4,20 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 
-from trivium.encoders import engine
 from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.engine import Stats
-from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
-from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
-from trivium.pipeline.ingest.file_loading import FailedFile, FileLoading, LoadedFile
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats
+from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats
+from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, scan_media
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import (
     ITEM_KINDS,
     ContentKey,
@@ -31,21 +29,14 @@ from trivium.pipeline.records import (
     StoredItem,
     modality_of,
 )
-from trivium.pipeline.search.indexing import Indexer, IndexProgress
+from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
 from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, merged
 
-# Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB;
-# for a GPU 5 MB each, and pictures that it resizes up to 4.5 MB.
-BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
-GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
-BATCH_BYTES: Mapping[ItemKind, float] = {"text": 16 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
-
-Progress = Callable[[ItemKind, int, int], None]  # (kind of file, files done, files to do)
 
 
 @dataclass(slots=True)
@@ -71,19 +62,41 @@ class Summary:
         return self.added + self.changed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """How a run takes files in.
+
+    Args:
+        captions: Whether captions are encoded as vectors of their items too; they are shown either way.
+        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
+            said stays.
+        positions: Keep where items were made, as far as a sidecar says so.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
+        wish: What to ask of the index from now on; as before if not given.
+        progress: Told after each batch: the kind of file, files done, files to do.
+        index_progress: Told while an index file is made: the modality, vectors done, vectors to do.
+        stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
+
+    Raises:
+        ValueError: If ``windows`` is below 0.1 and not 0.
+    """
+
+    captions: bool = True
+    table: MetadataTable | None = None
+    positions: bool = False
+    windows: float | None = None
+    wish: Wish | None = None
+    progress: Bars | None = None
+    index_progress: Bars | None = None
+    stats: dict[ItemKind, Stats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.windows and not MIN_WINDOW_SECONDS <= self.windows < float("inf"):
+            raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {self.windows}")
+
+
 def ingest(
-    store: Store,
-    space: JointSpace,
-    media: Iterable[str | os.PathLike[str]],
-    *,
-    captions: bool = True,
-    table: MetadataTable | None = None,
-    positions: bool = False,
-    windows: float | None = None,
-    wish: Wish | None = None,
-    progress: Progress | None = None,
-    index_progress: IndexProgress | None = None,
-    stats: dict[ItemKind, Stats] | None = None,
+    store: Store, space: JointSpace, media: Iterable[str | os.PathLike[str]], settings: IngestSettings | None = None
 ) -> Summary:
     """Bring a collection up to date with files and folders.
 
@@ -92,42 +105,19 @@ def ingest(
         space: The space that the collection was made with.
         media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
             elsewhere stays.
-        captions: Whether captions are encoded as vectors of their items too; they are shown either way.
-        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
-            said stays.
-        positions: Keep where items were made, as far as a sidecar says so.
-        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
-        wish: What to ask of the index from now on; as before if not given.
-        progress: Told after each batch.
-        index_progress: Told while an index file is made.
-        stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
+        settings: How.
 
     Raises:
         CollectionError: If the collection belongs to another space, or another process is writing to it.
-        ValueError: If ``windows`` is below 0.1 and not 0.
     """
-    if windows and not MIN_WINDOW_SECONDS <= windows < float("inf"):
-        raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {windows}")
+    settings = settings or IngestSettings()
     store.require(space.space)
     with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
-        if wish is not None:
-            writer.set_wish(asdict(wish))
-        indexer = Indexer(writer, examples=lambda: example_queries(space), progress=index_progress)
+        if settings.wish is not None:
+            writer.set_wish(asdict(settings.wish))
+        indexer = Indexer(writer, examples=lambda: example_queries(space), progress=settings.index_progress)
         indexer.start()
-        run = _Ingestion(
-            store,
-            writer,
-            known,
-            space,
-            sandbox,
-            captions=captions,
-            table=table,
-            positions=positions,
-            windows=windows,
-            progress=progress,
-            stats={} if stats is None else stats,
-        )
-        summary = run.run(media)
+        summary = _Ingestion(settings, writer, known, space, sandbox).run(media)
         started = time.perf_counter()
         indexer.finish()
         summary.seconds["index"] = time.perf_counter() - started
@@ -135,48 +125,30 @@ def ingest(
         return summary
 
 
-def batch_files(space: JointSpace, kind: ItemKind) -> int:
-    """Return how many files a batch has where a space's encoders run."""
-    return (BATCH_FILES if space.device_kind == "cpu" else GPU_BATCH_FILES)[kind]
-
-
 class _Ingestion:
     """One run of `ingest`."""
 
     def __init__(
-        self,
-        store: Store,
-        writer: Writer,
-        known: ContentLookup,
-        space: JointSpace,
-        sandbox: DecodeSandbox,
-        *,
-        captions: bool,
-        table: MetadataTable | None,
-        positions: bool,
-        windows: float | None,
-        progress: Progress | None,
-        stats: dict[ItemKind, Stats],
+        self, settings: IngestSettings, writer: Writer, known: ContentLookup, space: JointSpace, sandbox: DecodeSandbox
     ) -> None:
-        self._store = store
+        self._store = writer.store
         self._writer = writer
+        self._known = known
         self._space = space
         self._sandbox = sandbox
-        self._table = table
-        before = store.windows
+        self._table = settings.table
+        self._progress = settings.progress
+        before = self._store.windows
         self._loading = FileLoading(
-            embeds_captions=captions and "text" in space.modalities,
-            positions=positions,
-            windows=before if windows is None else windows or None,
+            embeds_captions=settings.captions and "text" in space.modalities,
+            positions=settings.positions,
+            windows=before if settings.windows is None else settings.windows or None,
         )
         self._other_windows = self._loading.windows != before
-        self._progress = progress
-        self._summary = Summary(stats=stats)
-        self._recorded = store.states()
-        self._known = known
+        self._summary = Summary(stats=settings.stats)
+        self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
-        self._failed: dict[ContentKey, str] = {}  # of files whose other contents come later
 
     def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
         summary = self._summary
@@ -246,67 +218,45 @@ class _Ingestion:
         if not files:
             return
         stats = self._summary.stats[kind] = loading_stats(self._sandbox)
-        workers = usable_cores()
         writing = stats.stage("write")
-        most = PORTION_VECTORS[self._space.device_kind]
-
-        def portions(batch: list[_Loaded]) -> Iterator[list[_Loaded]]:
-            return portions_of(batch, most=most, contents=_contents, without=_without)
-
         done = 0
         remaining = files
         while remaining:
             # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
             waiting: list[MediaFile] = []
-            claims = Claims(self._known)
-            loader = Loader(self._space, self._sandbox, claims, stats=stats, workers=workers)
-            batches = engine.run(
+            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats)
+            batches = encode_files(
                 remaining,
-                load=self._load_with(loader),
-                encode=[_encoding(self._space, replica) for replica in self._space.lanes],
-                batch_items=batch_files(self._space, kind),
-                batch_cost=BATCH_BYTES[kind],
-                cost=lambda file: file.size_bytes,
-                loaders=workers,
-                portions=portions,
-                on_stop=self._sandbox.close,
+                load=partial(self._loading.load, loader=loader),
+                space=self._space,
+                kind=kind,
+                sandbox=self._sandbox,
                 stats=stats,
+                size_bytes=lambda file: file.size_bytes,
             )
             with contextlib.closing(batches):
-                for batch, (vectors, failures) in batches:
-                    with writing.working(len(batch)):
-                        postponed = self._commit(batch, vectors, failures)
+                for batch in batches:
+                    with writing.working(len(batch.files)):
+                        postponed = self._commit(batch)
                     waiting += postponed
-                    done += sum(not isinstance(file, Portion) for file in batch) - len(postponed)
+                    done += len(batch.files) - len(postponed)
                     if self._progress is not None:
                         self._progress(kind, done, len(files))
             remaining = waiting
         stats.end()
 
-    def _load_with(self, loader: Loader) -> Callable[[MediaFile], "_Loaded"]:
-        return lambda file: self._loading.load(file, loader)
-
-    def _commit(
-        self,
-        batch: "Sequence[_Loaded]",
-        vectors: Mapping[ContentKey, Vectors],
-        failures: Mapping[ContentKey, str],
-    ) -> list[MediaFile]:
+    def _commit(self, batch: EncodedBatch[LoadedFile | FailedFile]) -> list[MediaFile]:
         """Take a batch in; return the files that wait for vectors which another batch is to bring."""
         postponed: list[MediaFile] = []
         items, untouched = [], {}
-        for file in batch:
-            if isinstance(file, Portion):
-                self._failed.update(failures)
-                continue
+        for file in batch.files:
             if isinstance(file, FailedFile):
                 self._leave_out(file)
                 continue
-            keys = file.contents.roles.values()
-            if failed := [of[key] for of in (failures, self._failed) for key in keys if key in of]:
-                self._leave_out(FailedFile(file=file.file, reason=failed[0], was_read=True))
+            if (reason := batch.failure_of(file.contents)) is not None:
+                self._leave_out(FailedFile(file=file.file, reason=reason, was_read=True))
                 continue
-            if not all(key in vectors or key in self._known for key in keys):
+            if not all(key in batch.vectors or key in self._known for key in file.contents.roles.values()):
                 postponed.append(file.file)
                 continue
             self._summary.skipped += file.problems
@@ -321,6 +271,7 @@ class _Ingestion:
             self._summary.added += before is None
             self._summary.renamed += item.renamed_from is not None
             self._summary.changed += before is not None and item.renamed_from is None
+        vectors = batch.vectors
         self._summary.encoded.update(key.modality for key in vectors)
         if items or vectors:
             rows = np.array(list(vectors.values()), np.float32).reshape(len(vectors), self._space.space.dim)
@@ -375,27 +326,6 @@ class _Ingestion:
         if before is not None and (failed.was_read or _is_gone(path)):
             self._writer.remove([before.id])
             self._summary.removed += 1
-
-
-_Loaded: TypeAlias = LoadedFile | FailedFile | Portion
-
-
-def _contents(file: _Loaded) -> LoadedContents | None:
-    return None if isinstance(file, FailedFile) else file.contents
-
-
-def _without(file: _Loaded, contents: LoadedContents) -> _Loaded:
-    return file if isinstance(file, FailedFile) else replace(file, contents=contents)
-
-
-def _encoding(space: JointSpace, replica: int) -> Callable[[list[_Loaded]], Any]:
-    """Return what makes a batch's vectors on one device."""
-
-    def encode(batch: list[_Loaded]) -> tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]:
-        loaded = [contents for file in batch if (contents := _contents(file)) is not None]
-        return encode_contents(loaded, lambda modality: space.encoder(modality, replica))
-
-    return encode
 
 
 def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:

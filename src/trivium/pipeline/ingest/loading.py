@@ -1,92 +1,51 @@
-"""Files to what the encoders take: which vectors a file has, and what each of them is made from."""
+"""Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
 import math
-import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
+from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared, SandboxError, UnreadableError
 from trivium.encoders.batching import decoded_source
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.engine import Stats, one_ahead
 from trivium.encoders.files import stopping
 from trivium.encoders.files.byte_budget import ByteBudget
-from trivium.encoders.files.reading import OpenedFile
+from trivium.encoders.files.reading import OpenedFile, open_file, read_file
+from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
 VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
 MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
-
-
-@dataclass(frozen=True, slots=True)
-class WindowedSound:
-    """A sound whose blocks make several vectors: its own, and one for each window."""
-
-    blocks: Iterable[Prepared]  # may be decoded as they are taken
-    windows: Sequence[tuple[float, float]]  # seconds
-    keys: Sequence[ContentKey | None]  # of the whole, then of each window; None where the vector is known
-
-
-@dataclass(slots=True)
-class LoadedContents:
-    """What a file's vectors belong to, and what those are made from that have to be made."""
-
-    roles: dict[str, ContentKey] = field(default_factory=dict)
-    prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
-    sounds: list[WindowedSound] = field(default_factory=list)
-    means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
-    first_line: str | None = None  # of a text
-    reads_on: bool = False  # the file, when it is encoded
-    note: str = ""  # what its owner should know of it
-
-
-class Claims:
-    """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""
-
-    def __init__(self, known: Container[ContentKey]) -> None:
-        self._known = known
-        self._claimed: set[ContentKey] = set()
-        self._lock = threading.Lock()
-
-    def claim(self, content: ContentKey) -> bool:
-        """Whether the caller is to make this content's vector: it is not there, and nobody else makes it."""
-        if content in self._known:
-            return False
-        with self._lock:
-            if content in self._claimed:
-                return False
-            self._claimed.add(content)
-            return True
-
-
-def loading_stats(sandbox: DecodeSandbox) -> Stats:
-    """Return counters for a `Loader` and what encodes for it, which know what the sandbox's processes use."""
-    return Stats(helpers={"decode": sandbox.cpu_seconds})
+# A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
+MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
+MAX_CAPTION_FILE_BYTES = 1 << 20
 
 
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
-    def __init__(
-        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, workers: int
-    ) -> None:
+    def __init__(self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats) -> None:
         self._space = space
         self._sandbox = sandbox
         self._claims = claims
         self._budget = ByteBudget(HELD_TOGETHER_BYTES)
         self._reading, self._decoding, self._preparing = (
-            stats.stage(name, workers=workers) for name in ("read", "decode", "prepare")
+            stats.stage(name, workers=usable_cores()) for name in ("read", "decode", "prepare")
         )
 
     def contents(
@@ -119,34 +78,27 @@ class Loader:
                 require_known_head(kind, file.head(HEAD_BYTES))
                 require_filled(file.descriptor, file.status)
             with self._budget.holding(file.size if is_held else 0):
-                loaded = self._loaded(kind, file, is_held, windows, parts, expected_sha256)
+                source = self._read(file, is_held)
+                if expected_sha256 is not None and source.sha256 != expected_sha256:
+                    raise DecodeError("the file has changed since it was indexed: index it again first")
+                if kind == "text":
+                    loaded = self._text(source, parts)
+                elif kind == "image":
+                    loaded = self._image(source)
+                elif kind == "video":
+                    loaded = self._video(source, windows, parts)
+                else:
+                    loaded = self._sound(source, windows, parts)
             return loaded
         finally:
             if loaded is None or not loaded.reads_on:
                 file.close()
 
-    def _loaded(
-        self,
-        kind: ItemKind,
-        file: OpenedFile,
-        is_held: bool,
-        windows: float | None,
-        parts: Sequence[Part] | None,
-        expected_sha256: bytes | None,
-    ) -> LoadedContents:
+    def _read(self, file: OpenedFile, is_held: bool) -> "_Source":
         with self._reading.working():
             stopping.check()
             data = file.read() if is_held else None
-            source = _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
-        if expected_sha256 is not None and source.sha256 != expected_sha256:
-            raise DecodeError("the file has changed since it was indexed: index it again first")
-        if kind == "text":
-            return self._text(source, parts)
-        if kind == "image":
-            return self._image(source)
-        if kind == "video":
-            return self._video(source, windows, parts)
-        return self._sound(source, windows, parts)
+            return _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
         """Add the vector of a caption."""
@@ -157,8 +109,9 @@ class Loader:
 
     def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("text")
+        assert source.data is not None  # a text is held
         with self._decoding.working():
-            text = decode_text(source.whole(), most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
+            text = decode_text(source.data, most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
         loaded = LoadedContents(first_line=first_line(text))
         with self._preparing.working():
             own, is_new = self._own(loaded, "text", source)
@@ -278,11 +231,6 @@ class _Source:
         """What a decoder takes."""
         return self.file.descriptor if self.data is None else self.data
 
-    def whole(self) -> bytes:
-        """Return the bytes of a kind of file that is always read."""
-        assert self.data is not None
-        return self.data
-
 
 def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepared]:
     """Prepare passages of a text whose places are known."""
@@ -345,3 +293,105 @@ def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
 def parts_of(contents: Mapping[str, ContentKey]) -> list[Part]:
     """Return the parts that a stored item has beside its content and caption."""
     return [part for part in map(Part.parse, contents) if part.kind not in ("content", "caption")]
+
+
+# A file with what lies beside it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """A file read, hashed and decoded."""
+
+    file: MediaFile
+    fingerprint: str
+    beside: str
+    contents: LoadedContents
+    caption: str | None
+    sidecar: Metadata
+    problems: Sequence[Problem] = ()  # with what lies beside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedFile:
+    """A file that could not be read or decoded."""
+
+    file: MediaFile
+    reason: str
+    was_read: bool  # its bytes are known, and hold nothing that can be indexed
+    contents: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLoading:
+    """How a run loads its files.
+
+    Args:
+        embeds_captions: Whether captions become vectors too, for kinds that have any but their own text.
+        positions: Whether where a file was made is kept, as far as a sidecar says so.
+        windows: Seconds of the stretches that sounds get vectors of; None for none.
+    """
+
+    embeds_captions: bool
+    positions: bool
+    windows: float | None
+
+    def embeds_captions_of(self, kind: ItemKind) -> bool:
+        """Whether a file of a kind has its caption's vector too."""
+        return self.embeds_captions and kind != "text"
+
+    def load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
+        """Read and decode a file, its caption and its sidecar."""
+        was_read = False
+        try:
+            # Looked at before the bytes are: a change in between shows as a changed file next time.
+            state = lasting_fingerprint(file.path)
+            beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
+            opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
+            was_read = True
+            contents = loader.contents(file.modality, opened, windows=self.windows)
+            problems: list[Problem] = []
+            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
+            if file.modality == "text":
+                caption = contents.first_line
+            elif caption is not None and self.embeds_captions_of(file.modality):
+                loader.caption(caption, contents)
+        except (DecodeError, MemoryError) as error:
+            was_read = was_read and not isinstance(error, UnreadableError)
+            return FailedFile(file=file, reason=reason_of(error), was_read=was_read)
+        except SandboxError:
+            raise  # of all files
+        except (RuntimeError, IndexError) as error:  # torch has no MemoryError; and a bad file never stops a run
+            if "new thread" in str(error):
+                raise
+            return FailedFile(
+                file=file, reason=f"cannot be prepared: {' '.join(str(error).split())}", was_read=was_read
+            )
+        return LoadedFile(
+            file=file,
+            fingerprint=state,
+            beside=beside,
+            contents=contents,
+            caption=caption,
+            sidecar=sidecar,
+            problems=problems,
+        )
+
+    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
+        if file.sidecar_path is None:
+            return {}
+        try:
+            data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
+            return read_sidecar(data, positions=self.positions)
+        except (DecodeError, MetadataError) as error:
+            problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
+            return {}
+
+
+def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
+    if file.caption_path is None:
+        return None
+    try:
+        return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES)))
+    except DecodeError as error:
+        problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
+        return None

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from trivium.pipeline.store.database_file import DATABASE
 
 CAPTION_SUFFIX = ".txt"
 SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json
+# A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
+FRESH_NS = 2_000_000_000
+FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,16 @@ def fingerprint(status: os.stat_result) -> str:
     The time of the last status change is part of it: a changed file with a forged modification time is noticed too.
     """
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+def lasting_fingerprint(path: str) -> str:
+    """Fingerprint that will tell any later change, or `FRESH` if the file is too fresh for that."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return FRESH
+    is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS
+    return FRESH if is_fresh else fingerprint(status)
 
 
 def fingerprint_beside(paths: Sequence[str | None], fingerprint_at: Callable[[str], str]) -> str:

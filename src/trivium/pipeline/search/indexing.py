@@ -19,6 +19,7 @@ from trivium.indexes import FaissIndex, Ids
 from trivium.indexes.building import Measurement, build_index, ground_truth, tune
 from trivium.indexes.choice import AUTO, Wish, needs_rebuild
 from trivium.pipeline.escaping import printable
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.search.vectors import usable_index
 from trivium.pipeline.store.database import CollectionError
@@ -35,7 +36,6 @@ QUERIES = 200  # of each modality, to measure recall with
 FEWEST_QUERIES = 20
 SPREAD = 0.35  # of the differences that make new queries out of the indexed vectors
 
-IndexProgress = Callable[[Modality, int, int], None]  # (modality, vectors done, vectors to do)
 Examples = Callable[[], Mapping[Modality, Vectors]]
 
 
@@ -91,12 +91,11 @@ class Task:
 class Indexer:
     """Keeps the index files of one collection fit, while its writer holds the lock."""
 
-    def __init__(
-        self, writer: Writer, *, examples: Examples | None = None, progress: IndexProgress | None = None
-    ) -> None:
+    def __init__(self, writer: Writer, *, examples: Examples | None = None, progress: Bars | None = None) -> None:
         """Prepare; ``examples`` gives queries of modalities that the collection has few or no vectors of."""
         self.made: list[IndexFile] = []
         self._writer = writer
+        self._wish = writer.store.wish
         self._examples = examples
         self._progress = progress
         self._thread: threading.Thread | None = None
@@ -137,20 +136,20 @@ class Indexer:
         files = self._writer.store.index_files()
         for modality, count in self._writer.store.vector_counts().items():
             if self.wants_file(count):
-                self._make(self._whole(modality, self._wish(), can_wait=False))
+                self._make(self._whole(modality, can_wait=False))
             elif modality in files:
                 self._drop(modality)
 
     def wants_file(self, count: int) -> bool:
         """Whether so many vectors should have an index file."""
-        return count >= (FEWEST if self._wish().kind == AUTO else 1)
+        return count >= (FEWEST if self._wish.kind == AUTO else 1)
 
     def prepared_without(self, modality: Modality, contents: Ids) -> IndexFile:
         """Write an index file of a modality that leaves some contents out, for the caller to name."""
         store = self._writer.store
         locations = store.locations(modality)
         source = store.source(locations.take(np.flatnonzero(~np.isin(locations.contents, contents))))
-        task = Task(modality, source, self._wish(), self._queries(modality, source), False, through=source.newest)
+        task = Task(modality, source, self._wish, self._queries(modality, source), False, through=source.newest)
         task.run()
         assert task.made is not None
         index, report = task.made
@@ -158,7 +157,7 @@ class Indexer:
 
     def due(self) -> list[Task]:
         """Return what has to be made, so that searches are fast again."""
-        store, wish = self._writer.store, self._wish()
+        store, wish = self._writer.store, self._wish
         files, counts = store.index_files(), store.vector_counts()
         tasks = []
         for modality in MODALITIES:
@@ -168,29 +167,26 @@ class Indexer:
                 if file is not None:
                     self._drop(modality)
             elif file is None or index is None or file.report.get("wish", asdict(wish)) != asdict(wish):
-                tasks.append(self._whole(modality, wish, can_wait=False))
+                tasks.append(self._whole(modality, can_wait=False))
             else:
                 tail = store.source(store.locations(modality, after=file.through))
                 is_long = tail.count > max(FEWEST, TAIL_SHARE * file.vectors)
                 most_is_new = tail.count > max(FEWEST, file.vectors)
                 outgrown = needs_rebuild(file.kind, file.vectors, count, store.space.dim, wish) is not None
                 if outgrown and (most_is_new or not is_long):
-                    tasks.append(self._whole(modality, wish, can_wait=not most_is_new))
+                    tasks.append(self._whole(modality, can_wait=not most_is_new))
                 elif is_long:
-                    tasks.append(self._grown(modality, wish, file, tail))
+                    tasks.append(self._grown(modality, file, tail))
         return tasks
 
-    def _wish(self) -> Wish:
-        return self._writer.store.wish
-
-    def _whole(self, modality: Modality, wish: Wish, *, can_wait: bool) -> Task:
+    def _whole(self, modality: Modality, *, can_wait: bool) -> Task:
         store = self._writer.store
         source = store.source(store.locations(modality))
-        return Task(modality, source, wish, self._queries(modality, source), can_wait, through=source.newest)
+        return Task(modality, source, self._wish, self._queries(modality, source), can_wait, through=source.newest)
 
-    def _grown(self, modality: Modality, wish: Wish, file: IndexFile, tail: ShardSource) -> Task:
+    def _grown(self, modality: Modality, file: IndexFile, tail: ShardSource) -> Task:
         store = self._writer.store
-        task = self._whole(modality, wish, can_wait=False)
+        task = self._whole(modality, can_wait=False)
         path = store.folder / INDEX / file.name
         task.base = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=tail.dim, mapped=False)
         task.tail = tail

@@ -4,11 +4,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.batching import prepared
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.space.joint import JointSpace
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 BATCH_PARTS = 32  # encoded in one pass
 # "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
 WEIGHTED = re.compile(r"(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+)):(?P<rest>.*)", re.DOTALL)
+
+
+# An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
+Items: TypeAlias = Any
 
 
 class QueryError(ValueError):
@@ -37,6 +41,52 @@ class QueryPart:
     def is_file(self) -> bool:
         """Whether it has to be decoded, by libraries that a bad file may crash."""
         return self.modality != "text" and isinstance(self.item, str | bytes | os.PathLike)
+
+
+def query_parts(*, text: Items = None, image: Items = None, audio: Items = None) -> list[QueryPart]:
+    """Return the parts of a query whose items are given by modality."""
+    given: dict[Modality, Items] = {"text": text, "image": image, "audio": audio}
+    return [
+        QueryPart(modality=modality, weight=float(entry[0]), item=entry[1])
+        if isinstance(entry, tuple) and isinstance(entry[0], int | float)
+        else QueryPart(modality=modality, item=entry)
+        for modality, items in given.items()
+        if items is not None
+        for entry in (items if isinstance(items, list) else [items])
+    ]
+
+
+def parts_of_many(
+    *, text: Sequence[Items] | None, image: Sequence[Items] | None, audio: Sequence[Items] | None
+) -> list[list[QueryPart]]:
+    """Return the parts of many queries, whose items are given by modality: those at one place are one query.
+
+    Raises:
+        QueryError: If the numbers of items differ.
+    """
+    given = {"text": text, "image": image, "audio": audio}
+    columns = {modality: items for modality, items in given.items() if items is not None}
+    if len({len(items) for items in columns.values()}) > 1:
+        counts = ", ".join(f"{len(items)} of {modality}" for modality, items in columns.items())
+        raise QueryError(f"as many entries of each modality are needed, None where a query has none: got {counts}")
+    return [query_parts(**dict(zip(columns, items, strict=True))) for items in zip(*columns.values(), strict=True)]
+
+
+def unit_queries(vectors: Vectors, *, dim: int) -> Vectors:
+    """Check vectors that somebody searches with, and make their length 1.
+
+    Raises:
+        QueryError: If they are not of shape (n, dim), or one is zero or has NaN.
+    """
+    given = np.asarray(vectors, np.float32)
+    if given.ndim != 2 or given.shape[1] != dim:
+        raise QueryError(f"vectors must have shape (n, {dim}), got {given.shape}")
+    lengths = np.linalg.norm(given, axis=1)
+    has_none = ~(np.isfinite(lengths) & (lengths > 0))
+    if has_none.any():
+        place = int(np.flatnonzero(has_none)[0])
+        raise QueryError(f"vector {place} has no direction: it is zero, or has NaN or infinity")
+    return unit_rows(given)
 
 
 def parse_part(modality: Modality, written: str) -> QueryPart:

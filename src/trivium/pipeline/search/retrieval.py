@@ -100,6 +100,16 @@ def _rank(hit: Hit) -> tuple[float, float, str]:
     return (0.0 if hit.relevance is None else -hit.relevance, -hit.score, hit.path)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one search is about."""
+
+    queries: Vectors
+    k: int
+    allowed: Allowed | None
+    scales: _Scales | None
+
+
 class Retrieval:
     """Searches one store; keeps what it derived from the present generation."""
 
@@ -111,7 +121,13 @@ class Retrieval:
         self._vectors_per_item = 1  # as far as the last queries told
 
     def search(
-        self, queries: Vectors, *, k: int, filter: Filter | None = None, judge: Judge | None = None
+        self,
+        queries: Vectors,
+        *,
+        k: int,
+        filter: Filter | None = None,
+        judge: Judge | None = None,
+        least: float | None = None,
     ) -> list[list[Hit]]:
         """Find the k items nearest to each unit vector, shape (q, d), best first; ties by path.
 
@@ -120,9 +136,10 @@ class Retrieval:
             k: At least 1; fewer hits come back when there are fewer items.
             filter: Restrict the hits; there are k of them whenever they exist.
             judge: Ranks by relevance where it knows all modalities that are asked with and found, else by score.
+            least: Leave hits out that are less likely to be relevant.
 
         Raises:
-            QueryError: If ``k`` is below 1.
+            QueryError: If ``k`` is below 1, or there is a ``least`` and nothing that can judge.
             CollectionError: If a shard is missing or damaged.
         """
         if k < 1:
@@ -137,54 +154,43 @@ class Retrieval:
             allowed = None if filter is None or filter.is_empty else self._allow(filter)
             if judge is not None and not judge.knows(self._vectors.modalities if allowed is None else allowed.contents):
                 judge = None
-            scales = None if judge is None else _Scales(judge)
+            asked = _Asked(queries, k, allowed, None if judge is None else _Scales(judge))
             found: list[dict[int, Hit]] = [{} for _ in range(len(queries))]
             short = list(range(len(queries)))
             # An item may take several of the nearest vectors: as many are fetched as it needs to find k items.
             wanted = k * self._vectors_per_item
             for _ in range(ROUNDS_FOR_ALL):
-                short = self._search(queries, short, found, k=k, wanted=wanted, allowed=allowed, scales=scales)
+                short = self._search(asked, short, found, wanted=wanted)
                 if not short:
                     break
                 wanted *= 2
                 self._vectors_per_item = 2
             for query in short:
-                self._search_on(queries, query, found, k=k, wanted=wanted, allowed=allowed, scales=scales)
-        return [sorted(hits.values(), key=_rank)[:k] for hits in found]
+                self._search_on(asked, query, found, wanted=wanted)
+            hits = [sorted(of_query.values(), key=_rank)[:k] for of_query in found]
+            return hits if least is None else [self._relevant(of_query, least) for of_query in hits]
 
     def _search(
         self,
-        queries: Vectors,
+        asked: _Asked,
         chosen: list[int],
         found: list[dict[int, Hit]],
         *,
-        k: int,
         wanted: int,
-        allowed: Allowed | None,
-        scales: "_Scales | None",
         without: IdSet | None = None,
     ) -> list[int]:
         """Add what the nearest ``wanted`` vectors give to the hits of some queries; return those that need more."""
+        allowed, scales = asked.allowed, asked.scales
         among = None if allowed is None else allowed.contents
         if allowed is not None and allowed.without is not None:
             without = allowed.without if without is None else IdSet(np.concatenate([allowed.without.ids, without.ids]))
         rescale = None if scales is None else scales.of(chosen)
-        nearest = self._vectors.search(queries[chosen], k=wanted, among=among, without=without, rescale=rescale)
+        nearest = self._vectors.search(asked.queries[chosen], k=wanted, among=among, without=without, rescale=rescale)
         for position, query in enumerate(chosen):
-            self._add_hits(found[query], *nearest.of(position), allowed=allowed, scales=scales, query=query)
-        return [q for place, q in enumerate(chosen) if len(found[q]) < k and nearest.counts[place] == wanted]
+            self._add_hits(asked, query, found[query], *nearest.of(position))
+        return [q for place, q in enumerate(chosen) if len(found[q]) < asked.k and nearest.counts[place] == wanted]
 
-    def _search_on(
-        self,
-        queries: Vectors,
-        query: int,
-        found: list[dict[int, Hit]],
-        *,
-        k: int,
-        wanted: int,
-        allowed: Allowed | None,
-        scales: "_Scales | None",
-    ) -> None:
+    def _search_on(self, asked: _Asked, query: int, found: list[dict[int, Hit]], *, wanted: int) -> None:
         """Find more items for one query, whose nearest vectors all belong to a few items: theirs are left out from now.
 
         The best vector of an item that was found is known, so that nothing is lost; and a text with thousands of
@@ -193,28 +199,20 @@ class Retrieval:
         short = [query]
         while short:
             without = IdSet(self._store.contents_only_of(found[query]))
-            short = self._search(
-                queries, short, found, k=k, wanted=wanted, allowed=allowed, scales=scales, without=without
-            )
+            short = self._search(asked, short, found, wanted=wanted, without=without)
             wanted *= 2  # what is left out cannot repeat; what else repeats (a filter, shared captions) is bounded so
 
     def _add_hits(
-        self,
-        best: dict[int, Hit],
-        contents: Ids,
-        scores: NDArray[np.float32],
-        *,
-        allowed: Allowed | None,
-        scales: "_Scales | None",
-        query: int,
+        self, asked: _Asked, query: int, best: dict[int, Hit], contents: Ids, scores: NDArray[np.float32]
     ) -> None:
+        allowed, scales = asked.allowed, asked.scales
         ids = contents.tolist()
         matches = self._store.matches(ids)
         # Best first: an item's first match is its best. With scales the search gives log-odds instead of scores.
         for content, found in zip(ids, scores.tolist(), strict=True):
             for match in matches.get(content, ()):
                 if match.item not in best and (allowed is None or allowed.lets_through(match)):
-                    part = self._part(match)
+                    part = Part.parse(match.role)
                     score, relevance = found, None
                     if scales is not None:
                         score = scales.score(query, modality_of(match.modality, part), found)
@@ -232,13 +230,13 @@ class Retrieval:
                         fingerprint=match.fingerprint,
                     )
 
-    def _part(self, match: Match) -> Part:
-        try:
-            return Part.parse(match.role)
-        except ValueError as error:
-            raise CollectionError(
-                f"{self._store.folder / DATABASE} is damaged: {error}. `trivium verify --read-data` tells more"
-            ) from error
+    def _relevant(self, hits: list[Hit], least: float) -> list[Hit]:
+        if any(hit.relevance is None for hit in hits):
+            raise QueryError(
+                f"space {self._store.space} cannot tell what is relevant: it is not calibrated for these modalities. "
+                "Spaces made by `trivium align` are, for those that have pairs"
+            )
+        return [hit for hit in hits if hit.relevance is not None and hit.relevance >= least]
 
     def _metadata(self, match: Match) -> Metadata:
         try:

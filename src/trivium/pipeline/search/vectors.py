@@ -37,25 +37,22 @@ def usable_index(store: Store, file: IndexFile) -> FaissIndex | None:
     path = store.folder / INDEX / file.name
     try:
         if against := reason_against(path, file):
-            log.warning(
-                "%s %s and is not used: searching without it until it is rebuilt", printable(path), printable(against)
-            )
-            return None
-        index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
-        if len(index) == file.vectors and index.newest <= file.through:
-            return index
-        log.warning("%s is not the one that is recorded: searching without it until it is rebuilt", printable(path))
+            problem = f"{against} and is not used"
+        else:
+            index = FaissIndex.read(path, kind=file.kind, effort=file.effort, dim=store.space.dim)
+            if len(index) == file.vectors and index.newest <= file.through:
+                return index
+            problem = "is not the one that is recorded"
     except FileNotFoundError:
-        log.warning("%s is missing: searching without it until it is rebuilt", printable(path))
+        problem = "is missing"
     except (OSError, ValueError) as error:
-        log.warning(
-            "%s cannot be used (%s): searching without it until it is rebuilt", printable(path), printable(error)
-        )
+        problem = f"cannot be used ({error})"
+    log.warning("%s %s: searching without it until it is rebuilt", printable(path), printable(problem))
     return None
 
 
 @dataclass(slots=True)
-class _Part:
+class _ModalityVectors:
     """The vectors of one modality."""
 
     modality: Modality
@@ -100,7 +97,7 @@ class VectorSearch:
         self._store = store
         self._generation = -1
         self._space = -1
-        self._parts: dict[Modality, _Part] = {}
+        self._parts: dict[Modality, _ModalityVectors] = {}
         self._orphans: IdSet | None = None
         self._joined: WeakKeyDictionary[IdSet, IdSet] = WeakKeyDictionary()  # with the orphans
 
@@ -115,7 +112,7 @@ class VectorSearch:
         store = self._store
         space = store.space_id
         if space != self._space:
-            self._parts = {modality: _Part(modality) for modality in MODALITIES}
+            self._parts = {modality: _ModalityVectors(modality) for modality in MODALITIES}
         files = store.index_files()
         for modality, part in self._parts.items():
             try:

@@ -11,6 +11,9 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.pipeline.records import ITEM_KINDS, ItemKind, Part
 from trivium.pipeline.store.database import DAMAGED, Connection, damage, failure
@@ -64,6 +67,22 @@ def read_row(
 ) -> tuple[Any, ...] | None:
     """Return the first row of a query, None if it has none; see `read_rows`."""
     return next(read_rows(db, sql, parameters, columns=columns), None)
+
+
+def read_numbers(db: Connection, sql: str, parameters: Sequence[Any] = (), *, width: int) -> NDArray[np.int64]:
+    """Return the whole numbers that a query gives, shape (n, width); there may be millions.
+
+    Raises:
+        CollectionError: If SQLite cannot read them, or some are none.
+    """
+    try:
+        table: Any = np.fromiter(db.execute(sql, parameters), np.dtype((np.int64, width)))
+    except DAMAGED as error:
+        raise failure(db.database, error) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise damage(db.database, f"where numbers should be is something else: {error}") from error
+    numbers: NDArray[np.int64] = table.reshape(-1, width)
+    return numbers
 
 
 def whole(value: Any) -> int:

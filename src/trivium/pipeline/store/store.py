@@ -21,11 +21,11 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Space
 from trivium.encoders.files.durable import sync_folder
@@ -45,7 +45,7 @@ from trivium.pipeline.store.database import (
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.filters import register_functions
 from trivium.pipeline.store.locking import writer_lock
-from trivium.pipeline.store.rows import Column, maybe, read_row, read_rows
+from trivium.pipeline.store.rows import Column, maybe, read_numbers, read_row, read_rows
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import Locations, Shard, Shards, ShardSource
 
@@ -65,6 +65,7 @@ class Store:
         self.folder = folder
         self.db = open_database(folder)
         register_functions(self.db)
+        self._space_of: tuple[int, int, Space] | None = None  # generation, id, space
         # A collection that nobody closes is closed when it is collected; nothing is ever pending.
         self._close = weakref.finalize(self, _close_quietly, self.db)
         if self._number("SELECT count(*) FROM shard") and not (folder / VECTORS).is_dir():
@@ -150,15 +151,12 @@ class Store:
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        spaces, own = self.spaces(), self.space_id
-        if own not in spaces:
-            raise damage(self.db.database, "it names no space")
-        return spaces[own]
+        return self._searched()[1]
 
     @property
     def space_id(self) -> int:
         """The database's id of `space`."""
-        return self._number("SELECT space FROM collection")
+        return self._searched()[0]
 
     @property
     def space_source(self) -> str:
@@ -168,6 +166,16 @@ class Store:
         if found is None:
             raise damage(self.db.database, "it names no space")
         return str(found[0])
+
+    def _searched(self) -> tuple[int, Space]:
+        """Return the id of the space that is searched, and the space: read once a generation."""
+        generation = self.generation
+        if self._space_of is None or self._space_of[0] != generation:
+            spaces, own = self.spaces(), self._number("SELECT space FROM collection")
+            if own not in spaces:
+                raise damage(self.db.database, "it names no space")
+            self._space_of = generation, own, spaces[own]
+        return self._space_of[1:]
 
     def spaces(self) -> dict[int, Space]:
         """All spaces that vectors are kept of: the searched one, and one that is being migrated to."""
@@ -220,11 +228,11 @@ class Store:
 
     def items(self) -> Iterator[StoredItem]:
         """All items, in the order of their ids."""
-        rows = self._rows(f"SELECT {_ITEM_COLUMNS} FROM item ORDER BY id", columns=_ITEM_TYPES)
+        rows = self._rows(f"SELECT {', '.join(_ITEM_COLUMNS)} FROM item ORDER BY id", columns=_ITEM_TYPES)
         while batch := list(itertools.islice(rows, SQL_VARIABLES)):
             contents = self._contents_of([row[0] for row in batch])
             for row in batch:
-                yield _stored_item(row, contents.get(row[0], {}))
+                yield StoredItem(**dict(zip(_ITEM_COLUMNS, row, strict=True)), contents=contents.get(row[0], {}))
 
     def item(self, id_: int) -> StoredItem | None:
         """Return an item by its id."""
@@ -384,7 +392,7 @@ class Store:
 
     def index_files(self) -> dict[Modality, IndexFile]:
         """Index files of the searched space by modality."""
-        names = ("modality", "name", "size", "sha256", "state", "kind", "effort", "through", "vectors", "report")
+        names = [field.name for field in fields(IndexFile)]
         rows = self._rows(
             f"SELECT {', '.join(names)} FROM index_file WHERE space = (SELECT space FROM collection)",
             columns=_INDEX_FILE_TYPES,
@@ -403,10 +411,13 @@ class Store:
         return contents
 
     def _item(self, condition: str, parameter: Any) -> StoredItem | None:
-        row = read_row(
-            self.db, f"SELECT {_ITEM_COLUMNS} FROM item WHERE {condition}", (parameter,), columns=_ITEM_TYPES
+        sql = f"SELECT {', '.join(_ITEM_COLUMNS)} FROM item WHERE {condition}"
+        row = read_row(self.db, sql, (parameter,), columns=_ITEM_TYPES)
+        if row is None:
+            return None
+        return StoredItem(
+            **dict(zip(_ITEM_COLUMNS, row, strict=True)), contents=self._contents_of([row[0]]).get(row[0], {})
         )
-        return None if row is None else _stored_item(row, self._contents_of([row[0]]).get(row[0], {}))
 
     def _rows(
         self, sql: str, parameters: Sequence[Any] = (), *, columns: Sequence[Column]
@@ -421,28 +432,17 @@ class Store:
         return int(row[0])
 
     def _ids(self, sql: str, parameters: Sequence[Any] = ()) -> Ids:
-        ids = self._numbers(sql, parameters, width=1).reshape(-1)
+        ids = read_numbers(self.db, sql, parameters, width=1).reshape(-1)
         if len(ids) and ids.min() < 0:
             raise damage(self.db.database, f"{ids.min()} is no number of a content")
         return ids
 
     def _locations(self, sql: str, parameters: Sequence[Any]) -> Locations:
-        table = self._numbers(sql, parameters, width=3)
+        table = read_numbers(self.db, sql, parameters, width=3)
         contents, shards, places = (np.ascontiguousarray(table[:, place], np.int64) for place in range(3))
         if len(contents) and not (contents[0] >= 0 and (np.diff(contents) > 0).all()):
             raise damage(self.db.database, "the numbers of its contents do not rise")
         return Locations(contents, shards, places)
-
-    def _numbers(self, sql: str, parameters: Sequence[Any], *, width: int) -> NDArray[np.int64]:
-        """Return whole numbers (n, width); there may be millions."""
-        try:
-            table: Any = np.fromiter(self.db.execute(sql, parameters), np.dtype((np.int64, width)))
-        except DAMAGED as error:
-            raise failure(self.db.database, error) from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise damage(self.db.database, f"where numbers should be is something else: {error}") from error
-        numbers: NDArray[np.int64] = table.reshape(-1, width)
-        return numbers
 
 
 class ContentLookup:
@@ -470,22 +470,7 @@ class ContentLookup:
             self._db.close()
 
 
-def size_bytes(folder: Path) -> int:
-    """Bytes of all files of a collection, also while a writer adds and removes some; links are not followed."""
-    total = 0
-    folders = [os.fspath(folder)]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total
-
-
-_ITEM_COLUMNS = "id, path, modality, fingerprint, beside, caption, metadata, tabled"
+_ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled")
 _ITEM_TYPES: tuple[Column, ...] = (
     *(column.whole, column.path, column.kind, column.text, column.text),
     *(maybe(column.text), maybe(column.text), maybe(column.text)),
@@ -498,21 +483,6 @@ _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
     *(maybe(column.count), column.count, column.count, column.index_report),
 )
-
-
-def _stored_item(row: Sequence[Any], contents: dict[str, ContentKey]) -> StoredItem:
-    id_, path, modality, fingerprint, beside, caption, metadata, tabled = row
-    return StoredItem(
-        id=id_,
-        path=path,
-        modality=modality,
-        fingerprint=fingerprint,
-        beside=beside,
-        caption=caption,
-        metadata=metadata,
-        tabled=tabled,
-        contents=contents,
-    )
 
 
 def _marks(values: Sequence[Any]) -> str:

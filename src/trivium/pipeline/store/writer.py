@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,10 @@ from trivium.encoders.files.durable import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.store import rows as column
-from trivium.pipeline.store.checksum import write_checksum
-from trivium.pipeline.store.database import DAMAGED, CollectionError, failure
+from trivium.pipeline.store.database import DAMAGED, SETTING, VIDEO_ITEM, CollectionError, failure
+from trivium.pipeline.store.database_file import write_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.rows import read_row
-from trivium.pipeline.store.schema import SETTING, VIDEO_ITEM
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import StoredVectors, write_shard
 from trivium.pipeline.store.store import INDEX, Store
@@ -185,20 +185,11 @@ class Writer:
     def name_index_file(self, file: IndexFile) -> None:
         """Make a written index file the one of its modality; inside a transaction."""
         self.drop_index_files([file.modality])
+        values = asdict(file) | {"report": json.dumps(file.report)}
         self._db.execute(
-            "INSERT INTO index_file VALUES ((SELECT space FROM collection), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                file.modality,
-                file.name,
-                file.size,
-                file.sha256,
-                file.state,
-                file.kind,
-                file.effort,
-                file.through,
-                file.vectors,
-                json.dumps(file.report),
-            ),
+            f"INSERT INTO index_file (space, {', '.join(values)}) "
+            f"VALUES ((SELECT space FROM collection), {', '.join('?' * len(values))})",
+            tuple(values.values()),
         )
 
     def drop_empty_shards(self) -> None:

@@ -1,4 +1,4 @@
-"""Tables of users: metadata, pairs that belong together.
+"""Tables of users: their rows, metadata of items, pairs that belong together.
 
 May import: `encoders.base`, `encoders.files`, `pipeline.records`.
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
 
-from trivium.pipeline.tables.reading import CsvRows, Lines, TableError, is_utf8, open_lines, table_kind
+from trivium.pipeline.tables.reading import CsvRows, Lines, TableError, find_column, is_utf8, open_lines, table_kind
 
 Metadata: TypeAlias = dict[str, str | int | float | bool | list[str]]
 
@@ -351,26 +351,19 @@ def _read_lines(lines: Lines, rows: _Rows) -> None:
 
 
 def _read_csv(lines: Lines, rows: _Rows, path: Path) -> None:
-    table = CsvRows(lines, path, known=lambda names: _path_column(names) is not None)
-    columns = table.columns
-    path_column = _path_column(columns)
+    table = CsvRows(lines, path, known=lambda names: find_column(names, _PATH_COLUMNS) is not None)
+    path_column = find_column(table.columns, _PATH_COLUMNS)
     if path_column is None:
-        found = ", ".join(repr(name[:40]) for name in columns[:20]) or "nothing"
+        found = ", ".join(repr(name[:40]) for name in table.columns[:20]) or "nothing"
         raise MetadataError(f"{path} needs a column {' or '.join(_PATH_COLUMNS)} in its first row, which has {found}")
     for line, cells in table:
-        named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
-        name = cells[path_column]
-        del named[columns[path_column]]
+        named = {name: cell for name, cell in zip(table.columns, cells, strict=True) if name}
+        name = named.pop(path_column)
         broken = next((name for name, cell in named.items() if not is_utf8(cell)), None)
         if broken is not None:
             rows.refuse(line, f"'{broken}' is not UTF-8: save the table as UTF-8")
             continue
-        rows.add(line, name, {name: _cell(cell) for name, cell in named.items() if cell})
-
-
-def _path_column(columns: Sequence[str]) -> int | None:
-    lowered = [column.lower() for column in columns]
-    return next((lowered.index(name) for name in _PATH_COLUMNS if name in lowered), None)
+        rows.add(line, name, {name: _cell(cell) for name, written in named.items() if (cell := written.strip())})
 
 
 def _cell(text: str) -> str | int | float:

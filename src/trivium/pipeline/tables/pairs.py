@@ -1,13 +1,13 @@
 """Tables of pairs: rows whose text, picture and sound belong together, with a label or a score if they have one.
 
-Read from CSV, lines of JSON (`table_file`) or Parquet. A role's column is the one of its name, else a synonym's, else
+Read from CSV, lines of JSON (`reading`) or Parquet. A role's column is the one of its name, else a synonym's, else
 the one that the caller names. Bad rows are refused with a reason, and cost nothing but themselves.
 """
 
 import importlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +20,10 @@ from trivium.pipeline.tables.reading import (
     MAX_LINE,
     MAX_TABLE_BYTES,
     CsvRows,
+    Refuse,
     TableError,
     check_file,
+    find_column,
     is_utf8,
     open_lines,
     table_kind,
@@ -104,10 +106,57 @@ def read_pairs(
     if unknown := [role for role in columns if role not in ROLES]:
         raise TableError(f"no role '{unknown[0]}': columns may be given for {', '.join(ROLES)}")
     rows = _Rows(path, columns, where)
-    read = {"csv": _csv_rows, "lines": _json_rows, "parquet": _parquet_rows}[table_kind(path)]
-    for line, cells in read(path, rows):
+    for line, cells in table_rows(path, rows.refuse, known=rows.known, needed=rows.needed):
         rows.take(line, cells)
     return rows.table()
+
+
+def find_roles(names: Sequence[str], asked: Mapping[Role, str]) -> tuple[dict[Role, str], str | None]:
+    """Find the roles' columns, as `read_pairs` tells; and the column of files whose suffixes tell what they are."""
+    of_role: dict[Role, str] = {}
+    for role in ROLES:
+        name = asked.get(role)
+        wanted = (role, *SYNONYMS.get(role, ())) if name is None else (name,)
+        if name != "" and (column := find_column(names, wanted)) is not None:
+            of_role[role] = column
+    has_files = {"image", "audio"} & (asked.keys() | of_role.keys())
+    return of_role, None if has_files else find_column(names, PATH_COLUMNS)
+
+
+def table_rows(
+    path: Path,
+    refuse: Refuse,
+    *,
+    known: Callable[[Sequence[str]], int],
+    needed: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    max_parquet_bytes: float | None = None,
+) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield each row's line and its cells by column, of any kind of table.
+
+    Args:
+        path: The file, whose name says what it is, see `table_kind`.
+        refuse: Told of rows that are none.
+        known: See `CsvRows`.
+        needed: Told the columns' names before the first row, unless they are lines of JSON; returns those of Parquet
+            that are read; all are that are no index of pandas' if not given.
+        max_parquet_bytes: Of the file, and of what it unpacks to; as for other tables if not given.
+
+    Raises:
+        TableError: If it cannot be read.
+    """
+    kind = table_kind(path)
+    if kind == "parquet":
+        yield from _parquet_rows(path, needed, max_parquet_bytes)
+        return
+    with open_lines(path, refuse) as lines:
+        if kind == "lines":
+            yield from json_rows(lines, refuse)
+            return
+        table = CsvRows(lines, path, known=known)
+        if needed is not None:
+            needed([name for name in table.columns if name])
+        for line, cells in table:
+            yield line, {name: cell for name, cell in zip(table.columns, cells, strict=True) if name}
 
 
 class _RefusedError(Exception):
@@ -178,7 +227,7 @@ class _Rows:
         found = ", ".join(repr(name[:40]) for name in seen[:20]) or "none"
         for use, names in (("--column", self._asked.values()), ("--where", self._where)):
             for name in names:
-                if name and _find(seen, name) is None:
+                if name and find_column(seen, (name,)) is None:
                     raise TableError(f"{self._path} has no column '{name}' ({use}); its columns: {found}")
         if not self._rows:
             why = ""
@@ -200,17 +249,12 @@ class _Rows:
         return known
 
     def _found(self, names: Sequence[str]) -> _Columns:
-        of_role: dict[Role, str] = {}
-        for role in ROLES:
-            asked = self._asked.get(role)
-            wanted = (role, *SYNONYMS.get(role, ())) if asked is None else (asked,)
-            column = next(filter(None, (_find(names, name) for name in wanted if name)), None)
-            if column is not None:
-                of_role[role] = column
-        path = None
-        if not {"image", "audio"} & (self._asked.keys() | of_role.keys()):
-            path = next(filter(None, (_find(names, name) for name in PATH_COLUMNS)), None)
-        where = {column: wanted for name, wanted in self._where.items() if (column := _find(names, name)) is not None}
+        of_role, path = find_roles(names, self._asked)
+        where = {
+            column: wanted
+            for name, wanted in self._where.items()
+            if (column := find_column(names, (name,))) is not None
+        }
         return _Columns(of_role, path, where)
 
     def _row(self, line: int, cells: Mapping[str, object], of: _Columns) -> Row:
@@ -254,13 +298,6 @@ class _Rows:
         return path
 
 
-def _find(names: Sequence[str], wanted: str) -> str | None:
-    """Find a column by its name, or else by one that differs in capitals only."""
-    if wanted in names:
-        return wanted
-    return next((name for name in names if name.lower() == wanted.lower()), None)
-
-
 def _written(column: str, value: object) -> str | None:
     """Return a cell as it is written, without blanks around it; None if nothing is."""
     if isinstance(value, bool):
@@ -288,29 +325,11 @@ def _number(column: str, cell: str | None) -> float | None:
     return number
 
 
-# One reader for each kind of file: they yield each row's line and its cells by column.
-
-_Cells: TypeAlias = Iterator[tuple[int, Mapping[str, object]]]
-
-
-def _csv_rows(path: Path, rows: _Rows) -> _Cells:
-    with open_lines(path, rows.refuse) as lines:
-        table = CsvRows(lines, path, known=rows.known)
-        names = [name for name in table.columns if name]
-        places = [place for place, name in enumerate(table.columns) if name]
-        rows.needed(names)
-        for line, cells in table:
-            yield line, dict(zip(names, [cells[place] for place in places], strict=True))
-
-
-def _json_rows(path: Path, rows: _Rows) -> _Cells:
-    with open_lines(path, rows.refuse) as lines:
-        yield from json_rows(lines, rows.refuse)
-
-
-def _parquet_rows(path: Path, rows: _Rows) -> _Cells:
+def _parquet_rows(
+    path: Path, needed: Callable[[Sequence[str]], Sequence[str]] | None, max_bytes: float | None
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     try:
-        check_file(path)
+        check_file(path, max_bytes=max_bytes)
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from error
     try:
@@ -319,15 +338,17 @@ def _parquet_rows(path: Path, rows: _Rows) -> _Cells:
         raise TableError(
             f"{path}: Parquet files need pyarrow ({error}): run pip install 'trivium[parquet]', or use CSV"
         ) from error
-    line, size = 0, 0
+    line, size, most = 0, 0, MAX_TABLE_BYTES if max_bytes is None else max_bytes
     try:
         with parquet.ParquetFile(path, pre_buffer=False, memory_map=False) as file:
-            names = rows.needed(file.schema_arrow.names)
+            schema = file.schema_arrow
+            index = (schema.pandas_metadata or {}).get("index_columns", ()) if needed is None else ()
+            names = [name for name in schema.names if name not in index] if needed is None else needed(schema.names)
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=names):
                 batch.validate(full=True)  # else broken UTF-8 is met later
                 size += batch.nbytes
-                if size > MAX_TABLE_BYTES:
-                    raise TableError(f"{path} unpacks to more than the {MAX_TABLE_BYTES:,} bytes that are read")
+                if size > most:
+                    raise TableError(f"{path} unpacks to more than the {most:,} bytes that are read")
                 cells = [batch.column(name).to_pylist() for name in names]
                 for row in range(batch.num_rows):
                     line += 1

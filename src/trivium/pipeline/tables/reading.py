@@ -1,6 +1,6 @@
 """The rows of a table in a file, bounded and one at a time: CSV with commas, semicolons or tabs, or lines of JSON.
 
-What the cells mean is for others to say: `metadata` (of items, by path) and `tables` (of pairs). Files may be gzipped.
+What the cells mean is for others to say: `metadata` (of items, by path) and `pairs`. Files may be gzipped.
 """
 
 import csv
@@ -49,6 +49,16 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or _HALF_CHARACTERS.search(text) is None
 
 
+def find_column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Find the first of some columns by its name, or else by one that differs in capitals only."""
+    for name in wanted:
+        if name in names:
+            return name
+        if (other := next((other for other in names if other.lower() == name.lower()), None)) is not None:
+            return other
+    return None
+
+
 def spreadsheet_cell(cell: Any) -> Any:
     """Return a cell of a CSV file as a spreadsheet does not run it; what is no text, or a number, stays as it is.
 
@@ -61,7 +71,7 @@ def spreadsheet_cell(cell: Any) -> Any:
     return f"'{text}" if is_formula else text
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, max_bytes: float | None = None) -> None:
     """Refuse what is no file, or too large to be read.
 
     Raises:
@@ -71,8 +81,9 @@ def check_file(path: Path) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise TableError(f"{path} is not a file: a table is CSV, or JSON lines (.jsonl)")
-    if status.st_size > MAX_TABLE_BYTES:
-        raise TableError(f"{path} has {status.st_size:,} bytes, tables of at most {MAX_TABLE_BYTES:,} are read")
+    most = MAX_TABLE_BYTES if max_bytes is None else max_bytes
+    if status.st_size > most:
+        raise TableError(f"{path} has {status.st_size:,} bytes, tables of at most {most:,} are read")
 
 
 class Lines:

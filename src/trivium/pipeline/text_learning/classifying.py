@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from trivium.encoders.files.foreign import read_foreign_json, shown
@@ -31,14 +30,19 @@ from trivium.encoders.text.own_models import (
     read_tokenizer,
     save_text_model,
 )
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, Optimiser, half_precision, layer_rates
-from trivium.pipeline.text_learning.token_batches import (
-    Ids,
+from trivium.pipeline.progress import Progress
+from trivium.pipeline.text_learning.steps import (
+    OptimisedSteps,
+    Optimiser,
+    TokenIds,
     as_tensors,
-    batches_at_random,
     batches_in_order,
     cut,
+    half_precision,
+    layer_rates,
+    learn_epochs,
     tokenize,
+    uncut,
 )
 
 CLASSIFIER_FILE, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
@@ -117,16 +121,14 @@ class TextClassifier:
         self.encoder, self.linear = encoder, linear
         self.config, self.tokenizer, self.labels = config, tokenizer, list(labels)
         self._head_tokens = head_tokens
-        self._tokens = Tokenizer.from_str(tokenizer)
-        self._tokens.no_padding()
-        self._tokens.no_truncation()
+        self._tokens = uncut(tokenizer)
 
-    def prepare(self, texts: Sequence[str]) -> list[Ids]:
+    def prepare(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of texts, cut."""
         most = self.config.max_tokens
         return [cut(ids, most=most, head=self._head_tokens) for ids in tokenize(self._tokens, texts)]
 
-    def logits(self, batch: Sequence[Ids], device: torch.device) -> Tensor:
+    def logits(self, batch: Sequence[TokenIds], device: torch.device) -> Tensor:
         """Return what the linear layer says, shape (n, 1) or (n, labels)."""
         (vectors,) = self.encoder(*as_tensors(batch, device, most=self.config.max_tokens))
         scores: Tensor = self.linear(vectors)
@@ -140,7 +142,7 @@ class TextClassifier:
         """Return the most probable label of each text."""
         return [self.labels[place] for place in self.predict_proba(texts).argmax(axis=1)]
 
-    def scores(self, ids: Sequence[Ids], *, batch_texts: int = 64) -> NDArray[np.float32]:
+    def scores(self, ids: Sequence[TokenIds], *, batch_texts: int = 64) -> NDArray[np.float32]:
         """Return the logits of prepared texts, in float32, shape (n, 1) or (n, labels)."""
         found = np.empty((len(ids), self.linear.out_features), np.float32)
         device = self.linear.weight.device
@@ -221,7 +223,7 @@ def train_classifier(
     validation: LabelledTexts | None = None,
     test: LabelledTexts | None = None,
     device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     tell: Callable[[EpochReport], None] | None = None,
 ) -> ClassifierTraining:
     """Train a classifier, its encoder with it.
@@ -254,23 +256,20 @@ def train_classifier(
     best, kept = math.inf, None
     started = time.perf_counter()
     lengths = [len(ids) for ids in learnt.ids]
-    for epoch in range(1, recipe.epochs + 1):
-        classifier.encoder.train()
-        losses = []
-        for chosen in batches_at_random(lengths, size=recipe.batch_texts, seed=(recipe.seed, epoch)):
-            steps.begin()
-            with half_precision(place):
-                logits = classifier.logits([learnt.ids[row] for row in chosen], place)
-            loss = loss_of(logits, torch.from_numpy(learnt.truth[chosen]).to(place))
-            losses.append(steps.step(loss))
-            if progress is not None:
-                progress(steps.done, per_epoch * recipe.epochs)
+
+    def loss(chosen: NDArray[np.int64]) -> Tensor:
+        with half_precision(place):
+            logits = classifier.logits([learnt.ids[row] for row in chosen], place)
+        return loss_of(logits, torch.from_numpy(learnt.truth[chosen]).to(place))
+
+    of_run = {"epochs": recipe.epochs, "size": recipe.batch_texts, "seed": recipe.seed}
+    for epoch, mean in learn_epochs(classifier.encoder, steps, loss, lengths, **of_run, progress=progress):
         classifier.encoder.eval()
         on_validation = held_out.judge(classifier) if held_out is not None else (None, None)
         on_test = judged.judge(classifier) if judged is not None else (None, None)
         report = EpochReport(
             epoch=epoch,
-            train_loss=float(np.mean(losses)),
+            train_loss=mean,
             validation_loss=on_validation[0],
             validation_accuracy=on_validation[1],
             test_loss=on_test[0],

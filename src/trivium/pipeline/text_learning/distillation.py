@@ -7,24 +7,29 @@ Source: Reimers, Gurevych, "Making monolingual sentence embeddings multilingual 
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trivium.encoders.base import Vectors
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision, layer_rates
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.text_learning.starting import Start
-from trivium.pipeline.text_learning.token_batches import (
-    Ids,
+from trivium.pipeline.text_learning.steps import (
+    OptimisedSteps,
+    TokenIds,
     as_tensors,
-    batches_at_random,
     batches_in_order,
     cut,
+    half_precision,
+    layer_rates,
+    learn_epochs,
     tokenize,
+    uncut,
 )
 
 
@@ -77,7 +82,7 @@ def distil(
     recipe: DistillationRecipe,
     *,
     device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Distillation:
     """Teach a student.
 
@@ -97,12 +102,7 @@ def distil(
             f"a student of {start.config.shape.dim} numbers needs targets ({len(texts)}, {start.config.shape.dim}) of "
             f"at least 2 texts, got {targets.shape}"
         )
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(start.tokenizer)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    ids = [cut(of, most=start.config.max_tokens) for of in tokenize(tokenizer, texts)]
+    ids = [cut(of, most=start.config.max_tokens) for of in tokenize(uncut(start.tokenizer), texts)]
     order = np.random.default_rng((recipe.seed, 0)).permutation(len(ids))
     held = order[: max(1, round(recipe.held_out * len(ids)))]
     learnt = order[len(held) :]
@@ -119,18 +119,16 @@ def distil(
     told, best, kept = Distillation(texts=len(texts)), -math.inf, None
     started = time.perf_counter()
     lengths = [len(ids[row]) for row in learnt]
-    for epoch in range(1, recipe.epochs + 1):
-        network.train()
-        losses = []
-        for chosen in batches_at_random(lengths, size=recipe.batch_texts, seed=(recipe.seed, epoch)):
-            steps.begin()
-            rows = learnt[chosen]
-            with half_precision(place):
-                (vectors,) = network(*as_tensors([ids[row] for row in rows], place))
-            losses.append(steps.step(cosine_loss(vectors.float(), wanted[torch.from_numpy(rows).to(place)])))
-            if progress is not None:
-                progress(steps.done, per_epoch * recipe.epochs)
-        told.losses.append(float(np.mean(losses)))
+
+    def loss(chosen: NDArray[np.int64]) -> Tensor:
+        rows = learnt[chosen]
+        with half_precision(place):
+            (vectors,) = network(*as_tensors([ids[row] for row in rows], place))
+        return cosine_loss(vectors.float(), wanted[torch.from_numpy(rows).to(place)])
+
+    of_run = {"epochs": recipe.epochs, "size": recipe.batch_texts, "seed": recipe.seed}
+    for epoch, mean in learn_epochs(network, steps, loss, lengths, **of_run, progress=progress):
+        told.losses.append(mean)
         cosine = _mean_cosine(network, [ids[row] for row in held], wanted[torch.from_numpy(held).to(place)], place)
         told.held_out_cosines.append(cosine)
         if cosine > best:
@@ -148,7 +146,7 @@ def distillation_record(recipe: DistillationRecipe, told: Distillation) -> dict[
     return {"recipe": asdict(recipe), **asdict(told)}
 
 
-def _mean_cosine(network: nn.Module, ids: Sequence[Ids], targets: Tensor, place: torch.device) -> float:
+def _mean_cosine(network: nn.Module, ids: Sequence[TokenIds], targets: Tensor, place: torch.device) -> float:
     network.eval()
     found = 0.0
     with torch.inference_mode():

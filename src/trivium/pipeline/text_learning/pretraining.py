@@ -2,30 +2,86 @@
 
 Texts are cut into windows, which are drawn anew in each epoch and masked anew in each pass. Only the tokens that are
 asked for go through the head over the vocabulary, whose matrix is the token embeddings themselves (tied, as in BERT).
+
+Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers", NAACL 2019, section 3.1, appendix C.2.
 """
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from trivium.encoders.text.backbone import padded
 from trivium.encoders.text.transformer import TransformerText
-from trivium.pipeline.text_learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from trivium.pipeline.text_learning.masking import MaskingVocabulary, masked
-from trivium.pipeline.text_learning.optimising import OptimisedSteps, half_precision
-from trivium.pipeline.text_learning.token_batches import Ids, batches_at_random, batches_in_order, widened
+from trivium.pipeline.progress import Progress
+from trivium.pipeline.text_learning.steps import (
+    CheckpointError,
+    OptimisedSteps,
+    TokenIds,
+    batches_at_random,
+    batches_in_order,
+    half_precision,
+    load_checkpoint,
+    save_checkpoint,
+    widened,
+)
+
+SHARE = 0.15  # of the tokens are asked for: BERT
+MASKED, REPLACED = 0.8, 0.1  # of these become [MASK], and another token; the rest stay as they are: BERT
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingVocabulary:
+    """What masking must know of a tokenizer."""
+
+    mask: int  # the token [MASK]
+    first: int  # the token [CLS], before a text
+    last: int  # the token [SEP], after it
+    size: int  # ids are below it
+    special: frozenset[int]  # that are never asked for, and never drawn: [PAD], [CLS], [SEP], ...
+
+
+def masked(
+    tokens: NDArray[np.int64], vocabulary: MaskingVocabulary, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Hide some tokens.
+
+    Args:
+        tokens: TokenIds, shape (n, t).
+        vocabulary: Of the tokenizer.
+        random: What is drawn from.
+
+    Returns:
+        What the model sees, shape (n, t), and which tokens it is asked for: `SHARE` of those that are not special, to
+        the nearest whole number over the batch, at least one if there is any.
+    """
+    candidates = np.flatnonzero(~np.isin(tokens, list(vocabulary.special)))
+    asked = np.zeros(tokens.shape, np.bool_)
+    seen = tokens.copy()
+    if not len(candidates):
+        return seen, asked
+    chosen = random.permutation(candidates)[: max(1, round(SHARE * len(candidates)))]
+    asked.flat[chosen] = True
+    fate = random.random(len(chosen))
+    seen.flat[chosen[fate < MASKED]] = vocabulary.mask
+    others = chosen[(fate >= MASKED) & (fate < MASKED + REPLACED)]
+    ordinary = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.special))
+    seen.flat[others] = random.choice(ordinary, len(others))
+    return seen, asked
+
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EVALUATION_TEXTS = 512  # windows that are held out tell enough of a loss
-ASKED_ALIKE = 64  # tokens that are asked for are rounded up to few counts, as lengths are (`token_batches`)
+ASKED_ALIKE = 64  # tokens that are asked for are rounded up to few counts, as lengths are (`steps`)
 IGNORED = -100  # torch's sign of a row that has no truth
 
 
@@ -73,9 +129,9 @@ class MaskedHead(nn.Module):
         return scores
 
 
-def windows(texts: Sequence[Ids], *, most: int, first: int, last: int) -> list[Ids]:
+def windows(texts: Sequence[TokenIds], *, most: int, first: int, last: int) -> list[TokenIds]:
     """Cut texts' ids, without special tokens, into windows of at most ``most``, each between two special tokens."""
-    found: list[Ids] = []
+    found: list[TokenIds] = []
     room = most - 2
     for ids in texts:
         parts = np.array_split(ids, max(1, -(-len(ids) // room)))
@@ -154,9 +210,7 @@ class Pretrainer:
             network.positions.embedding_dim, network.tokens.embedding_dim, network.tokens.num_embeddings
         ).to(self._device)
 
-    def run(
-        self, checkpoints: Path | None = None, *, progress: Callable[[int, int], None] | None = None
-    ) -> Pretraining:
+    def run(self, checkpoints: Path | None = None, *, progress: Progress | None = None) -> Pretraining:
         """Train, from the newest checkpoint on if there is one.
 
         Args:
@@ -183,8 +237,8 @@ class Pretrainer:
             for chosen in order[place:]:
                 steps.begin()
                 random = np.random.default_rng((recipe.seed, 2, steps.done))
-                loss = self._loss([self._windows[window] for window in chosen], random)
-                sums.append(steps.step(loss))
+                scores, truth = self._scores([self._windows[window] for window in chosen], random)
+                sums.append(steps.step(nn.functional.cross_entropy(scores, truth)))
                 if progress is not None:
                     progress(steps.done, per_epoch * recipe.epochs)
                 told.seconds = before + time.perf_counter() - started
@@ -229,11 +283,7 @@ class Pretrainer:
             seed=self._recipe.seed,
         )
 
-    def _loss(self, batch: Sequence[Ids], random: np.random.Generator) -> Tensor:
-        scores, truth = self._scores(batch, random)
-        return nn.functional.cross_entropy(scores, truth)
-
-    def _scores(self, batch: Sequence[Ids], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _scores(self, batch: Sequence[TokenIds], random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return scores over the vocabulary of the tokens that are asked for, (m, v), and what they are, (m,).
 
         In the end there are some rows more, whose truth is `IGNORED`.
@@ -281,7 +331,5 @@ class Pretrainer:
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
-        import hashlib
-
         digest = hashlib.sha256(b"".join(ids.tobytes() for ids in (*self._windows, *self._held_out)))
         return {"recipe": asdict(self._recipe), "texts": digest.hexdigest()[:16]}

@@ -17,7 +17,7 @@ from trivium.encoders.text.own_models import (
     read_tokenizer,
 )
 from trivium.encoders.text.shapes import MINILM_SHAPE, LstmShape, TransformerShape
-from trivium.encoders.text.words import Matrix, read_word_vectors, vocabulary_of, word_tokenizer
+from trivium.encoders.text.words import Matrix, vocabulary_of, word_tokenizer
 
 # Pre-trained vectors are brought to mean 0 and this deviation, GloVe's own: an LSTM's gates are neither shut nor blind.
 WORD_DEVIATION = 0.3
@@ -185,11 +185,6 @@ def take_word_vectors(start: Start, vectors: tuple[dict[str, int], Matrix]) -> i
         with torch.no_grad():
             weight[[vocabulary[word] for word in known]] = torch.from_numpy(scaled)
     return len(known)
-
-
-def vectors_for(path: Path, words: list[str]) -> tuple[dict[str, int], Matrix]:
-    """Read the vectors of an LSTM's words; see `read_word_vectors`."""
-    return read_word_vectors(path, words)
 
 
 def _cut_at(config: TextModelConfig, max_tokens: int | None) -> TextModelConfig:

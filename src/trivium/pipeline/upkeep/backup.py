@@ -16,14 +16,14 @@ from pathlib import Path
 
 from trivium.encoders.files.durable import open_regular, sync_folder, write_durably
 from trivium.encoders.files.exchange import exchange
-from trivium.pipeline.store.checksum import CHECKSUM, Checksum, change_counter, read_checksum
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.store.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import CHECKSUM, DATABASE, Checksum, change_counter, read_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX
 from trivium.pipeline.store.writer import is_own_file
-from trivium.pipeline.upkeep.findings import BytesProgress, reason
+from trivium.pipeline.upkeep.findings import reason
 from trivium.pipeline.upkeep.snapshot import Snapshot, take_snapshot
 
 MARK = "backup.json"  # in a backup: of which collection, and of which state
@@ -42,7 +42,7 @@ class Restoration:
     moved_to: Path | None  # where the collection lies now that was there
 
 
-def backup(folder: Path, target: Path, *, replace: bool = False, progress: BytesProgress | None = None) -> Snapshot:
+def backup(folder: Path, target: Path, *, replace: bool = False, progress: Progress | None = None) -> Snapshot:
     """Copy one generation of a collection, while a writer may be at work.
 
     Args:
@@ -70,7 +70,7 @@ def backup(folder: Path, target: Path, *, replace: bool = False, progress: Bytes
     return snapshot
 
 
-def restore(source: Path, folder: Path, *, progress: BytesProgress | None = None) -> Restoration:
+def restore(source: Path, folder: Path, *, progress: Progress | None = None) -> Restoration:
     """Make a collection of a backup; a collection that is there is moved aside, not deleted.
 
     Args:

@@ -2,7 +2,7 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,12 @@ import numpy as np
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.files.durable import WrittenFile
 from trivium.indexes import Ids
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.search.indexing import Examples, Indexer
 from trivium.pipeline.store.database import BUSY_SECONDS, CollectionError
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.shards import Locations, Shard, check_shard
-from trivium.pipeline.store.store import Store, size_bytes
+from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import Writer, writing
 
 SHARD_BYTES = 64 << 20
@@ -31,9 +32,7 @@ class Compaction:
     bytes_after: int
 
 
-def compact(
-    store: Store, *, examples: Examples | None = None, progress: Callable[[int, int], None] | None = None
-) -> Compaction:
+def compact(store: Store, *, examples: Examples | None = None, progress: Progress | None = None) -> Compaction:
     """Delete the vectors that no item has any more, and merge small shards; searches go on meanwhile.
 
     Shards without anything to delete and of a good size stay as they are. Everything changes in one transaction; a
@@ -101,7 +100,7 @@ def _rewrite(
     writer: Writer,
     indexer: Indexer,
     orphans: Ids,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     spaces, shards = store.spaces(), store.shards()
     groups: list[tuple[int, Modality, Locations]] = [

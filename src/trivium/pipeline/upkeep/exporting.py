@@ -17,7 +17,7 @@ import importlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ import numpy as np
 
 from trivium.encoders.base import Vectors
 from trivium.encoders.files.durable import sync_folder
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.database import DAMAGED, CollectionError, damage, failure
 from trivium.pipeline.store.filters import Filter
@@ -39,8 +40,6 @@ EXPORT_SUFFIXES = (".parquet", ".npy")
 PARQUET_COLUMNS = ("id", "path", "path_bytes", "modality", "role", "caption", "metadata", "sha256", "vector")
 CHUNK_BYTES = 32 << 20  # of vectors in memory at a time; in Parquet, a row group
 CHUNK_ROWS = 65_536  # at most
-
-RowProgress = Callable[[int, int], None]  # (rows done, rows to do)
 
 
 class _Row(NamedTuple):
@@ -158,7 +157,7 @@ def export(
     *,
     filter: Filter | None = None,
     overwrite: bool = False,
-    progress: RowProgress | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write the vectors of a collection's items, as they are in one generation, to files for their owner alone.
 
@@ -267,7 +266,7 @@ def _is_still(path: Path, status: os.stat_result) -> bool:
 
 
 def _told(
-    chunks: Iterator[tuple[list[_Row], Vectors]], total: int, progress: RowProgress | None
+    chunks: Iterator[tuple[list[_Row], Vectors]], total: int, progress: Progress | None
 ) -> Iterator[tuple[list[_Row], Vectors]]:
     done = 0
     for rows, vectors in chunks:

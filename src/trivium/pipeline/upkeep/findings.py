@@ -1,16 +1,15 @@
 """What a verification gathers: findings, and how much of the files has been read."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from trivium.encoders.files.durable import CHUNK_BYTES
+from trivium.pipeline.progress import Progress
 
 SHOWN_DIGITS = 16  # of a hash
-
-BytesProgress = Callable[[int, int], None]  # (bytes done, bytes to do)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +27,7 @@ class Report:
     """The findings so far about one collection; reads its files and tells how far it is."""
 
     folder: Path
-    progress: BytesProgress | None = None
+    progress: Progress | None = None
     findings: list[Finding] = field(default_factory=list)
     files: int = 0  # looked at
     bytes_read: int = 0

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.files.reading import open_file
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.search.indexing import Examples, Indexer
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.upkeep.exporting import RowProgress
 from trivium.pipeline.upkeep.vector_files import AnyVectors, VectorFile, VectorRow, open_vectors
 from trivium.pipeline.upkeep.vector_rows import CheckedRow, RowError, checked_row, unit_vectors
 
@@ -62,7 +62,7 @@ def import_vectors(
     assume_space: bool = False,
     positions: bool = False,
     examples: Examples | None = None,
-    progress: RowProgress | None = None,
+    progress: Progress | None = None,
 ) -> Imported:
     """Add the items of a file with their vectors, batch by batch; what is there already is not doubled.
 

@@ -1,26 +1,24 @@
 """Moving a collection to another space: all is encoded anew, and the old vectors serve until the last is there."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from trivium.encoders import engine
 from trivium.encoders.base import MODALITIES, DecodeError, Vectors
 from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import open_file
-from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import checked_vectors
-from trivium.pipeline.ingest.content_vectors import PORTION_VECTORS, Portion, encode_contents, portions_of
-from trivium.pipeline.ingest.file_loading import MAX_FILE_BYTES
-from trivium.pipeline.ingest.ingestion import Progress, batch_files, example_queries
-from trivium.pipeline.ingest.loading import Claims, LoadedContents, Loader, loading_stats, parts_of
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, encode_files, loading_stats, reason_of
+from trivium.pipeline.ingest.ingestion import example_queries
+from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader, parts_of
 from trivium.pipeline.ingest.scanning import Problem
+from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
-from trivium.pipeline.search.indexing import Indexer, IndexProgress
+from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store import rows as column
@@ -44,8 +42,8 @@ def migrate(
     space: JointSpace,
     *,
     drop_missing: bool = False,
-    progress: Progress | None = None,
-    index_progress: IndexProgress | None = None,
+    progress: Bars | None = None,
+    index_progress: Bars | None = None,
     stats: dict[ItemKind, Stats] | None = None,
 ) -> Migration:
     """Encode everything in another space, then search that one.
@@ -113,20 +111,13 @@ def _encode_missing(
     target: int,
     space: JointSpace,
     sandbox: DecodeSandbox,
-    progress: Progress | None,
+    progress: Bars | None,
     stats: dict[ItemKind, Stats],
 ) -> tuple[Migration, set[int]]:
     """Encode what has no vector in the new space; return also the items for which that cannot be done."""
     store = writer.store
     done = Migration()
     reasons: dict[int, str] = {}
-    early: dict[ContentKey, str] = {}  # of items whose other contents come later
-    workers = usable_cores()
-    most = PORTION_VECTORS[space.device_kind]
-
-    def portions(batch: list[_Any]) -> Iterator[list[_Any]]:
-        return portions_of(batch, most=most, contents=_contents, without=_without)
-
     for kind in ITEM_KINDS:
         missing = _items_missing(store, target, kind)
         if not missing:
@@ -134,42 +125,28 @@ def _encode_missing(
         counted = stats[kind] = loading_stats(sandbox)
         write_stage = counted.stage("write")
         with contextlib.closing(store.lookup(space=target)) as known:
-            loader = Loader(space, sandbox, Claims(known), stats=counted, workers=workers)
-            batches = engine.run(
+            loader = Loader(space, sandbox, Claims(known), stats=counted)
+            batches = encode_files(
                 (item for id_ in missing if (item := store.item(id_)) is not None),
-                load=_load_with(loader),
-                encode=[_encoding(space, replica) for replica in space.lanes],
-                batch_items=batch_files(space, kind),
-                loaders=workers,
-                portions=portions,
-                on_stop=sandbox.close,
+                load=partial(_load, loader=loader),
+                space=space,
+                kind=kind,
+                sandbox=sandbox,
                 stats=counted,
             )
             seen = 0
             with contextlib.closing(batches):
-                for batch, (made, failures) in batches:
+                for batch in batches:
                     # Pictures of a video that its items do not know have no place here.
-                    wanted = {
-                        key
-                        for loaded in batch
-                        if not isinstance(loaded, _Failed)
-                        for key in (loaded.contents.prepared if isinstance(loaded, Portion) else loaded.wanted)
-                    }
-                    vectors = {key: vector for key, vector in made.items() if key in wanted}
-                    with write_stage.working(len(batch)):
+                    vectors = {key: vector for key, vector in batch.vectors.items() if store.has_content(key)}
+                    with write_stage.working(len(batch.files)):
                         _commit(writer, target, vectors, dim=space.space.dim)
                     done.encoded += len(vectors)
-                    seen += sum(not isinstance(loaded, Portion) for loaded in batch)
-                    for loaded in batch:
-                        if isinstance(loaded, Portion):
-                            early.update(failures)
-                        elif isinstance(loaded, _Failed):
-                            reasons[loaded.item] = loaded.reason
-                        else:
-                            known_reasons = early | failures
-                            keys = (key for key in loaded.contents.roles.values() if key in known_reasons)
-                            if (failed := next(keys, None)) is not None:
-                                reasons[loaded.item] = known_reasons[failed]
+                    seen += len(batch.files)
+                    for loaded in batch.files:
+                        reason = loaded.reason if loaded.contents is None else batch.failure_of(loaded.contents)
+                        if reason is not None:
+                            reasons[loaded.id] = reason
                     if progress is not None:
                         progress(kind, seen, len(missing))
         counted.end()
@@ -191,62 +168,26 @@ def _commit(writer: Writer, target: int, vectors: Mapping[ContentKey, Vectors], 
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An item whose missing contents are ready to be encoded."""
+class _Item:
+    """An item whose missing contents are ready to be encoded, or that could not be loaded."""
 
-    item: int
-    contents: LoadedContents
-    wanted: Collection[ContentKey]  # what the collection knows of it
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """An item that could not be loaded."""
-
-    item: int
-    reason: str
+    id: int
+    contents: LoadedContents | None
+    reason: str = ""
 
 
-def _load(item: StoredItem, loader: Loader) -> _Loaded | _Failed:
+def _load(item: StoredItem, loader: Loader) -> _Item:
     contents = LoadedContents()
-    reason = ""
     try:
         if own := item.contents.get("content"):
             file = open_file(item.path, max_bytes=MAX_FILE_BYTES[item.modality])
             parts = parts_of(item.contents)
             contents = loader.contents(item.modality, file, parts=parts, expected_sha256=own.sha256)
-    except DecodeError as error:
-        reason = error.reason
-    except MemoryError:
-        reason = "too large for this machine's memory"
-    if "caption" in item.contents and item.caption is not None and not reason:
+    except (DecodeError, MemoryError) as error:
+        return _Item(item.id, None, reason_of(error))
+    if "caption" in item.contents and item.caption is not None:
         loader.caption(item.caption, contents)
-    return _Failed(item.id, reason) if reason else _Loaded(item.id, contents, item.contents.values())
-
-
-_Any: TypeAlias = _Loaded | _Failed | Portion
-
-
-def _load_with(loader: Loader) -> Callable[[StoredItem], _Any]:
-    return lambda item: _load(item, loader)
-
-
-def _contents(loaded: _Any) -> LoadedContents | None:
-    return None if isinstance(loaded, _Failed) else loaded.contents
-
-
-def _without(loaded: _Any, contents: LoadedContents) -> _Any:
-    return loaded if isinstance(loaded, _Failed) else replace(loaded, contents=contents)
-
-
-def _encoding(
-    space: JointSpace, replica: int
-) -> Callable[[list[_Any]], tuple[dict[ContentKey, Vectors], dict[ContentKey, str]]]:
-    """Return what makes a batch's vectors on one device."""
-    return lambda batch: encode_contents(
-        [contents for loaded in batch if (contents := _contents(loaded)) is not None],
-        lambda modality: space.encoder(modality, replica),
-    )
+    return _Item(item.id, contents)
 
 
 def _items_missing(store: Store, space: int, kind: ItemKind) -> list[int]:

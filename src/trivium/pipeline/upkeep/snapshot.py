@@ -10,7 +10,6 @@ rot with the original.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -19,15 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivium.encoders.files.durable import open_own, open_regular, sync_folder, write_durably
+from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile
-from trivium.pipeline.store.checksum import CHECKSUM, change_counter, database_pieces, read_checksum, write_checksum
 from trivium.pipeline.store.database import CollectionError, open_database
-from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.database_file import (
+    CHECKSUM,
+    DATABASE,
+    change_counter,
+    database_sha256,
+    read_checksum,
+    write_checksum,
+)
 from trivium.pipeline.store.index_seal import is_sealed, is_untouched, moved_state
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX, Store
 from trivium.pipeline.upkeep.database_check import check_database
-from trivium.pipeline.upkeep.findings import BytesProgress, Report
+from trivium.pipeline.upkeep.findings import Report
 
 ATTEMPTS = 4
 
@@ -55,7 +61,7 @@ class _File:
 
 
 def take_snapshot(
-    source: Path, target: Path, *, earlier: Path | None = None, progress: BytesProgress | None = None
+    source: Path, target: Path, *, earlier: Path | None = None, progress: Progress | None = None
 ) -> Snapshot:
     """Copy a collection as it is in one generation.
 
@@ -273,10 +279,7 @@ class _Copier:
             recorded = None
         changes, _ = change_counter(self._source)
         if recorded is not None and recorded.changes == changes:
-            digest = hashlib.sha256()
-            for piece in database_pieces(self._source):
-                digest.update(piece)
-            if digest.hexdigest() != recorded.sha256:
+            if database_sha256(self._source) != recorded.sha256:
                 raise CollectionError(
                     f"{database} is damaged: its bytes are not those that were written. {self._remedy}"
                 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivium.encoders.base import Vectors
-from trivium.pipeline.records import ITEM_KINDS, ItemKind, Part, Role
+from trivium.pipeline.records import ITEM_KINDS, ItemKind, Role, is_role
 from trivium.pipeline.tables.metadata import MAX_BYTES, MetadataError, encode, flatten, read_sidecar
 from trivium.pipeline.upkeep.vector_files import AnyVectors
 
@@ -47,7 +47,7 @@ def checked_row(fields: Mapping[str, object], *, folder: str, positions: bool) -
     role = "content" if role is None else role
     if modality not in ITEM_KINDS:
         raise RowError(f"has the modality {_shown(modality)}, not one of {', '.join(ITEM_KINDS)}")
-    if not isinstance(role, str) or not _is_role(role):
+    if not isinstance(role, str) or not is_role(role):
         raise RowError(f"has the role {_shown(role)}, not content, caption, or as 'window 1.000 2.000'")
     told: dict[str, str | None] = {}
     if "caption" in fields:
@@ -57,13 +57,6 @@ def checked_row(fields: Mapping[str, object], *, folder: str, positions: bool) -
     return CheckedRow(
         path=_path(fields, folder), modality=modality, role=role, told=told, sha256=_sha256(fields.get("sha256"))
     )
-
-
-def _is_role(role: str) -> bool:
-    try:
-        return Part.parse(role).role == role
-    except ValueError:
-        return False
 
 
 def unit_vectors(vectors: AnyVectors, *, scale: bool) -> tuple[Vectors, list[str | None]]:

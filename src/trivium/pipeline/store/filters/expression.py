@@ -28,8 +28,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
-from trivium.pipeline.store.filters.error import FilterError
-from trivium.pipeline.store.filters.sql import Operator
+Operator: TypeAlias = Literal["AND", "OR"]
+
+
+class FilterError(ValueError):
+    """A filter that cannot be understood; a second and a third line may point at the place."""
+
 
 MAX_LENGTH = 10_000  # characters of an expression
 MAX_DEPTH = 50

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
-from trivium.pipeline.store.filters.comparisons import compiled
-from trivium.pipeline.store.filters.error import FilterError
-from trivium.pipeline.store.filters.expression import keys_of, parse
-from trivium.pipeline.store.filters.paths import MAX_PATTERNS, path_condition, resolved
-from trivium.pipeline.store.filters.sql import Sql, SqlValue, joined
+from trivium.pipeline.store.filters.conditions import (
+    MAX_PATTERNS,
+    Sql,
+    SqlValue,
+    compiled,
+    joined,
+    path_condition,
+    resolved,
+)
+from trivium.pipeline.store.filters.expression import FilterError, keys_of, parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from trivium.encoders.files import stopping
 from trivium.encoders.files.reading import OpenedFile
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import content_vectors, ingestion, loading
-from trivium.pipeline.ingest.content_vectors import portions_of
-from trivium.pipeline.ingest.loading import LoadedContents
+from trivium.pipeline.ingest import contents as contents_module
+from trivium.pipeline.ingest import loading
+from trivium.pipeline.ingest.contents import LoadedContents, portions_of
 from trivium.pipeline.records import ContentKey, content_key
 from trivium.pipeline.space.joint import JointSpace
-from trivium.pipeline.upkeep import migration
 
 MOST = 10
 WORDS = 45  # a vector each, beside the text's own
@@ -42,26 +41,19 @@ def test_portions_hold_all_in_order(files: list[tuple[int, bool]]) -> None:
         keys = [content_key("text", f"{name} {n}".encode()) for n in range(count)]
         means: dict[ContentKey, Sequence[ContentKey]] = {content_key("image", b"%d" % name): keys} if has_mean else {}
         batch.append(File(name, LoadedContents(prepared={key: np.empty(0) for key in keys}, means=means)))
-    found = list(
-        portions_of(
-            batch, most=MOST, contents=lambda f: f.contents, without=lambda f, contents: replace(f, contents=contents)
-        )
-    )
-    assert [key for portion in found for file in portion for key in file.contents.prepared] == [
-        key for file in batch for key in file.contents.prepared
-    ]
+    keys = [key for file in batch for key in file.contents.prepared]
+    found = list(portions_of(batch, most=MOST))
+    assert [key for portion in found for file in portion for key in file.contents.prepared] == keys
     assert [file.name for portion in found for file in portion if isinstance(file, File)] == list(range(len(files)))
     for portion in found:
         size = sum(len(file.contents.prepared) for file in portion)
         assert size <= MOST or (len(portion) == 1 and portion[0].contents.means)
-    assert len(batch[0].contents.prepared) == files[0][0] if files else True  # what was given is as it was
 
 
 @pytest.fixture
 def worded(space: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A space whose texts have a passage for each word, and portions of `MOST` vectors."""
-    for module in (content_vectors, ingestion, migration):
-        monkeypatch.setattr(module, "PORTION_VECTORS", {"cpu": MOST, "gpu": MOST})
+    monkeypatch.setattr(contents_module, "PORTION_VECTORS", {"cpu": MOST, "gpu": MOST})
     return with_words(space)
 
 
@@ -250,9 +242,9 @@ def test_large_files_are_looked_at_before_they_are_read(
 
 
 def loading_limits() -> dict[str, int]:
-    from trivium.pipeline.ingest import file_loading
+    from trivium.pipeline.ingest import loading
 
-    limits: Any = file_loading.MAX_FILE_BYTES
+    limits: Any = loading.MAX_FILE_BYTES
     return dict(limits) if not isinstance(limits, dict) else limits
 
 

@@ -12,7 +12,7 @@ import pytest
 from trivium.encoders import devices
 from trivium.encoders.base import WeightsError
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline.cli.main import build_parser, main, name_texts
+from trivium.pipeline.cli.main import main
 from trivium.pipeline.ingest import ingestion as ingestion_module
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
@@ -223,7 +223,7 @@ def test_help_is_quick_and_light() -> None:
     code = (
         "import sys; from trivium.pipeline.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'faiss', 'PIL', 'rich'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'faiss', 'PIL', 'rich', 'numpy', 'shtab'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -233,28 +233,6 @@ def test_reader_that_stops_reading(indexed: str) -> None:
     command = f"{sys.executable} -m trivium.pipeline.cli.main info {indexed} --json | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "texts", "folder"),
-    [
-        (["C", "a dog"], ["a dog"], None),
-        (["C", "a dog", "--explain"], ["a dog"], "explanations"),
-        (["C", "a dog", "--explain", "out"], ["a dog"], "out"),
-        (["C", "--explain", "out", "a dog"], ["a dog"], "out"),
-        (["C", "--explain", "out", "--image", "x.jpg"], [], "out"),
-        (["C", "--explain", "a dog"], ["a dog"], "explanations"),  # all there is to look for
-        (["C", "--explain", "a dog", "--only", "image"], ["a dog"], "explanations"),
-        (["--explain", "C", "a dog"], ["a dog"], "explanations"),
-        (["C", "--explain=out", "a dog"], ["a dog"], "out"),
-        (["C", "a dog", "--explain", "-crowd"], ["a dog", "-crowd"], "explanations"),
-        (["C", "a dog", "--explain", "--", "crowd"], ["a dog", "crowd"], "explanations"),
-        (["C", "out", "--explain", "out"], ["out"], "out"),
-    ],
-)
-def test_explain_may_have_a_folder(words: list[str], texts: list[str], folder: str | None) -> None:
-    options = build_parser().parse_args(name_texts(["search", *words]))
-    assert (options.collection, options.texts + options.text, options.explain) == ("C", texts, folder)
 
 
 def test_explanations(tmp_path: Path, indexed: str, media: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:

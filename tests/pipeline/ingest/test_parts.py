@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trivium.pipeline.cli.place import clock, place_of
+from trivium.pipeline.cli.terminal import clock, place_of
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import ingestion
 from trivium.pipeline.ingest.loading import _windows

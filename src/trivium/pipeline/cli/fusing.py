@@ -14,13 +14,48 @@ import numpy as np
 
 from trivium.encoders.base import MODALITIES
 from trivium.encoders.files.whole_file import make_folder, write_file
-from trivium.pipeline.cli.options import UsageError, columns_of, device_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import UsageError, add_device, add_json, add_seed, columns_of, device_of
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.escaping import code_block, plain, printable
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 from trivium.pipeline.tables.reading import TableError, spreadsheet_cell
+
+TABLE = "CSV, JSON lines (.jsonl) or Parquet; columns text, image, audio, any of them; files relative to it"
+
+
+def features_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium features`."""
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    parser.add_argument(
+        "--fusion",
+        default="concatenation",
+        help="concatenation (default), mean, or a network (gated-units, ...), which is trained on --label; a wrong one "
+        "lists all",
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="what a network is trained on")
+    parser.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    parser.add_argument(
+        "--no-layers",
+        dest="layers",
+        action="store_false",
+        help="leave out what inner layers of the encoders say: a third of the numbers, and not as good",
+    )
+    parser.add_argument(
+        "--imagine",
+        metavar="COLLECTION",
+        help="beside these, what a collection recalls of each row: features of the items nearest to it",
+    )
+    parser.add_argument(
+        "--recalled", choices=MODALITIES, default="image", metavar="MODALITY", help="of which items (default: image)"
+    )
+    parser.add_argument(
+        "--asked-by", choices=MODALITIES, default="text", metavar="MODALITY", help="how they are found (default: text)"
+    )
+    _add_fused_options(parser)
 
 
 def run_features(options: argparse.Namespace) -> int:
@@ -58,10 +93,40 @@ def run_features(options: argparse.Namespace) -> int:
     return 0
 
 
+def classify_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify`."""
+    parser.description = "How modalities are fused is chosen by validation on the training rows."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _train_options(actions.add_parser("train", help="train a classifier on a table with labels"))
+    _predict_options(actions.add_parser("predict", help="write a prediction for each row of a table"))
+    what = "measure a classifier: figures with intervals, what each modality adds, what it bears"
+    _report_options(actions.add_parser("report", help=what))
+
+
 def run_classify(options: argparse.Namespace) -> int:
     """Train, use or measure a classifier."""
     _check_installed()
     return CLASSIFY[options.action](options)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify train`."""
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column to predict")
+    parser.add_argument("--out", metavar="MODEL", required=True, help="the model's folder; a model there is replaced")
+    parser.add_argument("--fusion", default="auto", help="auto (default) or one way; a wrong one lists all")
+    parser.add_argument("--metric", choices=("f1_macro", "accuracy"), default="f1_macro", help="what auto is chosen by")
+    parser.add_argument("--regression", action="store_true", help="the column holds numbers, not classes")
+    add_seed(parser)
+    parser.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    parser.add_argument(
+        "--train-on",
+        choices=MODALITIES,
+        metavar="MODALITY",
+        help="learn from this modality's labels alone, in the space: others can be asked about (--apply-to), and their "
+        "columns in TABLE say where they lie, no labels needed",
+    )
+    _add_fused_options(parser)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -112,6 +177,16 @@ def _fitted(options: argparse.Namespace, frame: Any, labels: Any) -> Any:
     return FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
 
 
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify predict`."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    _add_apply_to(parser)
+    _add_fused_options(parser)
+    parser.set_defaults(precision=None)  # as trained
+
+
 def _predict(options: argparse.Namespace) -> int:
     import pandas
 
@@ -132,6 +207,18 @@ def _predict(options: argparse.Namespace) -> int:
     told = {"rows": len(found), "out": str(target)}
     say(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
     return 0
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify report`."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--label", metavar="COLUMN", help="the column with the truth (default: as trained)")
+    parser.add_argument("--out", metavar="FOLDER", help="also write report.json, report.md and pictures there")
+    add_seed(parser)
+    _add_apply_to(parser)
+    _add_fused_options(parser)
+    parser.set_defaults(precision=None)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -302,9 +389,30 @@ def _told_errors() -> Iterator[None]:
         raise SpaceError(str(error)) from error
 
 
+def _add_apply_to(parser: argparse.ArgumentParser) -> None:
+    what = "look at this modality alone (default: at all that a row has)"
+    parser.add_argument("--apply-to", choices=MODALITIES, metavar="MODALITY", help=what)
+
+
+def _add_fused_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--column",
+        metavar="ROLE=NAME",
+        action="append",
+        default=[],
+        help="read text, image or audio from the column NAME (default: the role's own name, or caption, title, path); "
+        "'ROLE=' leaves it out",
+    )
+    add_device(parser)
+    add_json(parser, help="print one JSON object and nothing else")
+
+
 CLASSIFY: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "predict": _predict,
     "report": _report,
 }
-FUSED: Mapping[str, Callable[[argparse.Namespace], int]] = {"features": run_features, "classify": run_classify}
+COMMANDS: Mapping[str, Command] = {
+    "features": Command(features_options, run_features),
+    "classify": Command(classify_options, run_classify),
+}

@@ -15,9 +15,10 @@ from trivium.version import __version__
 
 if TYPE_CHECKING:
     from trivium.pipeline.collection import Collection
+    from trivium.pipeline.fused.loading import load_classifier
     from trivium.pipeline.space.joint import load_space
 
-__all__ = ["Collection", "__version__", "load_space"]
+__all__ = ["Collection", "__version__", "load_classifier", "load_space"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from trivium.pipeline.collection import Collection
 
         return Collection
+    if name == "load_classifier":
+        from trivium.pipeline.fused.loading import load_classifier
+
+        return load_classifier
     if name == "load_space":
         from trivium.pipeline.space.joint import load_space
 

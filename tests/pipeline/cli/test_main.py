@@ -12,7 +12,7 @@ import pytest
 from trivium.encoders import devices
 from trivium.encoders.base import WeightsError
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline.cli.main import main
+from trivium.pipeline.cli.main import LIST, main
 from trivium.pipeline.ingest import ingestion as ingestion_module
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
@@ -226,6 +226,64 @@ def test_help_is_quick_and_light() -> None:
         "assert not {'torch', 'faiss', 'PIL', 'rich', 'numpy', 'shtab'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", LIST)
+def test_each_listed_command_has_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: trivium {name} [-h]")
+
+
+def test_help_of_no_command_brings_torch() -> None:
+    code = (
+        "import sys; from trivium.pipeline.cli.main import LIST, command_parser\n"
+        "[command_parser(name).format_help() for name in LIST]\n"
+        "assert not {'torch', 'rich', 'pandas', 'shtab'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_commands_are_listed_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert groups == ["options:", "search:", "collections:", "spaces:", "learning:", "this program:"]
+    assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] not in " -"] == list(LIST)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["--nonsense"], "the following arguments are required: COMMAND"),
+        (["sear", "c", "x"], "invalid choice: 'sear' (choose from 'index', 'search', "),
+        (["info", "c", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--nonsense", "info", "c"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_what_is_no_command(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err.startswith("usage: trivium [-h] [--version] COMMAND ...\ntrivium: error: ")
+    assert told in found.err
+    assert "words" not in found.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, run) -> None:
+    status, out, _ = run("completion", shell)
+    assert status == 0
+    assert all(word in out for word in (*LIST, "explain-hits", "learning-rate"))
+    if shell == "bash":
+        asked = "COMP_WORDS=(trivium search --explain-h); COMP_CWORD=2; _shtab_trivium; echo ${COMPREPLY[@]}"
+        done = subprocess.run(["bash", "-c", f"{out}\n{asked}"], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["--explain-hits"]
 
 
 def test_reader_that_stops_reading(indexed: str) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import MODALITIES
+from trivium.encoders.devices import resolve
 from trivium.encoders.files.whole_file import make_folder, write_file
 from trivium.pipeline.cli.main import Command
 from trivium.pipeline.cli.options import UsageError, add_device, add_json, add_seed, columns_of, device_of
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.escaping import code_block, plain, printable
+from trivium.pipeline.fused.loading import is_text_classifier, load_classifier
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import DEFAULT_SPACE
@@ -179,7 +181,7 @@ def _fitted(options: argparse.Namespace, frame: Any, labels: Any) -> Any:
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium classify predict`."""
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="a folder of `classify train` or of `train-text`")
     parser.add_argument("table", metavar="TABLE", help=TABLE)
     parser.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
     _add_apply_to(parser)
@@ -192,21 +194,50 @@ def _predict(options: argparse.Namespace) -> int:
 
     frame = _asked(options)
     target = _target(options.out, options.table)
-    model = _model(options)
-    with _told_warnings(), _told_errors():
-        _find_place(model, frame)
-        if hasattr(model, "classes_"):
-            probabilities = model.predict_proba(frame)
-            found = pandas.DataFrame({"prediction": model.classes_[probabilities.argmax(axis=1)]})
-            found["probability"] = probabilities.max(axis=1)
-            for place, label in enumerate(model.classes_):
-                found[f"p({label})"] = probabilities[:, place]
-        else:
-            found = pandas.DataFrame({"prediction": model.predict(frame)})
+    if is_text_classifier(Path(options.model)):
+        found = _probable(*_by_text(options, frame))
+    else:
+        model = _model(options)
+        with _told_warnings(), _told_errors():
+            _find_place(model, frame)
+            if hasattr(model, "classes_"):
+                found = _probable(model.classes_, model.predict_proba(frame))
+            else:
+                found = pandas.DataFrame({"prediction": model.predict(frame)})
     _write(found, target)
     told = {"rows": len(found), "out": str(target)}
     say(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
     return 0
+
+
+def _by_text(options: argparse.Namespace, frame: Any) -> tuple[Any, Any]:
+    """Return the labels of a classifier of `train-text`, and their probabilities of each row, shape (n, labels)."""
+    from trivium.pipeline.text_learning.classifying import load_text_classifier
+
+    if options.precision == "int8":
+        raise UsageError("--precision int8 is for frozen encoders: a classifier of `train-text` was trained in float32")
+    if "text" not in frame.columns:
+        raise TableError(f"{options.table} has no column of text, and {options.model} is a classifier of texts")
+    (device, *_) = resolve(_device(options))
+    classifier = load_text_classifier(Path(options.model))
+    classifier.to("cpu" if device.startswith("cpu") else device)
+    texts = [cell if isinstance(cell, str) else "" for cell in frame["text"]]
+    if missing := sum(not text.strip() for text in texts):
+        announce(
+            f"{missing:,} of {len(texts):,} rows have no text: what is predicted of them is what nothing is taken for"
+        )
+    return np.array(classifier.labels, dtype=object), classifier.predict_proba(texts)
+
+
+def _probable(classes: Any, probabilities: Any) -> Any:
+    """Return a table of what is most probable of each row, and how probable each class is."""
+    import pandas
+
+    found = pandas.DataFrame({"prediction": classes[probabilities.argmax(axis=1)]})
+    found["probability"] = probabilities.max(axis=1)
+    for place, label in enumerate(classes):
+        found[f"p({label})"] = probabilities[:, place]
+    return found
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -225,6 +256,8 @@ def _report(options: argparse.Namespace) -> int:
     from trivium.pipeline.fused.regression_report import report_on_numbers
     from trivium.pipeline.fused.report import report_on
 
+    if is_text_classifier(Path(options.model)):
+        raise UsageError(f"{options.model} was written by `train-text`, whose --test measures it")
     frame = _asked(options)
     model = _model(options)
     label = options.label or model.label_name_
@@ -301,15 +334,10 @@ def _find_place(model: Any, frame: Any) -> None:
 
 
 def _model(options: argparse.Namespace) -> Any:
-    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
-    from trivium.pipeline.fused.model_folder import ModelError, read_model_config
-    from trivium.pipeline.fused.transfer import TransferClassifier
+    from trivium.pipeline.fused.model_folder import ModelError
 
-    kinds: dict[Any, Any] = {each.kind: each for each in (FusedClassifier, FusedRegressor, TransferClassifier)}
     try:
-        kind = read_model_config(Path(options.model)).get("kind")
-        known = kinds[kind] if isinstance(kind, str) and kind in kinds else FusedClassifier
-        model: Any = known.load(options.model)
+        model: Any = load_classifier(options.model)
     except ModelError as error:
         raise TableError(str(error)) from error
     if options.precision is not None:

@@ -84,8 +84,8 @@ def name_texts(words: Sequence[str]) -> list[str]:
     folder: int | None = None  # the place of what is a folder if something else is looked for
     has_collection = False
     for word in _with_values(map(Word, words), LETTERS):
-        if isinstance(word, str):
-            named += [word] if word != "--" else []
+        if isinstance(word, list):
+            named += word if word != ["--"] else []
         elif not has_collection:
             named.append(word.text)
             has_collection = True
@@ -146,21 +146,20 @@ def _name_parts(words: Iterable[Word]) -> list[str]:
     """
     named: list[str] = []
     is_open = False  # the last one is a text that further words belong to
-    given = _with_values(words, LINE_LETTERS)
-    for word in given:
+    remaining = iter(words)
+    for word in _with_values(remaining, LINE_LETTERS):
         is_open, was_open = False, is_open
-        if isinstance(word, str):
-            if word == "--":
+        if isinstance(word, list):
+            if word == ["--"]:
                 raise UsageError("'--' means nothing here: put a text that begins with a dash in quotes")
-            named.append(word)
+            named += word
             continue
         part = None if word.is_quoted else PART.fullmatch(word.text)
         begins = part is not None or word.is_quoted or _begins_part(word.text)
         if named and named[-1] == EXPLAIN and any(map(_is_part, named)) and (word.is_quoted or not begins):
             named[-1] = f"{EXPLAIN}={word.text}"
         elif part is not None:
-            following = None if part["rest"] else next(given, None)  # `image: red.png` is one part too
-            rest = following.text if isinstance(following, Word) else following or part["rest"]
+            rest = part["rest"] or next(remaining, Word("")).text  # `image: red.png` is one part too
             named.append(f"--{part['modality']}={part['weight'] or ''}{rest}")
         elif was_open and not begins:
             named[-1] += f" {word.text}"
@@ -173,19 +172,19 @@ def _name_parts(words: Iterable[Word]) -> list[str]:
     return [f"{EXPLAIN}={EXPLANATIONS}" if word == EXPLAIN else word for word in named]
 
 
-def _with_values(words: Iterable[Word], letters: re.Pattern[str]) -> Iterator[Word | str]:
-    """Yield options as strings, each with its value, and all else as the words they are; all after ``--`` is quoted."""
+def _with_values(words: Iterable[Word], letters: re.Pattern[str]) -> Iterator[Word | list[str]]:
+    """Yield options as lists, each with its value, and all else as the words they are; all after ``--`` is quoted."""
     remaining = iter(words)
     for word in remaining:
         if word.is_quoted or not (word.text.startswith("--") or letters.fullmatch(word.text)):
             yield word
         elif word.text == "--":
-            yield word.text
+            yield [word.text]
             yield from (Word(each.text, is_quoted=True) for each in remaining)
         elif word.text in VALUE_OPTIONS and (value := next(remaining, None)) is not None:
-            yield from [word.text, value.text] if word.text == "-k" else [f"{word.text}={value.text}"]
+            yield [word.text, value.text] if word.text == "-k" else [f"{word.text}={value.text}"]
         else:
-            yield word.text
+            yield [word.text]
 
 
 def _is_part(argument: str) -> bool:

@@ -25,9 +25,9 @@ TRIVIUM = [sys.executable, "-P", "-m", "trivium"]
 PARTS = {
     "Python alone": "pass",
     "NumPy": "import numpy",
-    "our modules, SQLite, FAISS": "import trivium.pipeline.cli.commands",
-    "ONNX Runtime, tokenizers": "import trivium.pipeline.cli.commands, onnxruntime, tokenizers",
-    "the network": "import trivium.pipeline.cli.commands\n"
+    "our modules, SQLite, FAISS": "import trivium.pipeline.cli.searching",
+    "ONNX Runtime, tokenizers": "import trivium.pipeline.cli.searching, onnxruntime, tokenizers",
+    "the network": "import trivium.pipeline.cli.searching\n"
     "from trivium.pipeline.space.joint import load_space\n"
     "load_space().encoder('text')",
 }

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.cli.main import main
     from trivium.pipeline.collection import Collection
+    from trivium.pipeline.fused.loading import load_classifier
     from trivium.pipeline.search.query import QueryError
     from trivium.pipeline.search.retrieval import Hit
     from trivium.pipeline.space.config import SpaceError
     from trivium.pipeline.space.joint import load_space
     from trivium.pipeline.store.database import CollectionError, CollectionLockedError
-    from trivium.pipeline.store.filters.error import FilterError
+    from trivium.pipeline.store.filters.expression import FilterError
     from trivium.pipeline.tables.reading import TableError
-    from trivium.pipeline.text_learning.classifying import load_classifier
 
 # What a user needs, each from where it lives, imported when it is first asked for.
 _FROM = {
@@ -37,14 +37,14 @@ _FROM = {
     "DecodeError": "trivium.encoders.base",
     "DecodeSandbox": "trivium.encoders.sandbox.pool",
     "DeviceError": "trivium.encoders.devices",
-    "FilterError": "trivium.pipeline.store.filters.error",
+    "FilterError": "trivium.pipeline.store.filters.expression",
     "Hit": "trivium.pipeline.search.retrieval",
     "QueryError": "trivium.pipeline.search.query",
     "SandboxError": "trivium.encoders.base",
     "SpaceError": "trivium.pipeline.space.config",
     "TableError": "trivium.pipeline.tables.reading",
     "WeightsError": "trivium.encoders.base",
-    "load_classifier": "trivium.pipeline.text_learning.classifying",
+    "load_classifier": "trivium.pipeline.fused.loading",
     "load_space": "trivium.pipeline.space.joint",
     "main": "trivium.pipeline.cli.main",
 }

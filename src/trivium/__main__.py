@@ -5,14 +5,14 @@ import sys
 
 def main() -> int:
     """Run the command of this process's arguments; return its exit status."""
-    from trivium.pipeline.cli import interrupts, streams
+    from trivium.pipeline.cli import ends
 
-    streams.settle()
-    interrupts.install()
+    ends.settle_streams()
+    ends.install()
     try:
         from trivium.pipeline.cli.main import main as run
     except KeyboardInterrupt as error:
-        return interrupts.ended(error)
+        return ends.ended(error)
     return run()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, WeightsError, unit_rows
-from trivium.pipeline.cli import page
+from trivium.pipeline.cli import searching
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import scanning
@@ -164,7 +164,9 @@ class HostileDatabases:
 
     def _search(self, opened: Collection) -> None:
         hits = opened.search(text="red", k=30)
-        if "<script>alert" in page.render_page("x", [("x", hits)], target=self._folder.parent / "x.html", note="x"):
+        if "<script>alert" in searching.render_page(
+            "x", [("x", hits)], target=self._folder.parent / "x.html", note="x"
+        ):
             raise CASES.LeakError("unescaped in the page")
 
 

@@ -19,7 +19,7 @@ from trivium.pipeline.features import frames
 from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
 from trivium.pipeline.fused.model_folder import ModelError
 from trivium.pipeline.space.config import SpaceError
-from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_classifier, new_classifier
+from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_text_classifier, new_classifier
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")
@@ -72,7 +72,7 @@ class HostileModels:
         files = sorted(self._folder.iterdir())
         recipe = [template.name, *(MUTATIONS.change_file(rng.choice(files), rng) for _ in range(rng.choice((1, 1, 2))))]
         loads: dict[str, Callable[[], object]] = {
-            "texts": lambda: load_classifier(self._folder).predict(["a red picture", "the sea"]),
+            "texts": lambda: load_text_classifier(self._folder).predict(["a red picture", "the sea"]),
             "regressor": lambda: FusedRegressor.load(self._folder).predict(self._frame[:3]),
         }
         load = loads.get(template.name, lambda: FusedClassifier.load(self._folder).predict_proba(self._frame[:3]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.pipeline.cli.options import UsageError, filter_of
-from trivium.pipeline.cli.query_line import parse_line
+from trivium.pipeline.cli.query_words import parse_line
 from trivium.pipeline.search.query import QueryError, parse_part
 from trivium.pipeline.store.filters import Filter, FilterError, register_functions
 

@@ -21,7 +21,7 @@ import trivium
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline.align.card import model_card
 from trivium.pipeline.cli import terminal
-from trivium.pipeline.cli.page import STYLE
+from trivium.pipeline.cli.searching import STYLE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
 from trivium.pipeline.store.database_file import DATABASE, write_checksum
 from trivium.pipeline.store.store import Store
@@ -73,7 +73,7 @@ def test_only_one_module_prints() -> None:
             if is_print or is_console or is_write:
                 printing.add(name)
     # The others where it cannot be had: nothing could be imported (escaped), a signal came (a constant).
-    assert printing == {"pipeline/cli/terminal.py", "pipeline/cli/main.py", "pipeline/cli/interrupts.py"}
+    assert printing == {"pipeline/cli/terminal.py", "pipeline/cli/main.py", "pipeline/cli/ends.py"}
 
 
 def test_what_is_logged_is_printable() -> None:

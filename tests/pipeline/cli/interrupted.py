@@ -20,7 +20,7 @@ from trivium.__main__ import main
 from trivium.encoders.base import Encoder, Modality, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.files import stopping
 from trivium.pipeline import collection
-from trivium.pipeline.cli import interrupts, streams
+from trivium.pipeline.cli import ends
 from trivium.pipeline.space.config import SpaceConfig
 from trivium.pipeline.space.joint import JointSpace
 
@@ -53,7 +53,7 @@ def slow_to_end() -> None:
             time.sleep(0.01)
     except stopping.StoppedError:
         print("ENDING", file=sys.stderr, flush=True)
-        time.sleep(interrupts.GRACE_SECONDS / 2)
+        time.sleep(ends.GRACE_SECONDS / 2)
         raise
 
 
@@ -122,7 +122,7 @@ def begin() -> None:
 if __name__ == "__main__":
     made = SlowSpace(WORKS[sys.argv.pop(1)])
     vars(collection)["load_space"] = lambda *_, **__: made
-    streams.settle()
-    interrupts.install()
+    ends.settle_streams()
+    ends.install()
     os.write(2, b"READY\n")
     sys.exit(main())

@@ -33,7 +33,7 @@ from trivium.pipeline.bench.stages import (
     rates_by_batch,
 )
 from trivium.pipeline.cli import benching as bench_module
-from trivium.pipeline.cli.bench_report import Report, as_json, print_report
+from trivium.pipeline.cli.benching import Report, as_json, print_report
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest.contents import LoadedContents, WindowedSound

@@ -12,7 +12,7 @@ import pytest
 from trivium.encoders import devices
 from trivium.encoders.base import WeightsError
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline.cli.main import build_parser, main, name_texts
+from trivium.pipeline.cli.main import LIST, main
 from trivium.pipeline.ingest import ingestion as ingestion_module
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
@@ -223,9 +223,67 @@ def test_help_is_quick_and_light() -> None:
     code = (
         "import sys; from trivium.pipeline.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'faiss', 'PIL', 'rich'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'faiss', 'PIL', 'rich', 'numpy', 'shtab'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", LIST)
+def test_each_listed_command_has_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: trivium {name} [-h]")
+
+
+def test_help_of_no_command_brings_torch() -> None:
+    code = (
+        "import sys; from trivium.pipeline.cli.main import LIST, command_parser\n"
+        "[command_parser(name).format_help() for name in LIST]\n"
+        "assert not {'torch', 'rich', 'pandas', 'shtab'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_commands_are_listed_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert groups == ["options:", "search:", "collections:", "spaces:", "learning:", "this program:"]
+    assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] not in " -"] == list(LIST)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["--nonsense"], "the following arguments are required: COMMAND"),
+        (["sear", "c", "x"], "invalid choice: 'sear' (choose from 'index', 'search', "),
+        (["info", "c", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--nonsense", "info", "c"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_what_is_no_command(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err.startswith("usage: trivium [-h] [--version] COMMAND ...\ntrivium: error: ")
+    assert told in found.err
+    assert "words" not in found.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, run) -> None:
+    status, out, _ = run("completion", shell)
+    assert status == 0
+    assert all(word in out for word in (*LIST, "explain-hits", "learning-rate"))
+    if shell == "bash":
+        asked = "COMP_WORDS=(trivium search --explain-h); COMP_CWORD=2; _shtab_trivium; echo ${COMPREPLY[@]}"
+        done = subprocess.run(["bash", "-c", f"{out}\n{asked}"], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["--explain-hits"]
 
 
 def test_reader_that_stops_reading(indexed: str) -> None:
@@ -233,28 +291,6 @@ def test_reader_that_stops_reading(indexed: str) -> None:
     command = f"{sys.executable} -m trivium.pipeline.cli.main info {indexed} --json | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "texts", "folder"),
-    [
-        (["C", "a dog"], ["a dog"], None),
-        (["C", "a dog", "--explain"], ["a dog"], "explanations"),
-        (["C", "a dog", "--explain", "out"], ["a dog"], "out"),
-        (["C", "--explain", "out", "a dog"], ["a dog"], "out"),
-        (["C", "--explain", "out", "--image", "x.jpg"], [], "out"),
-        (["C", "--explain", "a dog"], ["a dog"], "explanations"),  # all there is to look for
-        (["C", "--explain", "a dog", "--only", "image"], ["a dog"], "explanations"),
-        (["--explain", "C", "a dog"], ["a dog"], "explanations"),
-        (["C", "--explain=out", "a dog"], ["a dog"], "out"),
-        (["C", "a dog", "--explain", "-crowd"], ["a dog", "-crowd"], "explanations"),
-        (["C", "a dog", "--explain", "--", "crowd"], ["a dog", "crowd"], "explanations"),
-        (["C", "out", "--explain", "out"], ["out"], "out"),
-    ],
-)
-def test_explain_may_have_a_folder(words: list[str], texts: list[str], folder: str | None) -> None:
-    options = build_parser().parse_args(name_texts(["search", *words]))
-    assert (options.collection, options.texts + options.text, options.explain) == ("C", texts, folder)
 
 
 def test_explanations(tmp_path: Path, indexed: str, media: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:

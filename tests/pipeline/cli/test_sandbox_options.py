@@ -13,7 +13,7 @@ import pytest
 from trivium.encoders.sandbox import mode as sandbox_mode
 from trivium.encoders.sandbox import starts as decode_starts
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline.cli.main import build_parser, main
+from trivium.pipeline.cli.main import main, parse
 from trivium.pipeline.collection import Collection
 
 WITHOUT_LANDLOCK = "import sys; sys.path.insert(0, sys.argv[2])\nfrom trivium.encoders.sandbox import landlock\n"
@@ -67,7 +67,7 @@ def test_auto_says_it_once(collection: str, media: Path, no_landlock: None, capl
 @pytest.mark.parametrize("command", DECODING)
 def test_each_command_that_decodes_has_the_option(command: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        build_parser().parse_args([*command.split(), "--help"])
+        parse([*command.split(), "--help"])
     assert "--sandbox {auto,strict}" in capsys.readouterr().out
 
 

@@ -48,7 +48,7 @@ from trivium.pipeline.space.relevance import LogOdds, Relevance
 from trivium.pipeline.tables.metadata import MetadataError, read_table
 from trivium.pipeline.tables.pairs import read_pairs
 from trivium.pipeline.tables.reading import TableError
-from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_classifier, new_classifier
+from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_text_classifier, new_classifier
 
 SEED = int(os.environ.get("TRIVIUM_SEED", "0"))
 HOSTILE = int(os.environ.get("TRIVIUM_HOSTILE", "10000"))  # of each, with `slow`
@@ -156,7 +156,7 @@ def use_text_model(folder: Path) -> None:
     config = read_text_model(folder)
     load_text_network(folder)
     read_tokenizer(folder, vocabulary=config.shape.vocabulary, max_tokens=config.max_tokens)
-    classifier = load_classifier(folder)
+    classifier = load_text_classifier(folder)
     assert classifier.predict_proba(["the red sea", "\x07"]).shape == (2, len(classifier.labels))
 
 

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
+import trivium
 from trivium.fusion import FusedClassifier, FusedFeatures, FusedRegressor, TransferClassifier
 from trivium.pipeline.features.frames import MissingModalityWarning
 from trivium.pipeline.fused.model_folder import CONFIG, TENSORS, ModelError
@@ -112,6 +113,7 @@ def test_saved_and_loaded(products: Products, tmp_path: Path, fusion: str) -> No
     model.save(tmp_path / "model")
     model.save(tmp_path / "model")  # replaces it
     loaded = FusedClassifier.load(tmp_path / "model")
+    assert type(trivium.load_classifier(tmp_path / "model")) is FusedClassifier
     assert_allclose(loaded.predict_proba(test), model.predict_proba(test), atol=1e-5)  # centres are kept as float32
     assert_array_equal(loaded.predict(test), model.predict(test))
     assert loaded.get_params() == model.get_params()

@@ -11,7 +11,6 @@ import pytest
 from trivium.encoders.base import Modality
 from trivium.encoders.sandbox import pool as sandbox
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.pipeline.cli.main import name_texts
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.search.query import QueryError, QueryPart, parse_part, query_vectors
 
@@ -132,24 +131,3 @@ def test_python_search_takes_weights_and_lists(collection: Collection, media) ->
     several = collection.search(text=["Roses", (-0.5, "tone")], image=media / "red.png", k=7)
     assert len(several) == 7
     assert several != one
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["search", "c", "-crowd"], ["search", "c", "--text=-crowd"]),
-        (["search", "c", "-king", "-k", "3"], ["search", "c", "--text=-king", "-k", "3"]),
-        (["search", "c", "-k5", "x"], ["search", "c", "-k5", "--text=x"]),
-        (["search", "c", "-k", "-1", "x"], ["search", "c", "-k", "-1", "--text=x"]),
-        (["search", "c", "--image", "-dull.jpg"], ["search", "c", "--image=-dull.jpg"]),
-        (["search", "c", "-a", "b", "--only", "image"], ["search", "c", "--text=-a", "--text=b", "--only=image"]),
-        (["search", "c", "--only", "image", "b", "--json"], ["search", "c", "--only=image", "--text=b", "--json"]),
-        (["search", "--json", "c", "b"], ["search", "--json", "c", "--text=b"]),
-        (["search", "-h"], ["search", "-h"]),
-        (["search", "c", "--", "-crowd", "--json"], ["search", "c", "--text=-crowd", "--text=--json"]),
-        (["search", "c", "--image"], ["search", "c", "--image"]),
-        (["index", "c", "-x"], ["index", "c", "-x"]),
-    ],
-)
-def test_leading_dashes_reach_the_query(arguments: list[str], expected: list[str]) -> None:
-    assert name_texts(arguments) == expected

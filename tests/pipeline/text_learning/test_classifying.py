@@ -16,7 +16,7 @@ from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,
     LabelledTexts,
     TextClassifier,
-    load_classifier,
+    load_text_classifier,
     loss_of,
     new_classifier,
     probabilities,
@@ -71,7 +71,7 @@ def test_a_transformer_learns_and_is_saved(start: Start, labelled: Texts, tmp_pa
     assert accuracy == told.epochs[told.kept_epoch - 1].validation_accuracy
     assert accuracy > 0.9
     classifier.save(tmp_path / "c")
-    loaded = load_classifier(tmp_path / "c")
+    loaded = load_text_classifier(tmp_path / "c")
     np.testing.assert_allclose(
         loaded.predict_proba(validation.texts), classifier.predict_proba(validation.texts), atol=1e-6
     )
@@ -131,7 +131,7 @@ def test_what_is_refused(start: Start, labelled: Texts, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "c" / "classifier.json").read_text())
     (tmp_path / "c" / "classifier.json").write_text(json.dumps(told | {"format": 2}))
     with pytest.raises(TextModelError, match="has format 2, 1 is read"):
-        load_classifier(tmp_path / "c")
+        load_text_classifier(tmp_path / "c")
     (tmp_path / "c" / "classifier.json").unlink()
     with pytest.raises(TextModelError, match="holds no classifier"):
-        load_classifier(tmp_path / "c")
+        load_text_classifier(tmp_path / "c")

@@ -1,5 +1,6 @@
 """The four commands as a user runs them, with tiny models; those that need MiniLM's weights use them."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import trivium
 from trivium.encoders.text.own_models import revision_of
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.space.config import SpaceError, read_space_config
 from trivium.pipeline.space.joint import load_space, space_of
-from trivium.pipeline.text_learning.classifying import load_classifier
+from trivium.pipeline.text_learning.classifying import TextClassifier, load_text_classifier
 from trivium.pipeline.text_learning.starting import start_from_minilm
 
 Run = Callable[..., tuple[int, str, str]]
@@ -37,8 +39,42 @@ def test_the_article_s_example_is_one_command(run: Run, table: Table, tmp_path: 
     assert lines[0].split() == "epoch train loss validation loss accuracy test loss accuracy seconds".split()
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
     assert str(target) in lines[-1]
-    assert load_classifier(target).labels == ["no", "yes"]
+    assert load_text_classifier(target).labels == ["no", "yes"]
     assert run(*arguments, "--json")[0] == 0  # what is there is replaced
+
+
+def test_a_text_classifier_is_used(run: Run, table: Table, tmp_path: Path) -> None:
+    train, asked, model = table("train.csv", 120), tmp_path / "asked.csv", tmp_path / "c"
+    arguments = ["train-text", train, "--out", model, "--epochs", 5, "--width", 8, "--optimiser", "adamw"]
+    assert run(*arguments, "--learning-rate", 0.02)[0] == 0
+    texts = table("more.csv", 20, seed=1).read_text().splitlines()
+    asked.write_text("\n".join([*texts, ",no"]) + "\n")
+    status, out, err = run("classify", "predict", model, asked, "--out", tmp_path / "found.csv", "--json")
+    assert status == 0, err
+    assert json.loads(out)["rows"] == 21
+    assert "1 of 21 rows have no text" in err
+    with (tmp_path / "found.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["prediction", "probability", "p(no)", "p(yes)"]
+    with asked.open() as file:
+        given = list(csv.DictReader(file))
+    classifier = trivium.load_classifier(model)
+    assert isinstance(classifier, TextClassifier)
+    assert [row["prediction"] for row in found] == classifier.predict([row["text"] for row in given])
+    right = sum(row["prediction"] == of["label"] for row, of in zip(found, given[:20], strict=False))
+    assert right >= 16
+    for options, told in (
+        (("predict", model, asked, "--out", tmp_path / "f.csv", "--precision", "int8"), "was trained in float32"),
+        (("report", model, asked), "whose --test measures it"),
+    ):
+        status, _, err = run("classify", *options)
+        assert (status, told in err) == (2, True), err
+    (tmp_path / "pictures.csv").write_text("image\na.png\n")
+    status, _, err = run("classify", "predict", model, tmp_path / "pictures.csv", "--out", tmp_path / "f.csv")
+    assert (status, "has no column of text" in err) == (1, True)
+    (model / "classifier.json").write_text("{}")
+    status, _, err = run("classify", "predict", model, asked, "--out", tmp_path / "f.csv")
+    assert (status, "format" in err) == (1, True)
 
 
 def test_word_vectors_from_a_file_are_what_the_lstm_begins_with(run: Run, table: Table, tmp_path: Path) -> None:
@@ -53,7 +89,7 @@ def test_word_vectors_from_a_file_are_what_the_lstm_begins_with(run: Run, table:
     assert status == 0, err
     assert "3 of 17 words have a vector" in err
     assert json.loads(out)["vectors"] == str(tmp_path / "v.txt")
-    assert load_classifier(tmp_path / "c").config.shape.embedding == 5
+    assert load_text_classifier(tmp_path / "c").config.shape.embedding == 5
     assert run(*arguments, "--model", "transformer")[0] == 2
 
 

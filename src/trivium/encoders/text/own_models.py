@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "model.json", "model.safetensors", "tokenizer.json"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
-MORE_FILES = frozenset({"classifier.json", "classifier.safetensors", "training.json"})  # that training may add
+CLASSIFIER_FILE, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
+MORE_FILES = frozenset({CLASSIFIER_FILE, CLASSIFIER_WEIGHTS, "training.json"})  # that training may add
 MAX_CONFIG_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 2 << 30  # more cannot be exported: an ONNX file holds no more
 MAX_TEXT_BYTES = 1 << 30

@@ -5,15 +5,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.devices import resolve
-from trivium.fusion.projections.training import Recipe
-from trivium.pipeline.align.alignment import Plan, align, features_of
-from trivium.pipeline.align.card import CURVE, draw_curve, model_card, training_record
 from trivium.pipeline.align.pairs import Source, gather
-from trivium.pipeline.cli.options import UsageError, columns_of, device_of, where_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_device,
+    add_json,
+    add_seed,
+    add_table,
+    columns_of,
+    device_of,
+    natural,
+    numbers,
+    positive,
+    share,
+    where_of,
+)
 from trivium.pipeline.cli.terminal import announce, progress_bars, say
 from trivium.pipeline.evaluation import plots
 from trivium.pipeline.space.config import OPEN_CLIP, EncoderConfig, ProjectionConfig
@@ -21,11 +32,68 @@ from trivium.pipeline.space.folder import check_target, write_space
 from trivium.pipeline.space.joint import JointSpace, load_space, space_of
 from trivium.pipeline.tables.pairs import read_pairs
 
+if TYPE_CHECKING:
+    from trivium.pipeline.align.alignment import Plan
+
 CLOSED_FORM_DIM = 384
+
+
+def align_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium align`."""
+    parser.description = (
+        "Each row of a TABLE holds what belongs together: a text, a picture, a sound, or two; a label "
+        "becomes a text. Items are encoded once, and kept in the cache."
+    )
+    parser.add_argument(
+        "tables", metavar="TABLE", nargs="+", help="CSV, JSON lines or Parquet; text, image, audio, label"
+    )
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="the space's folder; a space there is replaced")
+    parser.add_argument(
+        "--encoders",
+        metavar="ENCODERS",
+        default="trivium-base",
+        help="a space whose backbones are used, or text=...,image=...,audio=...; both: a space, and one added to it",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="MODALITIES",
+        default="",
+        help="text,image: leave the space's own vectors of these as they are, and bring only the others to them",
+    )
+    parser.add_argument("--name", help="of the space (default: the folder's)")
+    parser.add_argument(
+        "--method",
+        choices=("trained", "closed-form"),
+        default="trained",
+        help="closed-form: seconds instead of minutes, and nearly as good where pairs are few",
+    )
+    parser.add_argument("--weights", type=numbers, metavar="W,W", help="how much each table counts (default 1 each)")
+    parser.add_argument("--templates", metavar="FILE", help="texts for labels, one a line, with {} for the label")
+    parser.add_argument("--validation", type=share, default=0.1, help="share that is held out (default 0.1)")
+    parser.add_argument(
+        "--pseudo-pairs",
+        type=share,
+        default=0.5,
+        metavar="SHARE",
+        help="of modalities that no table pairs: how much pairs of items with like texts count (default 0.5; 0: none)",
+    )
+    add_seed(parser)
+    parser.add_argument("--dim", type=positive, help="numbers of a member's vectors")
+    parser.add_argument("--members", type=positive, help="heads side by side; vectors have members x dim numbers")
+    parser.add_argument("--hidden", type=natural, help="units of a head's hidden layer; 0: none")
+    parser.add_argument("--epochs", type=positive, help="how long to train")
+    parser.add_argument("--loss", choices=("nce", "sigmoid"), help="InfoNCE (default), or the sigmoid loss")
+    parser.add_argument("--half", action="store_true", help="keep the heads in half precision")
+    add_json(parser, help="print the training record as one JSON object")
+    add_table(parser)
+    add_device(parser)
 
 
 def run_align(options: argparse.Namespace) -> int:
     """Align encoders, and write the space."""
+    from trivium.pipeline.align.alignment import align, features_of  # brings torch, which --help need not wait for
+    from trivium.pipeline.align.card import CURVE, draw_curve, model_card, training_record
+
     target = Path(options.out)
     check_target(target)
     sources = _sources(options)
@@ -116,7 +184,10 @@ def _space(options: argparse.Namespace) -> JointSpace:
     return space_of(encoders, name=name, dim=dim, device=options.device, announce=announce, named=named)
 
 
-def _plan(options: argparse.Namespace, space: JointSpace) -> Plan:
+def _plan(options: argparse.Namespace, space: JointSpace) -> "Plan":
+    from trivium.fusion.projections.training import Recipe
+    from trivium.pipeline.align.alignment import Plan
+
     kept = tuple(m for m in options.keep.split(",") if m)
     if unknown := [m for m in kept if m not in space.modalities]:
         raise UsageError(f"--keep {unknown[0]}: the encoders are for {', '.join(space.modalities)}")
@@ -166,3 +237,6 @@ def _print_summary(record: Mapping[str, Any], target: Path) -> None:
         say("no pairs were held out: `trivium evaluate` tells how good the space is")
     say(f"The space is in {target}; card.md tells how it was made.")
     say(f"Try: trivium index COLLECTION MEDIA --space {target}")
+
+
+COMMANDS: Mapping[str, Command] = {"align": Command(align_options, run_align)}

@@ -5,8 +5,20 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from trivium.encoders.base import MODALITIES
 from trivium.encoders.files.whole_file import make_folder
-from trivium.pipeline.cli.options import UsageError, columns_of, device_of, where_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_device,
+    add_json,
+    add_seed,
+    add_table,
+    columns_of,
+    device_of,
+    positive,
+    where_of,
+)
 from trivium.pipeline.cli.terminal import announce, progress_bars, say
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.evaluation import plots, report
@@ -14,6 +26,21 @@ from trivium.pipeline.evaluation.recall import Evaluation, evaluate
 from trivium.pipeline.evaluation.zero_shot import TemplateError, name_classes, read_templates
 from trivium.pipeline.space.joint import JointSpace, load_space
 from trivium.pipeline.tables.pairs import Role, read_pairs
+
+TABLE = "CSV, JSON lines (.jsonl) or Parquet; columns text, image, audio, label, score; files relative to it"
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium evaluate`."""
+    parser.description = "Each row of TABLE holds what belongs together: a text, a picture, a sound, or two of them."
+    parser.add_argument("space", metavar="SPACE", help="a space's name or folder (see `trivium spaces`)")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    add_table(parser)
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="use N pictures (or sounds) drawn at random, with all their rows"
+    )
+    add_seed(parser)
+    _add_report(parser, "evaluation.json, evaluation.md and recall.png")
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -40,6 +67,24 @@ def run_evaluate(options: argparse.Namespace) -> int:
         announce(f"wrote {printable(str(folder / 'evaluation.md'))}")
     say(*([json.dumps(told)] if options.json else report.evaluation_text(found).split("\n")))
     return 0
+
+
+def zero_shot_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium zero-shot`."""
+    parser.description = (
+        "Each row of TABLE holds a picture, a sound or a text, and its label; the labels are the classes."
+    )
+    parser.add_argument("space", metavar="SPACE", help="a space's name or folder (see `trivium spaces`)")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--modality", choices=MODALITIES, required=True, help="what is named")
+    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column with the classes")
+    parser.add_argument(
+        "--templates",
+        metavar="FILE",
+        help="prompts, one a line, with {} where the label goes (the output tells the default)",
+    )
+    add_table(parser)
+    _add_report(parser, "zero-shot.json, zero-shot.md and confusion.png")
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
@@ -86,7 +131,13 @@ def _draw_reliabilities(found: Evaluation, folder: Path) -> None:
         plots.draw_reliability(curves, folder / f"reliability-{query}-{gallery}.png", title=title)
 
 
-EVALUATION: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "evaluate": run_evaluate,
-    "zero-shot": run_zero_shot,
+def _add_report(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--out", metavar="FOLDER", help=f"also write {files} there")
+    add_json(parser, help="print one JSON object and nothing else")
+    add_device(parser)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "evaluate": Command(evaluate_options, run_evaluate),
+    "zero-shot": Command(zero_shot_options, run_zero_shot),
 }

@@ -13,14 +13,51 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import MODALITIES
+from trivium.encoders.devices import resolve
 from trivium.encoders.files.whole_file import make_folder, write_file
-from trivium.pipeline.cli.options import UsageError, columns_of, device_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import UsageError, add_device, add_json, add_seed, columns_of, device_of
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.escaping import code_block, plain, printable
+from trivium.pipeline.fused.loading import is_text_classifier, load_classifier
 from trivium.pipeline.fused.table import NEEDS, read_frame
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import DEFAULT_SPACE
 from trivium.pipeline.tables.reading import TableError, spreadsheet_cell
+
+TABLE = "CSV, JSON lines (.jsonl) or Parquet; columns text, image, audio, any of them; files relative to it"
+
+
+def features_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium features`."""
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    parser.add_argument(
+        "--fusion",
+        default="concatenation",
+        help="concatenation (default), mean, or a network (gated-units, ...), which is trained on --label; a wrong one "
+        "lists all",
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="what a network is trained on")
+    parser.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    parser.add_argument(
+        "--no-layers",
+        dest="layers",
+        action="store_false",
+        help="leave out what inner layers of the encoders say: a third of the numbers, and not as good",
+    )
+    parser.add_argument(
+        "--imagine",
+        metavar="COLLECTION",
+        help="beside these, what a collection recalls of each row: features of the items nearest to it",
+    )
+    parser.add_argument(
+        "--recalled", choices=MODALITIES, default="image", metavar="MODALITY", help="of which items (default: image)"
+    )
+    parser.add_argument(
+        "--asked-by", choices=MODALITIES, default="text", metavar="MODALITY", help="how they are found (default: text)"
+    )
+    _add_fused_options(parser)
 
 
 def run_features(options: argparse.Namespace) -> int:
@@ -58,10 +95,40 @@ def run_features(options: argparse.Namespace) -> int:
     return 0
 
 
+def classify_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify`."""
+    parser.description = "How modalities are fused is chosen by validation on the training rows."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _train_options(actions.add_parser("train", help="train a classifier on a table with labels"))
+    _predict_options(actions.add_parser("predict", help="write a prediction for each row of a table"))
+    what = "measure a classifier: figures with intervals, what each modality adds, what it bears"
+    _report_options(actions.add_parser("report", help=what))
+
+
 def run_classify(options: argparse.Namespace) -> int:
     """Train, use or measure a classifier."""
     _check_installed()
     return CLASSIFY[options.action](options)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify train`."""
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column to predict")
+    parser.add_argument("--out", metavar="MODEL", required=True, help="the model's folder; a model there is replaced")
+    parser.add_argument("--fusion", default="auto", help="auto (default) or one way; a wrong one lists all")
+    parser.add_argument("--metric", choices=("f1_macro", "accuracy"), default="f1_macro", help="what auto is chosen by")
+    parser.add_argument("--regression", action="store_true", help="the column holds numbers, not classes")
+    add_seed(parser)
+    parser.add_argument("--space", help="a space's name or folder, whose encoders are used (default: trivium-base)")
+    parser.add_argument(
+        "--train-on",
+        choices=MODALITIES,
+        metavar="MODALITY",
+        help="learn from this modality's labels alone, in the space: others can be asked about (--apply-to), and their "
+        "columns in TABLE say where they lie, no labels needed",
+    )
+    _add_fused_options(parser)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -112,31 +179,84 @@ def _fitted(options: argparse.Namespace, frame: Any, labels: Any) -> Any:
     return FusedClassifier(**given, metric=options.metric).fit(frame[has], labels[has].astype(str))
 
 
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify predict`."""
+    parser.add_argument("model", metavar="MODEL", help="a folder of `classify train` or of `train-text`")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--out", metavar="FILE", required=True, help="NAME.parquet or NAME.csv")
+    _add_apply_to(parser)
+    _add_fused_options(parser)
+    parser.set_defaults(precision=None)  # as trained
+
+
 def _predict(options: argparse.Namespace) -> int:
     import pandas
 
     frame = _asked(options)
     target = _target(options.out, options.table)
-    model = _model(options)
-    with _told_warnings(), _told_errors():
-        _find_place(model, frame)
-        if hasattr(model, "classes_"):
-            probabilities = model.predict_proba(frame)
-            found = pandas.DataFrame({"prediction": model.classes_[probabilities.argmax(axis=1)]})
-            found["probability"] = probabilities.max(axis=1)
-            for place, label in enumerate(model.classes_):
-                found[f"p({label})"] = probabilities[:, place]
-        else:
-            found = pandas.DataFrame({"prediction": model.predict(frame)})
+    if is_text_classifier(Path(options.model)):
+        found = _probable(*_by_text(options, frame))
+    else:
+        model = _model(options)
+        with _told_warnings(), _told_errors():
+            _find_place(model, frame)
+            if hasattr(model, "classes_"):
+                found = _probable(model.classes_, model.predict_proba(frame))
+            else:
+                found = pandas.DataFrame({"prediction": model.predict(frame)})
     _write(found, target)
     told = {"rows": len(found), "out": str(target)}
     say(json.dumps(told) if options.json else f"{len(found):,} predictions in {target}")
     return 0
 
 
+def _by_text(options: argparse.Namespace, frame: Any) -> tuple[Any, Any]:
+    """Return the labels of a classifier of `train-text`, and their probabilities of each row, shape (n, labels)."""
+    from trivium.pipeline.text_learning.classifying import load_text_classifier
+
+    if options.precision == "int8":
+        raise UsageError("--precision int8 is for frozen encoders: a classifier of `train-text` was trained in float32")
+    if "text" not in frame.columns:
+        raise TableError(f"{options.table} has no column of text, and {options.model} is a classifier of texts")
+    (device, *_) = resolve(_device(options))
+    classifier = load_text_classifier(Path(options.model))
+    classifier.to("cpu" if device.startswith("cpu") else device)
+    texts = [cell if isinstance(cell, str) else "" for cell in frame["text"]]
+    if missing := sum(not text.strip() for text in texts):
+        announce(
+            f"{missing:,} of {len(texts):,} rows have no text: what is predicted of them is what nothing is taken for"
+        )
+    return np.array(classifier.labels, dtype=object), classifier.predict_proba(texts)
+
+
+def _probable(classes: Any, probabilities: Any) -> Any:
+    """Return a table of what is most probable of each row, and how probable each class is."""
+    import pandas
+
+    found = pandas.DataFrame({"prediction": classes[probabilities.argmax(axis=1)]})
+    found["probability"] = probabilities.max(axis=1)
+    for place, label in enumerate(classes):
+        found[f"p({label})"] = probabilities[:, place]
+    return found
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium classify report`."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("table", metavar="TABLE", help=TABLE)
+    parser.add_argument("--label", metavar="COLUMN", help="the column with the truth (default: as trained)")
+    parser.add_argument("--out", metavar="FOLDER", help="also write report.json, report.md and pictures there")
+    add_seed(parser)
+    _add_apply_to(parser)
+    _add_fused_options(parser)
+    parser.set_defaults(precision=None)
+
+
 def _report(options: argparse.Namespace) -> int:
     from trivium.pipeline.fused.report import report_on, report_on_numbers
 
+    if is_text_classifier(Path(options.model)):
+        raise UsageError(f"{options.model} was written by `train-text`, whose --test measures it")
     frame = _asked(options)
     model = _model(options)
     label = options.label or model.label_name_
@@ -213,15 +333,10 @@ def _find_place(model: Any, frame: Any) -> None:
 
 
 def _model(options: argparse.Namespace) -> Any:
-    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
-    from trivium.pipeline.fused.model_folder import ModelError, read_model_config
-    from trivium.pipeline.fused.transfer import TransferClassifier
+    from trivium.pipeline.fused.model_folder import ModelError
 
-    kinds: dict[Any, Any] = {each.kind: each for each in (FusedClassifier, FusedRegressor, TransferClassifier)}
     try:
-        kind = read_model_config(Path(options.model)).get("kind")
-        known = kinds[kind] if isinstance(kind, str) and kind in kinds else FusedClassifier
-        model: Any = known.load(options.model)
+        model: Any = load_classifier(options.model)
     except ModelError as error:
         raise TableError(str(error)) from error
     if options.precision is not None:
@@ -301,9 +416,30 @@ def _told_errors() -> Iterator[None]:
         raise SpaceError(str(error)) from error
 
 
+def _add_apply_to(parser: argparse.ArgumentParser) -> None:
+    what = "look at this modality alone (default: at all that a row has)"
+    parser.add_argument("--apply-to", choices=MODALITIES, metavar="MODALITY", help=what)
+
+
+def _add_fused_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--column",
+        metavar="ROLE=NAME",
+        action="append",
+        default=[],
+        help="read text, image or audio from the column NAME (default: the role's own name, or caption, title, path); "
+        "'ROLE=' leaves it out",
+    )
+    add_device(parser)
+    add_json(parser, help="print one JSON object and nothing else")
+
+
 CLASSIFY: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "predict": _predict,
     "report": _report,
 }
-FUSED: Mapping[str, Callable[[argparse.Namespace], int]] = {"features": run_features, "classify": run_classify}
+COMMANDS: Mapping[str, Command] = {
+    "features": Command(features_options, run_features),
+    "classify": Command(classify_options, run_classify),
+}

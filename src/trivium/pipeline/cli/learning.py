@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,28 +21,48 @@ from trivium.encoders.text.words import (
     whole_words_of_minilm,
     write_word_vectors,
 )
-from trivium.pipeline.cli.options import UsageError, columns_of, device_of, where_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import (
+    UsageError,
+    above_zero,
+    add_device,
+    add_json,
+    add_seed,
+    add_table,
+    columns_of,
+    device_of,
+    natural,
+    positive,
+    share,
+    where_of,
+)
 from trivium.pipeline.cli.terminal import announce, progress_bars, say
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.space.config import EncoderConfig, ProjectionConfig, SpaceError
 from trivium.pipeline.space.folder import check_target, write_space
 from trivium.pipeline.space.joint import JointSpace, load_space
-from trivium.pipeline.text_learning.corpus import Corpus, read_corpus, read_labelled
-from trivium.pipeline.text_learning.starting import (
-    Start,
-    start_from_folder,
-    start_from_minilm,
-    start_lstm,
-    start_student,
-    start_transformer,
-    take_word_vectors,
-)
 
+if TYPE_CHECKING:  # they bring torch, which --help need not wait for
+    from trivium.pipeline.text_learning.corpus import Corpus
+    from trivium.pipeline.text_learning.starting import Start
+
+CORPUS = "text files, folders of them, and tables with a column of texts"
 TRAINING_FILE = "training.json"
 STUDENT = "student"  # the folder of a student in its space's
 MINILM, TRANSFORMER, LSTM = "minilm", "transformer", "lstm"
 HEAD_NUMBERS = 32  # of each head of attention: MiniLM's
 EMBEDDING = 100  # numbers of a random word vector: the smallest of GloVe's usual widths but one
+
+
+def word_vectors_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium word-vectors`."""
+    parser.description = (
+        "A word's vector is the mean of its pieces' embeddings. Without TEXTS: MiniLM's own whole words."
+    )
+    parser.add_argument("texts", metavar="TEXTS", nargs="*", help=f"whose words are written: {CORPUS}")
+    parser.add_argument("--out", metavar="FILE", required=True, help="a line for each word: it, and its numbers")
+    parser.add_argument("--words", type=positive, default=100_000, help="the most frequent ones (default 100000)")
+    add_table(parser)
 
 
 def run_word_vectors(options: argparse.Namespace) -> int:
@@ -61,6 +81,31 @@ def run_word_vectors(options: argparse.Namespace) -> int:
     return 0
 
 
+def train_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium train-text`."""
+    parser.description = "Each row of TABLE holds a text and its label."
+    parser.add_argument("table", metavar="TABLE", help="CSV, JSON lines or Parquet; text, label")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="the classifier's folder; one there is replaced")
+    parser.add_argument("--test", metavar="TABLE", help="texts and labels whose loss is told after each epoch")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        default="lstm",
+        help="lstm (default) or transformer, from nothing; minilm, or a folder of `pretrain-text`: fine-tuned",
+    )
+    parser.add_argument("--vectors", metavar="FILE", help="word vectors in GloVe's format that the LSTM begins with")
+    parser.add_argument(
+        "--validation", type=share, default=0.1, help="share held out to choose the epoch (default 0.1)"
+    )
+    parser.add_argument("--optimiser", choices=("sgd", "adamw"), help="default: sgd for the LSTM, else adamw")
+    parser.add_argument("--both-ways", action="store_true", help="let the LSTM read backwards too")
+    parser.add_argument("--last", action="store_true", help="take the LSTM's last state, not the mean of all")
+    parser.add_argument("--words", type=positive, default=25_000, help="of the LSTM's vocabulary (default 25000)")
+    parser.add_argument("--max-tokens", type=positive, help="longer texts are cut in the middle (default 256)")
+    parser.add_argument("--dropout", type=share, help="share that is left out in training")
+    _add_training(parser)
+
+
 def run_train_text(options: argparse.Namespace) -> int:
     """Train a text classifier, and say how good it is after each epoch."""
     from trivium.pipeline.text_learning.classifying import (
@@ -70,6 +115,7 @@ def run_train_text(options: argparse.Namespace) -> int:
         record_of,
         train_classifier,
     )
+    from trivium.pipeline.text_learning.corpus import read_labelled
 
     target = Path(options.out)
     check_model_target(target)
@@ -127,6 +173,21 @@ def run_train_text(options: argparse.Namespace) -> int:
     return 0
 
 
+def pretrain_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium pretrain-text`."""
+    parser.description = (
+        "BERT's recipe: 15 %% of the tokens are asked for; of these 80 %% are masked, 10 %% replaced, "
+        "10 %% left. Run it again to go on where it was stopped."
+    )
+    parser.add_argument("corpus", metavar="CORPUS", nargs="+", help=CORPUS)
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="the encoder's folder; one there is replaced")
+    parser.add_argument(
+        "--model", metavar="MODEL", default="minilm", help="minilm (default), transformer from nothing, or a folder"
+    )
+    parser.add_argument("--window", type=positive, help="tokens that are seen at a time (default 128)")
+    _add_training(parser)
+
+
 def run_pretrain_text(options: argparse.Namespace) -> int:
     """Pre-train a text encoder as a masked language model; go on where an earlier run was stopped."""
     from tokenizers import Tokenizer
@@ -180,6 +241,21 @@ def run_pretrain_text(options: argparse.Namespace) -> int:
     return 0
 
 
+def distill_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium distill`."""
+    parser.description = "The space that is written has the small encoder for texts, and all else as it was."
+    parser.add_argument("texts", metavar="TEXTS", nargs="+", help=CORPUS)
+    parser.add_argument("--space", default="trivium-base", help="whose text encoder is the teacher")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="the new space's folder")
+    parser.add_argument("--name", help="of the new space (default: the folder's)")
+    parser.add_argument("--student", choices=("transformer", "lstm"), default="transformer")
+    parser.add_argument("--words", type=positive, default=25_000, help="of an LSTM's vocabulary (default 25000)")
+    parser.add_argument(
+        "--parts", type=natural, default=0, help="how many stretches of the texts to learn too: queries are shorter"
+    )
+    _add_training(parser)
+
+
 def run_distill(options: argparse.Namespace) -> int:
     """Teach a small text encoder the vectors of a space's own, and write the space with it."""
     from trivium.pipeline.text_learning.distillation import (
@@ -228,21 +304,15 @@ def run_distill(options: argparse.Namespace) -> int:
     return 0
 
 
-LEARNING: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "word-vectors": run_word_vectors,
-    "train-text": run_train_text,
-    "pretrain-text": run_pretrain_text,
-    "distill": run_distill,
-}
-
-
 def _device(options: argparse.Namespace) -> str:
     device_of(options)
     (device, *_) = resolve(options.device)
     return "cpu" if device.startswith("cpu") else device
 
 
-def _corpus(options: argparse.Namespace, sources: list[str]) -> Corpus:
+def _corpus(options: argparse.Namespace, sources: list[str]) -> "Corpus":
+    from trivium.pipeline.text_learning.corpus import read_corpus
+
     found = read_corpus(sources, columns=columns_of(options), where=where_of(options))
     for line in found.left_out[:10]:
         announce(f"left out: {line}")
@@ -289,7 +359,9 @@ LSTM_RECIPE: Mapping[str, Any] = {
 RATES: Mapping[str, float] = {"sgd": 0.3, "adamw": 1e-3}
 
 
-def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:
+def _classifier_start(options: argparse.Namespace, texts: Any) -> "Start":
+    from trivium.pipeline.text_learning.starting import start_lstm, take_word_vectors
+
     recipe = _classifier_recipe(options)
     if options.vectors is not None and options.model != LSTM:
         raise UsageError(f"--vectors is for --model {LSTM}, which is made of words; {options.model} has its own")
@@ -317,7 +389,9 @@ def _classifier_start(options: argparse.Namespace, texts: Any) -> Start:
     return start
 
 
-def _transformer_start(options: argparse.Namespace, *, dropout: float, max_tokens: int | None = None) -> Start:
+def _transformer_start(options: argparse.Namespace, *, dropout: float, max_tokens: int | None = None) -> "Start":
+    from trivium.pipeline.text_learning.starting import start_from_folder, start_from_minilm, start_transformer
+
     try:
         if options.model == MINILM:
             return start_from_minilm(max_tokens=max_tokens or 256, dropout=dropout)
@@ -336,7 +410,9 @@ def _transformer_start(options: argparse.Namespace, *, dropout: float, max_token
         raise UsageError(str(error)) from error
 
 
-def _student(options: argparse.Namespace, *, width: int, dim: int, texts: Any) -> Start:
+def _student(options: argparse.Namespace, *, width: int, dim: int, texts: Any) -> "Start":
+    from trivium.pipeline.text_learning.starting import start_lstm, start_student, take_word_vectors
+
     if options.student == TRANSFORMER:
         heads = max(1, width // HEAD_NUMBERS)
         return start_student(width=width, layers=options.layers or 2, heads=heads, dim=dim, seed=options.seed)
@@ -357,7 +433,7 @@ def _refuse_labels(space: JointSpace) -> None:
     space.config_of("text")
 
 
-def _write_student_space(target: Path, space: JointSpace, start: Start, record: dict[str, Any], *, name: str) -> None:
+def _write_student_space(target: Path, space: JointSpace, start: "Start", record: dict[str, Any], *, name: str) -> None:
     import tempfile
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -394,3 +470,24 @@ def _epoch_line(report: Any) -> str:
     if report.test_loss is not None:
         line += f" {report.test_loss:>10.4f} {report.test_accuracy:>9.1%}"
     return f"{line} {report.seconds:>8.0f}"
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Let the user say how a network is trained."""
+    parser.add_argument("--width", type=positive, help="numbers of a token, or of an LSTM's state")
+    parser.add_argument("--layers", type=positive, help="one upon the other")
+    parser.add_argument("--epochs", type=positive, help="how often each text is seen")
+    parser.add_argument("--batch", type=positive, help="texts of a step")
+    parser.add_argument("--learning-rate", type=above_zero, help="the largest: it rises, and falls to 0")
+    add_seed(parser)
+    add_json(parser, help="print one JSON object and nothing else")
+    add_table(parser)
+    add_device(parser)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "word-vectors": Command(word_vectors_options, run_word_vectors),
+    "train-text": Command(train_text_options, run_train_text),
+    "pretrain-text": Command(pretrain_text_options, run_pretrain_text),
+    "distill": Command(distill_options, run_distill),
+}

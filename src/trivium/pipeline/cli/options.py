@@ -10,17 +10,21 @@ from trivium.pipeline.store.filters import Filter
 
 if TYPE_CHECKING:
     from trivium.indexes import Wish
+    from trivium.pipeline.collection import Collection
     from trivium.pipeline.tables.pairs import Role
 
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
 BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
 PRECISIONS = ("float32", "int8")
 
 
 class UsageError(Exception):
     """Options that cannot be followed."""
+
+
+def add_json(parser: argparse.ArgumentParser, *, help: str = "print one JSON object") -> None:
+    """Let the user have an answer for programs."""
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +57,21 @@ def device_of(options: argparse.Namespace) -> str:
     except DeviceError as error:
         raise UsageError(str(error)) from error
     return str(options.device)
+
+
+def open_collection(options: argparse.Namespace, *, space: str | None) -> "Collection":
+    """Open the collection of a command that encodes, on the device and with the precision that were asked for."""
+    from trivium.pipeline.cli.terminal import announce
+    from trivium.pipeline.collection import Collection
+
+    return Collection.open(
+        options.collection, space=space, device=device_of(options), precision=options.precision, announce=announce
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Let the user draw otherwise."""
+    parser.add_argument("--seed", type=natural, default=0, help="of all that is drawn at random (default 0)")
 
 
 def add_wish(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,20 @@ from pathlib import Path
 import platformdirs
 
 from trivium.encoders.base import SandboxError, WeightsError
-from trivium.pipeline.cli import failures, interrupts
-from trivium.pipeline.cli.commands import answer, open_collection
-from trivium.pipeline.cli.options import UsageError, filter_of, positive
-from trivium.pipeline.cli.query_line import parse_line, split_words
+from trivium.pipeline.cli import ends
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_device,
+    add_filter,
+    add_json,
+    add_min_relevance,
+    filter_of,
+    open_collection,
+    positive,
+)
+from trivium.pipeline.cli.query_words import parse_line, split_words
+from trivium.pipeline.cli.searching import answer
 from trivium.pipeline.cli.terminal import announce, counted, message_of, say
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.search.query import QueryError
@@ -47,6 +57,18 @@ EXPECTED = (
 )
 
 
+def shell_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium shell`."""
+    parser.description = "A line is a query; ':help' tells how to write one. Options hold until a line changes them."
+    parser.add_argument("collection", metavar="COLLECTION")
+    add_filter(parser)
+    add_min_relevance(parser)
+    parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
+    add_json(parser, help="print one JSON object for each query and nothing else")
+    parser.add_argument("--space", help="refuse the collection if it was made with another space")
+    add_device(parser)
+
+
 def shell(options: argparse.Namespace) -> int:
     """Answer queries until there are no more."""
     with open_collection(options, space=options.space) as collection:
@@ -54,7 +76,7 @@ def shell(options: argparse.Namespace) -> int:
         is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
         held = Shell(collection, options)
         if is_interactive:
-            interrupts.spare_lines()
+            ends.spare_lines()
             held.greet()
             with _history():
                 held.run(_typed(), ends_on_interrupt=False)
@@ -124,14 +146,14 @@ class Shell:
             except EXPECTED as error:
                 self._tell(error, line)
             except KeyboardInterrupt as error:
-                if ends_on_interrupt or interrupts.is_end(error):
+                if ends_on_interrupt or ends.is_end(error):
                     raise
-                interrupts.answered()
+                ends.answered()
                 say()
             except Exception as error:
                 if line is None:
                     raise  # there is no next line
-                self._tell(failures.told(error), line)
+                self._tell(ends.told(error), line)
 
     def answer(self, line: str) -> None:
         """Do what a line asks for.
@@ -172,7 +194,7 @@ class Shell:
         self._change(only=argument or None)
 
     def _set_path(self, argument: str) -> None:
-        self._change(path=[word for word, _ in split_words(argument)])
+        self._change(path=[word.text for word in split_words(argument)])
 
     def _set_where(self, argument: str) -> None:
         self._change(where=argument or None)
@@ -247,3 +269,6 @@ def _history() -> Iterator[None]:
             file.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))  # queries are nobody else's business
             readline.write_history_file(file)
+
+
+COMMANDS: Mapping[str, Command] = {"shell": Command(shell_options, shell)}

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trivium.pipeline.cli.place import excerpt_of, place_of
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.explain.lines import lines_of
+from trivium.pipeline.ingest.scanning import fingerprint
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.store.filters import FilterError
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
+MAX_CHARACTERS = 240  # of an excerpt
+MAX_FILE_BYTES = 64 << 20  # no larger text is indexed
 
 
 def fail(error: object, status: int) -> int:
@@ -208,6 +210,46 @@ def print_problems(lines: Sequence[str], *, count: int | None = None) -> None:
         say(f"  {line}")
     if count > PROBLEMS_SHOWN:
         say(f"  and {count - PROBLEMS_SHOWN:,} more (--json lists {'all' if listed == count else f'{listed:,}'})")
+
+
+def place_of(hit: "Hit") -> str:
+    """Say where in an item a hit is: ``at 01:23``, or which characters of a text; empty if it is the whole."""
+    if hit.start is None:
+        return ""
+    if hit.matched == "passage":
+        return f"characters {hit.start:.0f} to {hit.stop:.0f}"
+    return f"at {clock(hit.start)}"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as players do: 01:23, or 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def excerpt_of(hit: "Hit") -> str | None:
+    """Return how the passage of a hit begins, on one line; None if it has none, or its file is not as it was."""
+    if hit.matched != "passage" or hit.start is None or hit.stop is None:
+        return None
+    from trivium.encoders.base import DecodeError
+    from trivium.encoders.decoding.texts import decode_text
+    from trivium.encoders.files.reading import read_file
+
+    try:
+        if fingerprint(os.lstat(hit.path)) != hit.fingerprint:
+            return None
+        start, stop = int(hit.start), int(hit.stop)
+        text = decode_text(read_file(hit.path, max_bytes=MAX_FILE_BYTES), most=stop + 1)
+    except (OSError, DecodeError):
+        return None
+    words = " ".join(text[start:stop].split())
+    is_cut = stop < len(text)
+    if len(words) > MAX_CHARACTERS:
+        words, is_cut = words[:MAX_CHARACTERS].rsplit(" ", 1)[0], True
+    if not words:
+        return None
+    return ("… " if start else "") + words + (" …" if is_cut else "")
 
 
 def counted(items: Mapping[Any, int]) -> str:

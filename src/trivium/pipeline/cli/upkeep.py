@@ -2,14 +2,24 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.pipeline.cli.commands import open_collection
-from trivium.pipeline.cli.main import EXIT_FAILED
-from trivium.pipeline.cli.options import UsageError, filter_of, wish_of
+from trivium.pipeline.cli.ends import EXIT_FAILED
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_device,
+    add_filter,
+    add_json,
+    add_wish,
+    filter_of,
+    open_collection,
+    part,
+    wish_of,
+)
 from trivium.pipeline.cli.terminal import announce, index_bars, print_problems, progress_bars, say
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import printable
@@ -21,6 +31,20 @@ from trivium.pipeline.upkeep.verification import verify as verify_folder
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
     from trivium.pipeline.upkeep.snapshot import Snapshot
+
+
+def verify_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium verify`."""
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("--read-data", action="store_true", help="read every byte and compare its hash")
+    parser.add_argument("--media", action="store_true", help="compare the media with what was indexed too")
+    parser.add_argument(
+        "--part",
+        type=part,
+        metavar="N/M",
+        help="of --read-data and --media, read the Nth of M parts: M runs, 1/M to M/M, read everything",
+    )
+    add_json(parser)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -49,6 +73,19 @@ def verify(options: argparse.Namespace) -> int:
     return 0 if found.is_sound else EXIT_FAILED
 
 
+def backup_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium backup`."""
+    parser.description = "The copy is a collection too: `verify`, `search` and `info` take it."
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("target", metavar="TARGET", help="a folder that does not exist yet")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="TARGET is an earlier backup of this collection: replace it, and copy only what is new",
+    )
+    add_json(parser)
+
+
 def backup(options: argparse.Namespace) -> int:
     """Copy a collection."""
     with progress_bars() as show:
@@ -64,6 +101,13 @@ def backup(options: argparse.Namespace) -> int:
     _tell_copied(done)
     say(f"{printable(options.target)} is a backup of {printable(options.collection)}, generation {done.generation:,}")
     return 0
+
+
+def restore_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium restore`."""
+    parser.add_argument("backup", metavar="BACKUP")
+    parser.add_argument("collection", metavar="COLLECTION")
+    add_json(parser)
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -92,6 +136,12 @@ def _tell_copied(done: "Snapshot") -> None:
     say(f"{done.files:,} files checked, {done.bytes_copied / 1e6:,.1f} MB copied{kept}")
 
 
+def rebuild_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium rebuild`."""
+    parser.add_argument("collection", metavar="COLLECTION")
+    add_wish(parser)
+
+
 def rebuild(options: argparse.Namespace) -> int:
     """Make the index anew."""
     with Collection.open(options.collection) as collection, progress_bars() as show:
@@ -102,6 +152,11 @@ def rebuild(options: argparse.Namespace) -> int:
     if not files:
         say("the collection is so small that all vectors are compared; it needs no index files")
     return 0
+
+
+def compact_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium compact`."""
+    parser.add_argument("collection", metavar="COLLECTION")
 
 
 def compact(options: argparse.Namespace) -> int:
@@ -115,6 +170,14 @@ def compact(options: argparse.Namespace) -> int:
     return 0
 
 
+def export_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium export`."""
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("file", metavar="FILE", help="NAME.parquet, or NAME.npy (with NAME.jsonl and NAME.json)")
+    add_filter(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
+
+
 def export(options: argparse.Namespace) -> int:
     """Write vectors to a file."""
     with Collection.open(options.collection) as collection, progress_bars() as show:
@@ -126,6 +189,20 @@ def export(options: argparse.Namespace) -> int:
         )
     say(f"{count:,} vectors written to {printable(options.file)}")
     return 0
+
+
+def import_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium import`."""
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder; made if it does not exist")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--space", help="for a new collection: a space's name or folder")
+    parser.add_argument(
+        "--assume-space",
+        action="store_true",
+        help="the file does not say which space its vectors are of: take the collection's, and scale them to length 1",
+    )
+    parser.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
+    add_json(parser)
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -150,6 +227,15 @@ def import_(options: argparse.Namespace) -> int:
     rows = [f"row {problem.row:,}: {printable(problem.reason)}" for problem in done.problems]
     print_problems(rows, count=done.problem_count)
     return 0
+
+
+def migrate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium migrate`."""
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("--space", required=True, help="a space's name or folder (see `trivium spaces`)")
+    parser.add_argument("--drop-missing", action="store_true", help="give up items whose files are gone or changed")
+    add_json(parser)
+    add_device(parser)
 
 
 def migrate(options: argparse.Namespace) -> int:
@@ -178,13 +264,13 @@ def migrate(options: argparse.Namespace) -> int:
     return 0
 
 
-UPKEEP: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "verify": verify,
-    "backup": backup,
-    "restore": restore,
-    "rebuild": rebuild,
-    "compact": compact,
-    "export": export,
-    "import": import_,
-    "migrate": migrate,
+COMMANDS: Mapping[str, Command] = {
+    "verify": Command(verify_options, verify),
+    "backup": Command(backup_options, backup),
+    "restore": Command(restore_options, restore),
+    "rebuild": Command(rebuild_options, rebuild),
+    "compact": Command(compact_options, compact),
+    "export": Command(export_options, export),
+    "import": Command(import_options, import_),
+    "migrate": Command(migrate_options, migrate),
 }

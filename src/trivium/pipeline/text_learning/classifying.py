@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from trivium.encoders.files.foreign import read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.text.own_models import (
+    CLASSIFIER_FILE,
+    CLASSIFIER_WEIGHTS,
     MAX_WEIGHTS_BYTES,
     MOST,
     TextModelConfig,
@@ -45,7 +47,6 @@ from trivium.pipeline.text_learning.steps import (
     uncut,
 )
 
-CLASSIFIER_FILE, CLASSIFIER_WEIGHTS = "classifier.json", "classifier.safetensors"
 FORMAT = 1
 
 
@@ -123,6 +124,11 @@ class TextClassifier:
         self._head_tokens = head_tokens
         self._tokens = uncut(tokenizer)
 
+    def to(self, device: str) -> None:
+        """Move it to a device, as torch names it."""
+        self.encoder.to(device)
+        self.linear.to(device)
+
     def prepare(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of texts, cut."""
         most = self.config.max_tokens
@@ -168,7 +174,7 @@ class TextClassifier:
         save_text_model(folder, self.config, self.encoder.state_dict(), self.tokenizer, more=files | (more or {}))
 
 
-def load_classifier(folder: Path) -> TextClassifier:
+def load_text_classifier(folder: Path) -> TextClassifier:
     """Load what `TextClassifier.save` wrote.
 
     Raises:
@@ -239,8 +245,7 @@ def train_classifier(
         tell: Called with each epoch's report.
     """
     place = torch.device(device)
-    classifier.encoder.to(place)
-    classifier.linear.to(place)
+    classifier.to(device)
     given = [_Prepared(classifier, of) if of is not None else None for of in (train, validation, test)]
     learnt, held_out, judged = given
     assert learnt is not None

@@ -1,19 +1,31 @@
-"""Hits as a web page: pictures shown, sounds and videos played from where they match; links relative to the page."""
+"""`trivium search`: hits told as lines, as JSON, and as a page that shows and plays them.
 
+On a page pictures are shown, sounds and videos played from where they match; links are relative to the page.
+"""
+
+import argparse
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from trivium.pipeline.cli.place import excerpt_of, place_of
-from trivium.pipeline.escaping import Html, joined, markup
-from trivium.pipeline.explain.lines import lines_of
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import UsageError, add_device, filter_of, open_collection
+from trivium.pipeline.cli.query_words import add_query, name_texts
+from trivium.pipeline.cli.terminal import announce, excerpt_of, place_of, print_hits, say
+from trivium.pipeline.collection import Collection
+from trivium.pipeline.escaping import Html, joined, markup, printable
+from trivium.pipeline.explain.lines import explanation_json, lines_of
+from trivium.pipeline.search.query import QueryPart, parse_part
 from trivium.pipeline.search.retrieval import Hit
+from trivium.pipeline.store.filters import Filter
 
 if TYPE_CHECKING:
     from trivium.pipeline.explain.drops import Explanation
 
+PAGE_BEGINS = b"<!doctype html>"
 # Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
 POLICY = "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'"
 STYLE = """
@@ -36,6 +48,87 @@ li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; disp
 .about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
 """
 LIKELY = ' <span title="how likely it is what was asked">{relevance:.0%}</span>'
+
+
+def search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium search`."""
+    parser.allow_abbrev = False
+    parser.description = "A query part may have a weight: '2:beach', '-0.5:crowd'; a leading '-' means less of it."
+    parser.add_argument("collection", metavar="COLLECTION")
+    add_query(parser)
+    parser.add_argument("--space", help="refuse the collection if it was made with another space")
+    add_device(parser)
+
+
+def search(options: argparse.Namespace) -> int:
+    """Find items and show them."""
+    with open_collection(options, space=options.space) as collection:
+        answer(collection, options)
+    return 0
+
+
+def answer(collection: Collection, options: argparse.Namespace) -> None:
+    """Answer one query, of a command line or of a line of the shell."""
+    parts = [parse_part("text", text) for text in [*options.texts, *options.text]]
+    parts += [parse_part("image", file) for file in options.image]
+    parts += [parse_part("audio", file) for file in options.audio]
+    filter = filter_of(options)
+    (hits,) = collection.search_parts([parts], k=options.k, filter=filter, min_relevance=options.min_relevance)
+    if not hits and options.min_relevance is None:
+        _warn_of_keys(collection, filter)
+    explained = _explained(collection, parts, hits, options) if options.explain is not None else None
+    space = collection.space.space.name
+    if options.html:
+        note = f"{len(hits)} hits in {printable(str(options.collection))}, space {space}"
+        _write_page(Path(options.html), parts, hits, explained or {}, note=note)
+    if options.json:
+        query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
+        fields = ("path", "modality", "score", "relevance", "caption", "matched", "start", "stop", "metadata")
+        found = [{field: getattr(hit, field) for field in fields} for hit in hits]
+        if explained is not None:
+            for told in found:
+                why = explained.get(told["path"])
+                told["explanation"] = None if why is None else explanation_json(why)
+        say(json.dumps({"query": query, "space": space, "hits": found}))
+    else:
+        print_hits(hits, explained, min_relevance=options.min_relevance)
+
+
+def _warn_of_keys(collection: Collection, filter: Filter) -> None:
+    """Tell of metadata that no item has: a slip of the pen is the likeliest reason for no hits."""
+    for key in sorted(filter.metadata_keys - collection.metadata_keys()):
+        announce(f"no item has metadata '{key}'")
+
+
+def _explained(
+    collection: Collection, parts: list[QueryPart], hits: "list[Hit]", options: argparse.Namespace
+) -> "dict[str, Explanation]":
+    """Explain the first hits, by path, and write what is to be seen of it."""
+    from trivium.pipeline.explain.plots import write_overlays
+
+    found = collection.explain_parts(parts, hits[: options.explain_hits])
+    return dict(zip((hit.path for hit in hits), write_overlays(found, hits, Path(options.explain)), strict=False))
+
+
+def _write_page(
+    target: Path, parts: list[QueryPart], hits: "list[Hit]", explained: "Mapping[str, Explanation]", *, note: str
+) -> None:
+    heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
+    page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
+    from trivium.encoders.files.whole_file import write_file
+
+    _require_page(target)
+    write_file(target, page)
+    announce(f"wrote {printable(str(target))}")
+
+
+def _require_page(target: Path) -> None:
+    """Refuse to put a page in the place of somebody's letter."""
+    if target.is_file() and not target.is_symlink():
+        with target.open("rb") as file:
+            begins = file.read(len(PAGE_BEGINS))
+        if begins and begins.lower() != PAGE_BEGINS:
+            raise UsageError(f"--html {target}: there is a file that is no page: name another one")
 
 
 def render_page(
@@ -149,3 +242,6 @@ def _player(
 def _link(path: str, folder: Path) -> str:
     """Percent-encode the path's bytes; no byte of it can end the attribute or be taken for a scheme."""
     return "./" + quote(os.fsencode(os.path.relpath(path, folder)))
+
+
+COMMANDS: Mapping[str, Command] = {"search": Command(search_options, search, words=name_texts)}

@@ -1,4 +1,4 @@
-"""Queries as they are typed: how a line is cut into parts and options."""
+"""Queries as words: how those of a command line are read, and how a typed line is cut into parts and options."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivium.pipeline.cli.main import parse
 from trivium.pipeline.cli.options import UsageError
-from trivium.pipeline.cli.query_line import parse_line, split_words
+from trivium.pipeline.cli.query_words import Word, name_texts, parse_line, split_words
 
 
 @pytest.mark.parametrize(
@@ -107,12 +108,12 @@ def test_any_line_is_read_or_refused(line: str) -> None:
 @given(st.lists(st.text()))
 def test_quoted_words_come_back_as_they_are(words: list[str]) -> None:
     escaped = [word.replace("\\", "\\\\").replace('"', '\\"') for word in words]
-    assert split_words(" ".join(f'"{word}"' for word in escaped)) == [(word, True) for word in words]
+    assert split_words(" ".join(f'"{word}"' for word in escaped)) == [Word(word, is_quoted=True) for word in words]
 
 
 @given(st.lists(st.from_regex(r"\w+('\w+)*", fullmatch=True)))
 def test_plain_words_come_back_as_they_are(words: list[str]) -> None:
-    assert split_words(" ".join(words)) == [(word, False) for word in words]
+    assert split_words(" ".join(words)) == [Word(word) for word in words]
 
 
 def test_expansion_is_that_of_python() -> None:
@@ -137,3 +138,46 @@ def test_explain_may_have_a_folder_after_a_query(line: str, texts: list[str], fo
     options = parse_line(line)
     assert (options.text, options.explain) == (texts, folder)
     assert options.explain_hits == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["c", "-crowd"], ["c", "--text=-crowd"]),
+        (["c", "-king", "-k", "3"], ["c", "--text=-king", "-k", "3"]),
+        (["c", "-k5", "x"], ["c", "-k5", "--text=x"]),
+        (["c", "-k", "-1", "x"], ["c", "-k", "-1", "--text=x"]),
+        (["c", "--image", "-dull.jpg"], ["c", "--image=-dull.jpg"]),
+        (["c", "-a", "b", "--only", "image"], ["c", "--text=-a", "--text=b", "--only=image"]),
+        (["c", "--only", "image", "b", "--json"], ["c", "--only=image", "--text=b", "--json"]),
+        (["--json", "c", "b"], ["--json", "c", "--text=b"]),
+        (["-h"], ["-h"]),
+        (["c", "--", "-crowd", "--json"], ["c", "--text=-crowd", "--text=--json"]),
+        (["c", "--image"], ["c", "--image"]),
+    ],
+)
+def test_leading_dashes_reach_the_query(arguments: list[str], expected: list[str]) -> None:
+    assert name_texts(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "texts", "folder"),
+    [
+        (["C", "a dog"], ["a dog"], None),
+        (["C", "a dog", "--explain"], ["a dog"], "explanations"),
+        (["C", "a dog", "--explain", "out"], ["a dog"], "out"),
+        (["C", "--explain", "out", "a dog"], ["a dog"], "out"),
+        (["C", "--explain", "out", "--image", "x.jpg"], [], "out"),
+        (["C", "--explain", "a dog"], ["a dog"], "explanations"),  # all there is to look for
+        (["C", "--explain", "a dog", "--only", "image"], ["a dog"], "explanations"),
+        (["--explain", "C", "a dog"], ["a dog"], "explanations"),
+        (["C", "--explain=out", "a dog"], ["a dog"], "out"),
+        (["C", "a dog", "--explain", "-crowd"], ["a dog", "-crowd"], "explanations"),
+        (["C", "a dog", "--explain", "--", "crowd"], ["a dog", "crowd"], "explanations"),
+        (["C", "out", "--explain", "out"], ["out"], "out"),
+    ],
+)
+def test_explain_may_have_a_folder(words: list[str], texts: list[str], folder: str | None) -> None:
+    name, options = parse(["search", *words])
+    assert name == "search"
+    assert (options.collection, options.texts + options.text, options.explain) == ("C", texts, folder)

@@ -1,4 +1,4 @@
-"""`trivium cache`: what lies in the user's cache, how much of it, and how it is deleted.
+"""Commands about what spaces there are and what is kept of them on this machine: `spaces`, `pull` and `cache`.
 
 Only files of names that Trivium gives are ever deleted, and no link is followed: the folder may be one that the user
 has chosen. What else lies there is left alone and told.
@@ -14,13 +14,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from trivium.encoders.files.durable import file_sha256
 from trivium.encoders.files.user_cache import cache_folder, read_sealed
 from trivium.encoders.networks.graph_seal import has_its_hash
-from trivium.pipeline.cli.main import EXIT_FAILED
+from trivium.encoders.networks.weights import damaged_files, fetch_again, weights_folder
+from trivium.pipeline.cli.ends import EXIT_FAILED
+from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.options import add_json
 from trivium.pipeline.cli.terminal import announce, say
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.features.cache import FILE, FeatureCache
+from trivium.pipeline.space.config import SpaceError, read_space_config
+from trivium.pipeline.space.joint import DEFAULT_SPACE, load_space, space_folders
 
 HEX, RANDOM = "[0-9a-f]", "[a-z0-9_]{8}"  # the latter is of drafts, which processes leave that are killed
 DRAFT_SECONDS = 3600  # what is younger may be in work
@@ -50,6 +57,72 @@ class CachePart:
 
     files: int
     size_bytes: int
+
+
+def spaces(options: argparse.Namespace) -> int:
+    """List the spaces."""
+    listed = []
+    for name, folder in space_folders().items():
+        try:
+            config = read_space_config(folder)
+        except SpaceError as error:
+            announce(f"warning: {error}")
+            continue
+        listed.append(
+            {
+                "name": name,
+                "dim": config.space.dim,
+                "revision": config.space.revision,
+                "encoders": {modality: encoder.backbone for modality, encoder in config.encoders.items()},
+                "description": config.description,
+                "default": name == DEFAULT_SPACE,
+            }
+        )
+    if options.json:
+        say(json.dumps({"spaces": listed}))
+        return 0
+    for space in listed:
+        encoders: Any = space["encoders"]
+        say(f"{space['name']}{'  (default)' if space['default'] else ''}")
+        say(f"    {space['dim']} dimensions, " + ", ".join(f"{m}: {b}" for m, b in encoders.items()))
+        say(f"    {space['description']}")
+    return 0
+
+
+def pull_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium pull`."""
+    parser.add_argument("space", metavar="SPACE", nargs="?", help="a space's name or folder (default: trivium-base)")
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Fetch what a space needs; check every byte of what was fetched and made before."""
+    space = load_space(options.space or DEFAULT_SPACE, announce=announce)
+    for weights in space.weights():
+        if weights_folder(weights).is_dir() and (damaged := damaged_files(weights)):
+            announce(f"{weights.name} in the cache is damaged ({', '.join(damaged)}): fetching it again")
+            fetch_again(weights, announce=announce)
+    for path in drop_damaged():  # now that the weights they are made of are sound
+        announce(f"{printable(str(path))} is damaged, or of an older Trivium: it is made again when needed")
+    space.pull()
+    for weights in space.weights():
+        say(f"{weights.name:20} {weights.licence:42} {weights_folder(weights)}")
+    return 0
+
+
+def cache_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium cache`."""
+    deletion = parser.add_mutually_exclusive_group()
+    deletion.add_argument(
+        "--clear",
+        nargs="?",
+        const="features",
+        choices=(*PARTS, "all"),
+        help="delete a part of it, features if none is named; what is needed is fetched or made again",
+    )
+    deletion.add_argument(
+        "--forget", metavar="FILE", nargs="+", help="delete what is kept of the content of some pictures and sounds"
+    )
+    add_json(parser)
 
 
 def cache(options: argparse.Namespace) -> int:
@@ -170,3 +243,10 @@ def _size(path: Path) -> int:
 def _told(before: CachePart, after: CachePart) -> str:
     sizes = [f"{part.size_bytes / 1e6:,.1f} MB" for part in (before, after)]
     return sizes[0] if before == after else f"{sizes[0]}, now {sizes[1]}"
+
+
+COMMANDS: Mapping[str, Command] = {
+    "spaces": Command(add_json, spaces),
+    "pull": Command(pull_options, pull),
+    "cache": Command(cache_options, cache),
+}

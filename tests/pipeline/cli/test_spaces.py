@@ -16,8 +16,8 @@ from trivium.encoders.base import Backbone, Features, Space
 from trivium.encoders.files.user_cache import cache_folder, write_private, write_sealed
 from trivium.encoders.networks import weights as module
 from trivium.encoders.networks.weights import MANIFEST, WEIGHTS, damaged_files, weights_folder
-from trivium.pipeline.cli.cache import PARTS, drop_damaged
-from trivium.pipeline.cli.main import CACHE_PARTS, main
+from trivium.pipeline.cli.main import main
+from trivium.pipeline.cli.spaces import PARTS, drop_damaged
 from trivium.pipeline.features.cache import FORMAT, FeatureCache
 from trivium.pipeline.space import projections as space_projections
 from trivium.pipeline.space.config import EncoderConfig, Labels, ProjectionConfig, SpaceConfig
@@ -67,10 +67,6 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert main(["cache", *arguments, "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
-
-
-def test_the_parser_knows_the_parts() -> None:
-    assert CACHE_PARTS == (*PARTS, "all")
 
 
 def test_what_there_is_is_told(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

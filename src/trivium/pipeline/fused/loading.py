@@ -1,0 +1,44 @@
+"""Classifiers from their folders, whichever command or class wrote them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.encoders.text.own_models import CLASSIFIER_FILE
+
+if TYPE_CHECKING:
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+    from trivium.pipeline.fused.transfer import TransferClassifier
+    from trivium.pipeline.text_learning.classifying import TextClassifier
+
+
+def load_classifier(
+    folder: str | Path,
+) -> "FusedClassifier | FusedRegressor | TransferClassifier | TextClassifier":
+    """Load what `trivium classify train` or `trivium train-text` wrote, or the method `save` of a fitted classifier.
+
+    A `TextClassifier` predicts from a sequence of texts; the others from a DataFrame with columns `text`, `image` and
+    `audio`.
+
+    Raises:
+        ModelError: If the folder holds no classifier, or one of other encoders than those that are there.
+        TextModelError: If it holds a text classifier that is damaged.
+    """
+    folder = Path(folder)
+    if is_text_classifier(folder):
+        from trivium.pipeline.text_learning.classifying import load_text_classifier
+
+        return load_text_classifier(folder)
+    from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
+    from trivium.pipeline.fused.model_folder import read_model_config
+    from trivium.pipeline.fused.transfer import TransferClassifier
+
+    kinds: dict[Any, Any] = {each.kind: each for each in (FusedClassifier, FusedRegressor, TransferClassifier)}
+    kind = read_model_config(folder).get("kind")
+    known: Any = kinds[kind] if isinstance(kind, str) and kind in kinds else FusedClassifier
+    found: FusedClassifier | FusedRegressor | TransferClassifier = known.load(folder)
+    return found
+
+
+def is_text_classifier(folder: Path) -> bool:
+    """Whether `trivium train-text` wrote it: an encoder and a linear layer, trained on texts."""
+    return (folder / CLASSIFIER_FILE).is_file()

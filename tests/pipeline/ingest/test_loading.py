@@ -16,7 +16,7 @@ from PIL import Image
 
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.pipeline.cli.place import clock, place_of
+from trivium.pipeline.cli.terminal import clock, place_of
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import contents
 from trivium.pipeline.ingest.contents import Claims, loading_stats

@@ -65,7 +65,8 @@ def fastembed_folder() -> str:
 
         weights = fetch(WEIGHTS["minilm-l6"])
         folder.mkdir(parents=True, exist_ok=True)
-        bert: Any = BertModel(BertConfig.from_json_file(weights / "config.json"), add_pooling_layer=False).eval()
+        bert: Any = BertModel(BertConfig.from_json_file(weights / "config.json"), add_pooling_layer=False)
+        bert.eval()
         bert.load_state_dict(load_file(weights / "model.safetensors"), strict=False)  # all but an unused pooler
 
         class Hidden(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""`make dist`: builds a source distribution and from it a wheel, looks into both, installs the wheel and asks a question.
+"""`make dist`: builds a source distribution and from it a wheel, looks into both, installs the wheel and asks it.
 
 The wheel goes into an environment of its own with what it requires and nothing else (6 GB with CUDA), far from this
 checkout. `--quick` leaves that out.

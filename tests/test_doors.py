@@ -66,3 +66,16 @@ def test_all_of_fusion_without_scikit_learn() -> None:
     code += "try:\n    from trivium.fusion import *\nexcept ImportError as error: print(error)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
     assert found.strip() == "trivium.fusion.BlockClassifier needs scikit-learn: run pip install 'trivium[learn]'"
+
+
+def test_documents_name_files_that_are_there() -> None:
+    root = Path(__file__).parents[1]
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    named = re.compile(r"(?<![\w/])(?:tests/)?(?:encoders|fusion|indexes|pipeline|fuzzing)/[a-z_/]+\.py\b")
+    wrong = {
+        f"{page.name}: {name}"
+        for page in pages
+        for name in named.findall(page.read_text(encoding="utf-8"))
+        if not any((root / start / name).exists() for start in (".", "src/trivium", "tests"))
+    }
+    assert not wrong

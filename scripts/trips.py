@@ -3,8 +3,8 @@
     python scripts/trips.py [--list]
 
 Counted from the public call on, by `sys.setprofile` in this thread and those that it starts, once the same call has
-been made before on other items (networks loaded, modules imported). A file is visited when a function, method or lambda of
-it is called; module bodies and comprehensions do not count, nor what decoding processes do.
+been made before on other items (networks loaded, modules imported). A file is visited when a function, method or lambda
+of it is called; module bodies and comprehensions do not count, nor what decoding processes do.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.containers import container_kind
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.image.on_gpu import plain_jpeg_size
-from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
+from trivium.encoders.sandbox.process import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
 
 CASES: Any = sys.modules["__main__"]
 MUTATIONS = CASES.load_beside("mutations")

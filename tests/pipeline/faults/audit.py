@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trivium.encoders.base import unit_rows
-from trivium.encoders.files.durable import file_sha256
+from trivium.encoders.files.reading import file_sha256
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.search.vectors import usable_index
 from trivium.pipeline.store.database import is_free

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
-from trivium.encoders.files.durable import file_state
+from trivium.encoders.files.reading import file_state
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.indexing import build_index_file
 from trivium.pipeline.search.retrieval import Retrieval

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trivium.encoders.files.durable import write_durably
+from trivium.encoders.files.writing import write_durably
 from trivium.pipeline.text_learning import steps
 from trivium.pipeline.text_learning.starting import Start
 from trivium.pipeline.text_learning.steps import (

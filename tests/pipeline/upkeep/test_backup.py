@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
-from trivium.encoders.files.exchange import exchange
+from trivium.encoders.files.folders import exchange
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.indexing import build_index_file

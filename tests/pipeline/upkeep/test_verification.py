@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import MODALITIES, Modality, Space, unit_rows
-from trivium.encoders.files.durable import file_sha256, file_state
+from trivium.encoders.files.reading import file_sha256, file_state
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import scanning
 from trivium.pipeline.ingest.scanning import fingerprint

@@ -1,9 +1,11 @@
 """Reading a media file safely: regular files only, bounded, and the bytes that are hashed are the bytes decoded."""
 
+import errno
 import hashlib
 import os
 import stat
 from io import BufferedReader
+from pathlib import Path
 from typing import Self
 
 from trivium.encoders.base import DecodeError, UnreadableError
@@ -154,3 +156,44 @@ def item_bytes(item: str | os.PathLike[str] | bytes) -> bytes:
             raise DecodeError("no bytes")
         return item
     return read_file(os.path.realpath(item) if os.path.islink(item) else item)
+
+
+def open_regular(path: Path | str) -> BufferedReader:
+    """Open a file for reading that may have become something else: a pipe cannot hang us, a link is not followed.
+
+    Raises:
+        OSError: If it cannot be opened or is no regular file.
+    """
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    try:
+        file = os.fdopen(os.open(path, flags), "rb")
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(error.errno, "it is a link, which is not followed", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
+def file_state(path: Path) -> str:
+    """Tell one state of a file from another without reading it: any later change of its bytes changes its times.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    status = os.stat(path, follow_symlinks=False)
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

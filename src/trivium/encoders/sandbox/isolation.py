@@ -1,6 +1,6 @@
 """What a process gives up for good before it looks at a file of unknown origin, and what of it the system has not.
 
-On Linux; elsewhere nothing of it is to be had, and `decode_worker`'s limits on time, memory and files are all there is.
+On Linux; elsewhere nothing of it is to be had, and `worker`'s limits on time, memory and files are all there is.
 What holds where, and what it is good for: docs/sandbox.md.
 """
 

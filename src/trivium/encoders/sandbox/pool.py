@@ -1,7 +1,7 @@
 """Decoding in processes of its own: a file that crashes, hangs or bloats the decoder costs that file, not the run.
 
 libjpeg, libtiff, libsndfile and their kin are C, and read files from anywhere. Here they run in worker processes
-(`decode_process`) with limits on time and memory (`decode_limits`); what they send back is checked (`decode_answers`).
+(`process`) with limits on time and memory; what they send back is checked.
 """
 
 import os
@@ -19,11 +19,17 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, Modality, SandboxError
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
-from trivium.encoders.sandbox.answers import WorkerFailed, frame_seconds, nonsense, stream_shape
 from trivium.encoders.sandbox.kinds import DecodeKind
-from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
-from trivium.encoders.sandbox.process import DecodeProcess, Request
+from trivium.encoders.sandbox.process import (
+    DecodeProcess,
+    Limits,
+    Request,
+    WorkerFailed,
+    frame_seconds,
+    nonsense,
+    stream_shape,
+)
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
@@ -31,7 +37,7 @@ T = TypeVar("T")
 
 STREAM_CHUNK_FRAMES = 1 << 20
 STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
-MAX_VIDEO_FRAMES = 2_000  # as `video_decoding` has it, which brings PyAV's needs
+MAX_VIDEO_FRAMES = 2_000  # as `video_pictures` has it, which brings PyAV's needs
 # Of one worker: what has taken it over sees, and may forge, no more. A new one takes 12 ms, 0.4 of them for each file.
 MAX_FILES = 32
 

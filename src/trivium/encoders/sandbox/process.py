@@ -1,7 +1,7 @@
-"""One process that decodes, seen from the program that asks it: what it is asked, what it answers, and how it ends.
+"""A process that decodes, seen from the program that asks it: what it is asked and answers, may take, and how it ends.
 
-Not by `multiprocessing`: that runs the caller's script again, and pickles. What runs in there is `decode_worker`, and
-where it comes from `decode_starts`.
+What it says is checked: it may have been taken over by the file that it read. Not by `multiprocessing`: that runs the
+caller's script again, and pickles. What runs in there is `worker`, and where it comes from `starts`.
 """
 
 import contextlib
@@ -13,18 +13,25 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, SandboxError
-from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.decoding.pictures import MAX_PIXELS
+from trivium.encoders.decoding.sounds import (
+    MAX_FRAMES,
+    MAX_STREAM_SECONDS,
+    RATES_HZ,
+    STREAM_FRAMES,
+    USUAL_RATE_HZ,
+    Sound,
+)
 from trivium.encoders.machine import cpu_seconds_of
 from trivium.encoders.sandbox import starts as decode_starts
-from trivium.encoders.sandbox.answers import WorkerFailed, nonsense, picture_shape, sound_shape
 from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind, kind_of
-from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.starts import Starts, fate
 from trivium.encoders.sandbox.worker import LENGTH, MAX_HEADER_BYTES, MAX_REASON_CHARACTERS, OUT_OF_MEMORY, packed
 
@@ -32,6 +39,44 @@ T = TypeVar("T")
 
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What decoding one file may take; measured on two cores of 2.9 GHz."""
+
+    # Processor time, which does not run while other programs have the machine. The slowest legal pictures, 100
+    # megapixels of PNG with alpha, take 7 s; the slowest half-hour of stereo, Opus, takes 14 s.
+    image_seconds: float = 10.0
+    audio_seconds: float = 30.0
+    # Pictures between key frames may have to be decoded for about a minute, and the sound track twice.
+    video_seconds: float = 180.0
+    # Beside it, for larger files.
+    bytes_per_second: float = 1 << 20
+    most_seconds: float = 120.0
+    # Seconds by the clock to one of processor time: beside four other busy processes on two cores it was 2.7.
+    patience: float = 4.0
+    # Address space. 100 megapixels of WebP with alpha take 1.85 GiB, 0.12 of them for Python and the libraries.
+    memory_bytes: int = 2 << 30
+
+    # A day of MP3 takes 134 s: it is decoded twice.
+    most_stream_seconds: float = 600.0
+
+    def cpu_seconds(self, modality: MediaKind, size_bytes: int, *, streams: bool = False) -> float:
+        """Processor time for a file of this size."""
+        base = {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}
+        seconds = base.get(modality, self.image_seconds)
+        most = self.most_stream_seconds if streams else self.most_seconds
+        return min(seconds + size_bytes / self.bytes_per_second, most)
+
+
+class WorkerFailed(Exception):
+    """A worker that gave no usable answer; ``is_final`` if another would not either."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_final = is_final
 
 
 class Request:
@@ -227,3 +272,44 @@ def _remaining(deadline: float) -> float:
     if (seconds := deadline - time.monotonic()) <= 0:
         raise TimeoutError
     return seconds
+
+
+def picture_shape(answer: dict[str, Any]) -> tuple[int, int, int]:
+    """Return a picture's (h, w, 3), or raise `WorkerFailed`."""
+    match answer.get("shape"):
+        case [height, width, 3] if type(height) is type(width) is int and min(height, width) > 0:
+            if height * width <= MAX_PIXELS:
+                return height, width, 3
+    raise nonsense()
+
+
+def sound_shape(answer: dict[str, Any]) -> tuple[int, int]:
+    """Return a sound's frames and rate in Hz, or raise `WorkerFailed`."""
+    match answer.get("shape"), answer.get("rate_hz"):
+        case [int(frames)], int(rate_hz) if type(frames) is type(rate_hz) is int:  # not bool
+            if 0 < frames <= MAX_FRAMES and RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+                return frames, rate_hz
+    raise nonsense()
+
+
+def stream_shape(answer: dict[str, Any]) -> tuple[int, int, float]:
+    """Return a stream's frames, rate in Hz and peak, or raise `WorkerFailed`."""
+    match answer.get("shape"), answer.get("rate_hz"), answer.get("peak"):
+        case [int(frames)], int(rate_hz), float(peak) if type(frames) is type(rate_hz) is int:  # not bool
+            is_long = STREAM_FRAMES < frames <= MAX_STREAM_SECONDS * USUAL_RATE_HZ
+            if is_long and RATES_HZ[0] <= rate_hz <= RATES_HZ[1] and math.isfinite(peak) and peak >= 0:
+                return frames, rate_hz, peak
+    raise nonsense()
+
+
+def frame_seconds(answer: dict[str, Any]) -> float:
+    """Return when a video's picture is shown, or raise `WorkerFailed`."""
+    match answer.get("seconds"):
+        case float(seconds) | int(seconds) if 0 <= seconds <= MAX_STREAM_SECONDS * 1000:  # NaN is not
+            return float(seconds)
+    raise nonsense()
+
+
+def nonsense() -> WorkerFailed:
+    """Return the error of an answer that no sane worker gives."""
+    return WorkerFailed("the decoder gave an answer that makes no sense")

@@ -15,14 +15,14 @@ from typing import Protocol
 from trivium.encoders.base import SandboxError
 from trivium.encoders.machine import cpu_seconds_of
 from trivium.encoders.sandbox.kinds import KINDS, DecodeKind
-from trivium.encoders.sandbox.template import ANSWER, END_SECONDS, LIVES, REQUEST
+from trivium.encoders.sandbox.worker import ANSWER, END_SECONDS, LIVES, REQUEST
 
 START_SECONDS = 60.0  # 0.3 on an idle machine
 # -I: no PYTHON* variables, no user site, and neither the working directory nor the script's on the path. The parent's
 # own path comes last, for packages that only it knows; this package comes first, for there may be another version.
 BOOTSTRAP = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[2]); sys.path += sys.argv[3:]; "
-    "from trivium.encoders.sandbox.template import main; main(int(sys.argv[1]))"
+    "from trivium.encoders.sandbox.worker import main; main(int(sys.argv[1]))"
 )
 # Where shared libraries are, and (for the text in drawings) fonts.
 KEPT_VARIABLES = (
@@ -77,7 +77,7 @@ class Starts(Protocol):
 
 
 class Template:
-    """The parent's end of `decode_template`: started when it is needed, and again if it dies."""
+    """The parent's end of a template (`worker`): started when it is needed, and again if it dies."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._command = template_command(memory_bytes)
@@ -225,7 +225,7 @@ class Forked:
 
 
 class Programs:
-    """Workers that are a program each, which speaks the protocol of `decode_worker` on file descriptor 0."""
+    """Workers that are a program each, which speaks the protocol of `worker` on file descriptor 0."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command

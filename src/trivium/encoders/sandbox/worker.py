@@ -1,7 +1,17 @@
-"""The child side of `sandbox`: decodes one file after another from a socket, under limits, until the socket closes.
+"""The child side of the sandbox: a template that loads the libraries once, and its forks, which decode under limits.
 
-A fork of `decode_template`, for `DecodeSandbox` only. A message in either direction is the length of a JSON object
-(`LENGTH`), the object, and then the raw bytes that it announces:
+The template sees no file's bytes, and is never locked; it is started by `starts` only. A new worker is then a fork, a
+few milliseconds away, and need not import anything, which it could not once it is locked. A request to the template is
+an operation and a number (`REQUEST`), answered by one (`ANSWER`):
+
+- ``F``: a worker for a kind of file, by its place in `KINDS`; one end of its socket comes with it. Answered by its
+  process id, or minus the number of the error.
+- ``K``: kill a worker that has not been asked for its end yet. Answered by 0.
+- ``D``: kill a worker whose end nobody asks for. Not answered.
+- ``E``: the end of a worker, waited for. Answered by its exit status, negative for a signal, or `LIVES`.
+
+A worker decodes one file after another from its socket until that closes, for `DecodeSandbox` only. A message in
+either direction is the length of a JSON object (`LENGTH`), the object, and then the raw bytes that it announces:
 
 - To the worker: ``{"modality", "size", "is_mapped", "side", "streams", "cpu_seconds", "seconds"}`` and the file's bytes
   or, if it is to be mapped, one byte that carries its descriptor.
@@ -12,10 +22,12 @@ A fork of `decode_template`, for `DecodeSandbox` only. A message in either direc
   ``{"no_sound": true}``.
 
 Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
-opened: a file comes through the socket, and what its kind takes was loaded before (`decode_kinds`).
+opened: a file comes through the socket, and what its kind takes was loaded before (`kinds`).
 """
 
 import contextlib
+import errno
+import gc
 import json
 import math
 import mmap
@@ -24,8 +36,10 @@ import resource
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +57,12 @@ from trivium.encoders.decoding.sounds import (
     whole,
 )
 from trivium.encoders.sandbox.isolation import isolate
-from trivium.encoders.sandbox.kinds import READS_FONTS, STARTS_THREADS, DecodeKind
+from trivium.encoders.sandbox.kinds import KINDS, READS_FONTS, STARTS_THREADS, DecodeKind, load_libraries
+
+REQUEST, ANSWER = struct.Struct("=cI"), struct.Struct("=i")
+LIVES = 1 << 16  # no exit status
+END_SECONDS = 1.0  # from a closed socket to the exit status
+LOOK_SECONDS = 0.001
 
 LENGTH = struct.Struct("<I")
 MAX_HEADER_BYTES = 64 * 1024
@@ -52,6 +71,109 @@ CHANGED = 78  # the exit status when a file gave other samples the second time
 OUT_OF_MEMORY = 77  # the exit status that says so
 OUT_OF_MEMORY_WORDS = ("out of memory error", "malloc () failed")  # Pillow's codecs, libsndfile
 MAX_OPEN_FILES = 64
+
+
+def main(memory_bytes: int) -> None:
+    """Answer requests that come through file descriptor 0, until it closes; then all workers end too.
+
+    Args:
+        memory_bytes: Of each worker's address space, beside what the libraries of its kind take.
+    """
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):  # what a library prints must not end up between our messages
+        os.dup2(null, descriptor)
+    os.close(null)
+    sys.dont_write_bytecode = True
+    for number in (signal.SIGALRM, signal.SIGXCPU):  # they end a worker, whatever the parent does with them
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    with contextlib.suppress(OSError):
+        # When memory runs out, the kernel shall end a worker, which is replaced, and not the run.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    _Template(control, memory_bytes).answer_all()
+
+
+class _Template:
+    def __init__(self, control: socket.socket, memory_bytes: int) -> None:
+        self._control = control
+        self._memory_bytes = memory_bytes
+        self._own_bytes = _mapped_bytes()
+        self._loaded: set[DecodeKind] = set()
+        self._workers: set[int] = set()
+        self._dismissed: set[int] = set()
+
+    def answer_all(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the parent is gone
+            while True:
+                message, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, 1)
+                if len(message) < REQUEST.size:
+                    return
+                operation, number = REQUEST.unpack(message)
+                if operation == b"D":
+                    self._dismiss(number)
+                else:
+                    self._control.sendall(ANSWER.pack(self._answer(operation, number, descriptors)))
+                self._dismissed = {pid for pid in self._dismissed if not os.waitpid(pid, os.WNOHANG)[0]}
+
+    def _answer(self, operation: bytes, number: int, descriptors: list[int]) -> int:
+        if operation == b"F":
+            return self._fork(KINDS[number], descriptors[0])
+        if number not in self._workers:  # its id may be another process's by now
+            return 0 if operation == b"K" else LIVES
+        if operation == b"K":
+            os.kill(number, signal.SIGKILL)
+            return 0
+        return self._end_of(number)
+
+    def _dismiss(self, pid: int) -> None:
+        if pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            self._workers.remove(pid)
+            self._dismissed.add(pid)
+
+    def _fork(self, kind: DecodeKind, descriptor: int) -> int:
+        if kind not in self._loaded:
+            load_libraries(kind)
+            self._loaded.add(kind)
+            gc.freeze()  # else each worker's collections would look through all of it, and copy it
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(descriptor)
+            return -(error.errno or errno.EAGAIN)
+        if not pid:
+            try:
+                gc.enable()  # which loading has no use for
+                os.setsid()  # Linux shares the processor out by session too
+                self._control.close()
+                with socket.socket(fileno=descriptor) as link:
+                    serve(link, kind, self._memory_bytes + max(_mapped_bytes() - self._own_bytes, 0))
+                os._exit(0)
+            finally:
+                os._exit(1)  # an error, of which nobody would read the traceback
+        os.close(descriptor)
+        self._workers.add(pid)
+        return pid
+
+    def _end_of(self, pid: int) -> int:
+        deadline = time.monotonic() + END_SECONDS
+        while True:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._workers.remove(pid)
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                return LIVES
+            time.sleep(LOOK_SECONDS)
+
+
+def _mapped_bytes() -> int:
+    """Return this process's address space; 0 where the system does not tell, as only Linux does."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
 
 
 def packed(header: Mapping[str, Any]) -> bytes:

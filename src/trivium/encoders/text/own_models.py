@@ -19,10 +19,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from trivium.encoders.base import WeightsError
+from trivium.encoders.files.folders import OwnFolder, check_target, marker_of, written_whole
 from trivium.encoders.files.foreign import ForeignFileError, open_foreign, read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
 from trivium.encoders.files.tokenizers import cut_at, read_foreign_tokenizer
-from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
 from trivium.encoders.networks.contract import Architecture, Network, Precision
 from trivium.encoders.networks.loading import load_network
 from trivium.encoders.text.backbone import TextBackbone

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from trivium.encoders.files.whole_file import SHARED, write_file
+from trivium.encoders.files.writing import SHARED, write_file
 from trivium.encoders.networks.weights import WEIGHTS, fetch, fetch_checked
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"

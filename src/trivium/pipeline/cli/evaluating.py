@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trivium.encoders.base import MODALITIES
-from trivium.encoders.files.whole_file import make_folder
+from trivium.encoders.files.writing import make_folder
 from trivium.pipeline.cli.main import Command
 from trivium.pipeline.cli.options import (
     UsageError,

@@ -115,7 +115,7 @@ def _write_page(
 ) -> None:
     heading = query_html([(part.weight, part.modality, part.item) for part in parts], target=target)
     page = render_page("Trivium search", [(heading, hits)], target=target, note=note, explained=explained)
-    from trivium.encoders.files.whole_file import write_file
+    from trivium.encoders.files.writing import write_file
 
     _require_page(target)
     write_file(target, page)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trivium.encoders.files.durable import file_sha256
+from trivium.encoders.files.reading import file_sha256
 from trivium.encoders.files.user_cache import cache_folder, read_sealed
 from trivium.encoders.networks.graph_seal import has_its_hash
 from trivium.encoders.networks.weights import damaged_files, fetch_again, weights_folder

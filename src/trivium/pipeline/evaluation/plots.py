@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.encoders.files.whole_file import write_file
+from trivium.encoders.files.writing import write_file
 from trivium.fusion.blocks import Integers, Numbers
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import DEPTHS, Evaluation

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trivium.encoders.base import Space
-from trivium.encoders.files.whole_file import make_folder, write_file
+from trivium.encoders.files.writing import make_folder, write_file
 from trivium.pipeline.escaping import code, markdown_table, plain, printable, text_table
 from trivium.pipeline.evaluation.calibration import Reliability
 from trivium.pipeline.evaluation.recall import Evaluation, Pair

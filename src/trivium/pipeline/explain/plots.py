@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trivium.encoders.files.whole_file import make_folder, write_file
+from trivium.encoders.files.writing import make_folder, write_file
 from trivium.pipeline.explain.drops import Explanation
 
 if TYPE_CHECKING:

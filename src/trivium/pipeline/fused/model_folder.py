@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
+from trivium.encoders.files.folders import OwnFolder, check_target, marker_of, written_whole
 from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, shown
 from trivium.encoders.files.tensors import open_tensors
-from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
 from trivium.fusion.estimators import BlockClassifier, BlockRegressor
 from trivium.fusion.state import StateError, check_state, from_state, state_of
 from trivium.fusion.transfer import BlockTransferClassifier

@@ -14,8 +14,8 @@ from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.engine import Stats, one_ahead
 from trivium.encoders.files import stopping
-from trivium.encoders.files.byte_budget import ByteBudget
 from trivium.encoders.files.reading import OpenedFile, open_file, read_file
+from trivium.encoders.files.stopping import ByteBudget
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream

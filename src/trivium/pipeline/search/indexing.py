@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality, Vectors, unit_rows
-from trivium.encoders.files.durable import write_durably
+from trivium.encoders.files.writing import write_durably
 from trivium.indexes import FaissIndex, Ids
 from trivium.indexes.building import Measurement, build_index, ground_truth, tune
 from trivium.indexes.choice import AUTO, Wish, needs_rebuild

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality
-from trivium.encoders.files.whole_folder import OwnFolder, marker_of, written_whole
-from trivium.encoders.files.whole_folder import check_target as check_folder
+from trivium.encoders.files.folders import OwnFolder, marker_of, written_whole
+from trivium.encoders.files.folders import check_target as check_folder
 from trivium.encoders.text.shapes import TEXT_MODEL
 from trivium.fusion.projections.head import MEMBER_WEIGHTS, Head, HeadInput
 from trivium.pipeline.space.config import (

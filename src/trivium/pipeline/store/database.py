@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from trivium.encoders.base import Space
-from trivium.encoders.files.durable import open_own, sync_folder
+from trivium.encoders.files.writing import open_own, sync_folder
 from trivium.pipeline.store.database_file import (
     APPLICATION_ID,
     DATABASE,

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.encoders.files.durable import CHUNK_BYTES, open_regular, write_durably
+from trivium.encoders.files.reading import CHUNK_BYTES, open_regular
+from trivium.encoders.files.writing import write_durably
 
 DATABASE = "collection.db"
 APPLICATION_ID = 0x54524956  # "TRIV", so that `file` and we recognise our own database

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import platformdirs
 
-from trivium.encoders.files.durable import WrittenFile, file_sha256, file_state, open_own, open_regular
+from trivium.encoders.files.reading import file_sha256, file_state, open_regular
+from trivium.encoders.files.writing import WrittenFile, open_own
 from trivium.pipeline.records import IndexFile
 
 KEY_FILE = "index.key"

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trivium.encoders.files.durable import open_own, open_regular
+from trivium.encoders.files.reading import open_regular
+from trivium.encoders.files.writing import open_own
 from trivium.pipeline.store.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 
 MAX_PID_BYTES = 20

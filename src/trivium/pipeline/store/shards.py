@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Vectors
-from trivium.encoders.files.durable import WrittenFile, file_sha256, write_durably
+from trivium.encoders.files.reading import file_sha256
+from trivium.encoders.files.writing import WrittenFile, write_durably
 from trivium.indexes import Ids
 from trivium.pipeline.store.database import CollectionError
 

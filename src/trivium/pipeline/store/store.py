@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality, Space
-from trivium.encoders.files.durable import sync_folder
+from trivium.encoders.files.writing import sync_folder
 from trivium.indexes import Ids, Wish
 from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
 from trivium.pipeline.store import rows as column

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors
-from trivium.encoders.files.durable import WrittenFile, open_folder, sync_folder
+from trivium.encoders.files.writing import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.store import rows as column

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from trivium.encoders.files.durable import file_sha256, write_durably
 from trivium.encoders.files.foreign import read_foreign_json
+from trivium.encoders.files.reading import file_sha256
 from trivium.encoders.files.tensors import read_tensors
-from trivium.encoders.files.whole_file import make_folder
+from trivium.encoders.files.writing import make_folder, write_durably
 from trivium.encoders.text.backbone import padded
 from trivium.pipeline.progress import Progress
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.encoders.files.durable import open_regular, sync_folder, write_durably
-from trivium.encoders.files.exchange import exchange
+from trivium.encoders.files.folders import exchange
+from trivium.encoders.files.reading import open_regular
+from trivium.encoders.files.writing import sync_folder, write_durably
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.store.database import LOCK, LOCK_HOLDER, CollectionError, CollectionLockedError
 from trivium.pipeline.store.database_file import CHECKSUM, DATABASE, Checksum, change_counter, read_checksum

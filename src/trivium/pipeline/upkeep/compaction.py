@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.encoders.files.durable import WrittenFile
+from trivium.encoders.files.writing import WrittenFile
 from trivium.indexes import Ids
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.search.indexing import Examples, Indexer

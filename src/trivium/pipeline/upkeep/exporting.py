@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivium.encoders.base import Vectors
-from trivium.encoders.files.durable import sync_folder
+from trivium.encoders.files.writing import sync_folder
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.database import DAMAGED, CollectionError, damage, failure

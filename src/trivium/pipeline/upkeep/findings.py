@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from trivium.encoders.files.durable import CHUNK_BYTES
+from trivium.encoders.files.reading import CHUNK_BYTES
 from trivium.pipeline.progress import Progress
 
 SHOWN_DIGITS = 16  # of a hash

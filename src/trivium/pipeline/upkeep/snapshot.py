@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trivium.encoders.files.durable import open_own, open_regular, sync_folder, write_durably
+from trivium.encoders.files.reading import open_regular
+from trivium.encoders.files.writing import open_own, sync_folder, write_durably
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile
 from trivium.pipeline.store.database import CollectionError, open_database

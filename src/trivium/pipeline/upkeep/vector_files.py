@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Space
-from trivium.encoders.files.durable import file_sha256
+from trivium.encoders.files.reading import file_sha256
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.upkeep.exporting import (
     CHUNK_BYTES,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trivium.encoders.files.durable import CHUNK_BYTES, open_regular
+from trivium.encoders.files.reading import CHUNK_BYTES, open_regular
 from trivium.pipeline.ingest.scanning import fingerprint
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import IndexFile

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trivium.encoders.files import folder_exchange, whole_folder
-from trivium.encoders.files.folder_exchange import aside_of
-from trivium.encoders.files.whole_folder import OwnFolder, check_target, marker_of, written_whole
+from trivium.encoders.files import folders
+from trivium.encoders.files.folders import OwnFolder, aside_of, check_target, marker_of, written_whole
 
 NAMES = frozenset({"model.json", "numbers.bin", "part/more.bin"})
 
@@ -54,7 +53,7 @@ def listed(folder: Path) -> list[str]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to take a place: with Linux's exchange of names, and without."""
     if request.param == "aside":
-        monkeypatch.setattr(folder_exchange, "exchange", lambda *_: False)
+        monkeypatch.setattr(folders, "exchange", lambda *_: False)
     return str(request.param)
 
 
@@ -99,7 +98,7 @@ def test_after_an_error_nothing_has_changed(tmp_path: Path, way: str) -> None:
 
 
 def test_a_rename_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_exchange, "exchange", lambda *_: False)
+    monkeypatch.setattr(folders, "exchange", lambda *_: False)
     save(tmp_path / "b", "old")
     rename = os.rename
 
@@ -194,13 +193,13 @@ def test_what_comes_while_it_is_written_is_refused_and_stays(tmp_path: Path, way
 def test_what_comes_at_the_last_moment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     folder = tmp_path / "b"
     save(folder, "old")
-    put = folder_exchange.put_in_place
+    put = folders.put_in_place
 
     def late(draft: Path, folder: Path) -> Path | None:
         (folder / "thesis.docx").write_text("mine")
         return put(draft, folder)
 
-    monkeypatch.setattr(whole_folder, "put_in_place", late)
+    monkeypatch.setattr(folders, "put_in_place", late)
     with pytest.raises(
         RefusedError, match=r"is written; what was put into the old one meanwhile is kept in (.*)\.(new|old)"
     ):
@@ -262,10 +261,10 @@ KILLS = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_whole_folder as t
+import test_folders as t
 root, way = Path(sys.argv[2]), sys.argv[3]
 if way == "aside":
-    t.folder_exchange.exchange = lambda *_: False
+    t.folders.exchange = lambda *_: False
 STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.scandir"}
 for step in range(1, 1000):
     folder = root / str(step) / "b"

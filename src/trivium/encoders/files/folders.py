@@ -2,23 +2,34 @@
 
 What is written takes the place of what was there only if that is ours: its marker, a JSON file, says so, and there is
 nothing in it that we did not write. At any time either the old folder or the new one is there as a whole.
+
+Linux and macOS exchange two names in one step (`exchange`). Where a file system cannot, the old folder steps aside
+first, under a name that `put_back` finds: whoever is killed between the two steps has lost nothing.
 """
 
+import contextlib
+import ctypes
+import errno
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Set
+import sys
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from trivium.encoders.files.folder_exchange import aside_of, found_in, put_back, put_in_place, remove_files, sync
 from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, shown
-from trivium.encoders.files.whole_file import SHARED
+from trivium.encoders.files.writing import SHARED, opened_folder, sync
 
 MAX_MARKER_BYTES = 16 * 1024 * 1024
 NAMED = 3  # files that a message names
+_AT_FDCWD = -100
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2(2), RENAME_SWAP of macOS's renamex_np(2)
+# What a kernel or a file system says that cannot do it.
+_NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +110,139 @@ def written_whole(folder: Path, own: OwnFolder) -> Iterator[Path]:
         raise own.refused(f"{folder} is written; what was put into the old one meanwhile is kept in {old}")
 
 
+def put_in_place(draft: Path, folder: Path) -> Path | None:
+    """Give a draft beside a folder the folder's name.
+
+    Returns:
+        Where the old folder is now; None if there was none.
+
+    Raises:
+        OSError: If it cannot be done; both are where they were.
+    """
+    if not os.path.lexists(folder):
+        os.rename(draft, folder)  # does not replace what came meanwhile, unless that is an empty folder
+        return None
+    if exchange(draft, folder):
+        return draft
+    aside = aside_of(folder)
+    os.rename(folder, aside)
+    try:
+        os.rename(draft, folder)
+    except BaseException:
+        os.rename(aside, folder)
+        raise
+    return aside
+
+
+def aside_of(folder: Path) -> Path:
+    """Where an old folder waits where names cannot be exchanged."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def put_back(folder: Path) -> bool:
+    """Put the old folder back if whoever was to replace it was killed between the two steps; say whether."""
+    aside = aside_of(folder)
+    if os.path.lexists(folder) or not aside.is_dir() or aside.is_symlink():
+        return False
+    os.rename(aside, folder)
+    sync(folder.parent)
+    return True
+
+
+def remove_files(folder: Path, names: Set[str], *, last: str) -> bool:
+    """Remove a folder with its files, if these are all that is in it; never through a link.
+
+    Args:
+        folder: Not a link.
+        names: Of its files, with slashes.
+        last: The file by which the folder is known: whoever is killed before leaves a folder that is known.
+
+    Returns:
+        Whether it is gone: what has other names stays, and its folder with it.
+
+    Raises:
+        OSError: If something cannot be removed.
+    """
+    of_folder: dict[str, list[str]] = {}
+    for name in names:
+        below, _, file = name.rpartition("/")
+        of_folder.setdefault(below, []).append(file)
+    for below in sorted(of_folder, key=len, reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            _remove_from(folder / below, sorted(of_folder[below], key=lambda name: (below, name) == ("", last)))
+        if below:
+            _remove_if_empty(folder / below)
+    return _remove_if_empty(folder)
+
+
+def _remove_from(folder: Path, names: Sequence[str]) -> None:
+    """Remove files of a folder by a descriptor of it: a link put in its place meanwhile leads nowhere."""
+    with opened_folder(folder) as descriptor:
+        for name in names:
+            path = name if descriptor is not None else folder / name
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISREG(os.stat(path, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                    os.unlink(path, dir_fd=descriptor)
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def found_in(folder: Path) -> Iterator[tuple[str, Literal["file", "folder", "other"]]]:
+    """Yield the paths, with slashes, of all that is in a folder and below, and what each is; no link is followed.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                path = f"{below}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{path}/")
+                    yield path, "folder"
+                else:
+                    yield path, "file" if entry.is_file(follow_symlinks=False) else "other"
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two files or folders of one file system.
+
+    Returns:
+        False if the system or the file system has no such thing; nothing is changed then.
+
+    Raises:
+        OSError: If one of them is missing, or they may not be renamed.
+    """
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform.startswith("linux") and hasattr(library, "renameat2"):
+        failed = library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_EXCHANGE))
+    elif sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        failed = library.renamex_np(*names, ctypes.c_uint(_EXCHANGE))
+    else:
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in _NOT_HERE:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
 def _why_not(folder: Path, own: OwnFolder) -> str | None:
     """Say why a folder is not written to; None if it is."""
     if folder.is_symlink():
@@ -135,7 +279,7 @@ def _foreign(folder: Path, names: Set[str]) -> Iterator[str]:
 
 
 def _put_right(folder: Path, own: OwnFolder) -> None:
-    """Undo what a run did that was killed where names cannot be exchanged; see `folder_exchange`."""
+    """Undo what a run did that was killed where names cannot be exchanged; see `put_in_place`."""
     aside = aside_of(folder)
     if not os.path.lexists(aside):
         return

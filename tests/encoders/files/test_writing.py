@@ -7,7 +7,7 @@ from typing import IO
 
 import pytest
 
-from trivium.encoders.files.whole_file import SHARED, TargetError, make_folder, write_file
+from trivium.encoders.files.writing import SHARED, TargetError, make_folder, write_file
 
 
 @pytest.mark.parametrize("content", ["a page \ud800", b"a page \\ud800", lambda file: file.write(b"a page \\ud800")])

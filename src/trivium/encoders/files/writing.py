@@ -1,18 +1,23 @@
-"""Files that a user asked for, outside of collections: wholly there or not there, and never written through a link.
+"""Files that are wholly there or not there: written aside, brought to the disk, then renamed; never through a link.
 
-A page, an overlay, a report, a table of predictions: what is written lies beside the file's place under a name of its
-own until it is complete and on the disk; then it takes the place. What tells of the user's media is for its owner
-alone, whatever the umask; what is made to be passed on (models, word vectors) is as the umask says.
+What a user asked for outside of collections (a page, a report, a table of predictions) tells of the user's media, and
+is for its owner alone, whatever the umask; what is made to be passed on (models, word vectors) is as the umask says.
 """
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
+from trivium.encoders.files.reading import file_state
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 PRIVATE, SHARED = 0o600, 0o666  # the umask takes more away
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -20,6 +25,56 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 class TargetError(OSError):
     """A place that is not written to; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    """What is recorded of a file that was written."""
+
+    size: int
+    sha256: str
+    state: str  # see `file_state`
+
+
+def write_durably(path: Path, produce: Callable[[Callable[[Buffer], object]], object]) -> WrittenFile:
+    """Write a new file for its owner alone; ``produce`` is handed the function that takes the bytes.
+
+    It is hashed on its way, so the hash is of what was meant, not of what a bad disk made of it. After an error nothing
+    of it is left: a failed sync is never tried again, because the system may have dropped what it could not write.
+
+    Raises:
+        OSError: If the disk is full or fails.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    digest = hashlib.sha256()
+    if os.path.lexists(draft):
+        draft.unlink()  # by a run that was killed; were it a link, it is the link that goes
+    try:
+        # Opened through Python, not by faiss.write_index, which can report success on a full disk.
+        with open(draft, "xb", opener=open_own) as file:
+
+            def write(data: Buffer) -> None:
+                digest.update(data)
+                file.write(data)
+
+            produce(write)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return WrittenFile(size=size, sha256=digest.hexdigest(), state=file_state(path))
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file that this call makes, for its owner alone: what is there already, or a link, is never written to.
+
+    For ``open(path, "xb", opener=open_own)``.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def write_file(
@@ -85,6 +140,55 @@ def check_folder(folder: Path) -> None:
     """
     if folder.is_symlink():
         raise TargetError(f"{folder} is a link: name the folder itself, or another one")
+
+
+def open_folder(folder: Path) -> int:
+    """Return a descriptor of a folder, which is not a link.
+
+    Raises:
+        OSError: If it is a link, no folder, or cannot be opened.
+    """
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        if os.path.islink(folder):
+            raise OSError(errno.ELOOP, "it is a link, which is not followed", str(folder)) from None
+        raise
+
+
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int | None]:
+    """Open a folder that is no link, to name its files relative to it; None where systems cannot do that."""
+    if os.open not in os.supports_dir_fd:
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder to the disk."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -303,3 +303,12 @@ def test_killed_at_any_step_one_of_the_two_is_whole(tmp_path: Path, killed: str)
     assert {"old True", "new True"} <= set(lines)
     # Only where names cannot be exchanged there is a moment at which the old one waits aside.
     assert ("old False" in lines) == (killed == "aside")
+
+
+def test_a_folder_may_lie_below_a_link(tmp_path: Path, way: str) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    for version in ("old", "new"):
+        save(tmp_path / "models" / "b", version)
+        assert version_of(tmp_path / "disk" / "b") == version
+    assert os.listdir(tmp_path / "disk") == ["b"]

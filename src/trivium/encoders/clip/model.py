@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from trivium.encoders.clip.facts import ClipFacts, SoundFacts, facts_file, fit_o
 from trivium.encoders.clip.reference import FOLDER, HUB, PREFIX, locate
 from trivium.encoders.clip.texts import ClipTexts, tokenizer_of
 from trivium.encoders.devices import PLAIN
+from trivium.encoders.files.reading import file_sha256
 from trivium.encoders.image.backbone import image_backbone
 from trivium.encoders.networks.contract import Architecture, Precision, device_kind
 from trivium.encoders.networks.fetching import fetching_for
@@ -98,7 +98,7 @@ class OpenClip:
     def _check_weights(self, known: ClipFacts) -> None:
         """Refuse weights whose bytes are not those that the facts, and so the revision of all vectors, are of."""
         file = _loading().checkpoint_file(self._source)
-        if _sha256(file) != known.weights_sha256:
+        if file_sha256(file.resolve()) != known.weights_sha256:
             raise WeightsError(
                 f"{file} is not what it was when {self.reference} was first used: it is damaged, or was replaced. "
                 f"Delete it and fetch it again; if it is meant to be another one, delete {facts_file(self._source)}"
@@ -110,7 +110,7 @@ class OpenClip:
         config = loading.config_of(source, announce=announce)
         if announce is not None and source.snapshot is None and not source.state:
             announce(f"asking open_clip for {source.name} with {source.pretrained}, which it downloads once")
-        weights_sha256 = _sha256(loading.checkpoint_file(source))
+        weights_sha256 = file_sha256(loading.checkpoint_file(source).resolve())
         is_plain_bpe, tokenizer = loading.tokenizer_facts(source, config, announce=announce)
         model = self._model
         config["quick_gelu"] = config.get("quick_gelu", False) or loading.wants_quick_gelu(source)
@@ -195,11 +195,6 @@ class OpenClip:
         name = self.facts.name.removeprefix(HUB)
         clean = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
         return f"{clean}-{tower}-{self.facts.revision}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _loading() -> Any:

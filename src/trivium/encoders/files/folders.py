@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from trivium.encoders.files.foreign import ForeignFileError, read_foreign_json, shown
-from trivium.encoders.files.writing import SHARED, opened_folder, sync
+from trivium.encoders.files.writing import SHARED, opened_folder, sync, sync_folder
 
 MAX_MARKER_BYTES = 16 * 1024 * 1024
 NAMED = 3  # files that a message names
@@ -105,7 +105,7 @@ def written_whole(folder: Path, own: OwnFolder) -> Iterator[Path]:
     except OSError:  # and no more: interrupted just after the exchange, the draft's name is the old folder's
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    sync(folder.parent)
+    sync_folder(folder.parent)
     if old is not None and not remove_files(old, names or set(), last=own.marker):
         raise own.refused(f"{folder} is written; what was put into the old one meanwhile is kept in {old}")
 
@@ -145,7 +145,7 @@ def put_back(folder: Path) -> bool:
     if os.path.lexists(folder) or not aside.is_dir() or aside.is_symlink():
         return False
     os.rename(aside, folder)
-    sync(folder.parent)
+    sync_folder(folder.parent)
     return True
 
 

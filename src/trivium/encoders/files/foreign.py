@@ -8,12 +8,13 @@ is a `ForeignFileError` with the path, which the readers of spaces and models te
 import json
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
+
+from trivium.encoders.files.reading import NotRegularError, open_regular
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_DIGITS = 40  # of a whole number: transformers write 10^30 for "no limit"
@@ -49,23 +50,20 @@ def open_foreign(path: Path, *, max_bytes: int) -> BufferedReader:
         folder, real = os.path.realpath(path.parent), os.path.realpath(path, strict=True)
         if not Path(real).is_relative_to(folder):
             raise ForeignFileError(f"{path} is a link that leads out of its folder: copy the file there instead")
-        # Not blocking, so that a pipe cannot hang us; what a link led to is looked at again once it is open.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(real, flags | getattr(os, "O_CLOEXEC", 0))
+        file = open_regular(real)  # what a link led to may be another thing by now
     except ForeignFileError:
         raise
+    except NotRegularError as error:
+        raise ForeignFileError(f"{path} is not a regular file") from error
     except OSError as error:
         raise ForeignFileError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # NUL in the name
         raise ForeignFileError(f"{str(path)!r} is no name of a file") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise ForeignFileError(f"{path} is not a regular file")
-    if status.st_size > max_bytes:
-        os.close(descriptor)
-        raise ForeignFileError(f"{path} is too large: it has {status.st_size:,} bytes, at most {max_bytes:,} are read")
-    return os.fdopen(descriptor, "rb")
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+        file.close()
+        raise ForeignFileError(f"{path} is too large: it has {size:,} bytes, at most {max_bytes:,} are read")
+    return file
 
 
 def read_foreign(path: Path, *, max_bytes: int) -> bytes:

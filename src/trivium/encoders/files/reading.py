@@ -16,6 +16,10 @@ MAX_FILE_BYTES = 1024 * 1024 * 1024
 CHUNK_BYTES = 1 << 20
 
 
+class NotRegularError(OSError):
+    """What was to be read is no regular file: a folder, a pipe, a device."""
+
+
 class OpenedFile:
     """A regular file that is open, and was looked at: read whole, or hashed and read piece by piece by others."""
 
@@ -109,34 +113,28 @@ class OpenedFile:
 def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> OpenedFile:
     """Open one regular file for reading.
 
-    The file is opened without following a link in its last component and without blocking (a FIFO cannot
-    hang us), then checked again on the open descriptor, so that it cannot be swapped in between.
-
     Raises:
         DecodeError: If it is no regular file, unreadable, over ``max_bytes``, or gone.
     """
-    # Windows has neither flag; there O_BINARY matters and links need special rights.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        file = open_regular(path)
     except FileNotFoundError:
         raise DecodeError("the file is gone, or was never there") from None
     except PermissionError:
         raise DecodeError("permission denied") from None
+    except NotRegularError:
+        raise DecodeError("not a regular file") from None
     except OSError as error:
         if os.path.islink(path):
             raise DecodeError("a symbolic link, not followed") from None
         raise DecodeError(f"cannot be opened: {error.strerror}") from None
     except ValueError as error:  # a NUL character in the name
         raise DecodeError(f"not a file name: {error}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise DecodeError("not a regular file")
+    status = os.fstat(file.fileno())
     if status.st_size > max_bytes:
-        os.close(descriptor)
+        file.close()
         raise DecodeError(f"too large: {status.st_size:,} bytes, the limit is {max_bytes:,}")
-    return OpenedFile(os.fdopen(descriptor, "rb"), status)
+    return OpenedFile(file, status)
 
 
 def read_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -158,25 +156,36 @@ def item_bytes(item: str | os.PathLike[str] | bytes) -> bytes:
     return read_file(os.path.realpath(item) if os.path.islink(item) else item)
 
 
-def open_regular(path: Path | str) -> BufferedReader:
+def open_regular(path: str | os.PathLike[str] | bytes) -> BufferedReader:
     """Open a file for reading that may have become something else: a pipe cannot hang us, a link is not followed.
 
     Raises:
-        OSError: If it cannot be opened or is no regular file.
+        NotRegularError: If it is no regular file.
+        OSError: If it is a link, or cannot be opened.
     """
-    flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY", "O_CLOEXEC"):
-        flags |= getattr(os, name, 0)
+    return os.fdopen(regular_descriptor(path), "rb")
+
+
+def regular_descriptor(path: str | os.PathLike[str] | bytes) -> int:
+    """Return a descriptor of a file to read; see `open_regular`."""
     try:
-        file = os.fdopen(os.open(path, flags), "rb")
+        descriptor = os.open(path, os.O_RDONLY | flags_of("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY", "O_CLOEXEC"))
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
-            raise OSError(error.errno, "it is a link, which is not followed", str(path)) from None
+            raise OSError(error.errno, "it is a link, which is not followed", os.fsdecode(path)) from None
         raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return file
+    mode = os.fstat(descriptor).st_mode  # of what is open, which nobody can exchange any more
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise NotRegularError(errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path))
+    raise NotRegularError(errno.EINVAL, "it is no regular file", os.fsdecode(path))
+
+
+def flags_of(*names: str) -> int:
+    """Return flags of `os.open`, those of them that the system has: Windows alone has O_BINARY, and not the others."""
+    return sum(getattr(os, name, 0) for name in names)
 
 
 def file_state(path: Path) -> str:

@@ -5,14 +5,15 @@ write to it decides what is computed. A failing disk is another matter, and noti
 of what stands before, weights are pinned (`weights`), graphs carry their own checks (`graph_seal`).
 """
 
-import contextlib
 import hashlib
 import os
+import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 import platformdirs
+
+from trivium.encoders.files.writing import written_aside
 
 SEAL = b"\nsha256 %b\n"
 SEAL_BYTES = len(SEAL % (b"0" * 64))
@@ -50,15 +51,8 @@ def write_private(path: Path, content: bytes) -> None:
         OSError: If it cannot be written; what was there is still there then.
     """
     private_folder(path.parent)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600, and never through a link
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
+    with written_aside(path, f".{path.name}-{secrets.token_hex(4)}") as file:
+        file.write(content)
 
 
 def write_sealed(path: Path, content: bytes) -> None:

@@ -13,14 +13,13 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
-from trivium.encoders.files.reading import file_state
+from trivium.encoders.files.reading import file_state, flags_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PRIVATE, SHARED = 0o600, 0o666  # the umask takes more away
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags_of("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
 
 
 class TargetError(OSError):
@@ -49,32 +48,17 @@ def write_durably(path: Path, produce: Callable[[Callable[[Buffer], object]], ob
     digest = hashlib.sha256()
     if os.path.lexists(draft):
         draft.unlink()  # by a run that was killed; were it a link, it is the link that goes
-    try:
-        # Opened through Python, not by faiss.write_index, which can report success on a full disk.
-        with open(draft, "xb", opener=open_own) as file:
+    # Opened through Python, not by faiss.write_index, which can report success on a full disk.
+    with written_aside(path, draft.name) as file:
 
-            def write(data: Buffer) -> None:
-                digest.update(data)
-                file.write(data)
+        def write(data: Buffer) -> None:
+            digest.update(data)
+            file.write(data)
 
-            produce(write)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        draft.rename(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        produce(write)
+        size = file.tell()
     sync_folder(path.parent)
     return WrittenFile(size=size, sha256=digest.hexdigest(), state=file_state(path))
-
-
-def open_own(path: str, flags: int) -> int:
-    """Open a file that this call makes, for its owner alone: what is there already, or a link, is never written to.
-
-    For ``open(path, "xb", opener=open_own)``.
-    """
-    return os.open(path, flags | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def write_file(
@@ -94,28 +78,64 @@ def write_file(
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
-    with _opened(target.parent, follow=not own_folder) as folder:
-        _check(target, folder)
+    with opened_folder(target.parent, follow=not own_folder) as folder:
+        check_file(target, folder)
         draft = f".{os.fsdecode(os.fsencode(target.name)[:200])}.{secrets.token_hex(4)}.new"
-        descriptor = os.open(_in(folder, target, draft), _CREATE | _BINARY, mode, dir_fd=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
-                    content(file)
-                file.flush()
-                os.fsync(file.fileno())
-            _check(target, folder)
-            os.replace(
-                _in(folder, target, draft), _in(folder, target, target.name), src_dir_fd=folder, dst_dir_fd=folder
-            )
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_in(folder, target, draft), dir_fd=folder)
-            raise
+        with written_aside(target, draft, folder=folder, mode=mode, check=check_file) as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
         if folder is not None:
             os.fsync(folder)
+
+
+@contextlib.contextmanager
+def written_aside(
+    target: Path,
+    draft: str,
+    *,
+    folder: int | None = None,
+    mode: int = PRIVATE,
+    check: Callable[[Path, int | None], None] | None = None,
+) -> Iterator[IO[bytes]]:
+    """Give a new file to write into, which takes the target's place once it is on the disk.
+
+    After an error nothing of it is left, and what was there before still is. What has the target's name is replaced
+    whatever it is, a link too, but for what ``check`` refuses at the last moment.
+
+    Args:
+        target: The file.
+        draft: The name beside it that it is written under; nothing has it.
+        folder: A descriptor of the target's folder, if it is open.
+        mode: Of the file.
+        check: Given the target and the descriptor of its folder.
+
+    Raises:
+        OSError: If the disk is full or fails.
+    """
+    path = _in(folder, target, draft)
+    descriptor = os.open(path, _NEW_FILE, mode, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(target, folder)
+        os.replace(path, _in(folder, target, target.name), src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path, dir_fd=folder)
+        raise
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file that this call makes, for its owner alone: what is there already, or a link, is never written to.
+
+    For ``open(path, "xb", opener=open_own)``.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | flags_of("O_NOFOLLOW"), PRIVATE)
 
 
 def make_folder(folder: Path) -> None:
@@ -142,67 +162,46 @@ def check_folder(folder: Path) -> None:
         raise TargetError(f"{folder} is a link: name the folder itself, or another one")
 
 
-def open_folder(folder: Path) -> int:
-    """Return a descriptor of a folder, which is not a link.
+def check_file(target: Path, folder: int | None = None) -> None:
+    """Refuse a file to write that is there already as something else.
+
+    Args:
+        target: The file.
+        folder: A descriptor of its folder, if that is open.
 
     Raises:
-        OSError: If it is a link, no folder, or cannot be opened.
+        TargetError: If it is a link, a folder, or anything else but a regular file.
     """
     try:
-        return os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        if os.path.islink(folder):
-            raise OSError(errno.ELOOP, "it is a link, which is not followed", str(folder)) from None
-        raise
+        status = os.stat(_in(folder, target, target.name), dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise TargetError(f"{target} is a link, which is not written through: remove it, or name another file")
+    if not stat.S_ISREG(status.st_mode):
+        raise TargetError(f"{target} is not a regular file: name another one")
 
 
 @contextlib.contextmanager
-def opened_folder(folder: Path) -> Iterator[int | None]:
-    """Open a folder that is no link, to name its files relative to it; None where systems cannot do that."""
-    if os.open not in os.supports_dir_fd:
-        yield None
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def opened_folder(folder: Path, *, follow: bool = False) -> Iterator[int | None]:
+    """Open a folder, so that nobody can put another in its place meanwhile; None where systems cannot do that.
 
+    Args:
+        folder: What is named relative to the descriptor lies in it.
+        follow: It may be a link.
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(folder: Path, *, follow: bool) -> Any:
-    """Open a folder, so that nobody can put another in its place meanwhile; None where systems cannot do that."""
+    Raises:
+        TargetError: If it is no folder, or a link that is not followed.
+        OSError: If it cannot be opened.
+    """
     if os.open not in os.supports_dir_fd:
         if not follow:
             check_folder(folder)
         yield None
         return
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(folder, flags)
-    except NotADirectoryError:  # also what Linux says of a link
+        descriptor = open_folder(folder, follow=follow)
+    except NotADirectoryError:
         check_folder(folder)
         raise TargetError(f"{folder} is not a folder: name another one") from None
     except OSError:
@@ -215,16 +214,35 @@ def _opened(folder: Path, *, follow: bool) -> Any:
         os.close(descriptor)
 
 
+def open_folder(folder: Path, *, follow: bool = False) -> int:
+    """Return a descriptor of a folder, which is not a link unless one is followed.
+
+    Raises:
+        OSError: If it is a link, no folder, or cannot be opened.
+    """
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+    except OSError:
+        if not follow and os.path.islink(folder):
+            raise OSError(errno.ELOOP, "it is a link, which is not followed", str(folder)) from None
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut; it may be a link."""
+    sync(folder, follow=True)
+
+
+def sync(path: Path, *, follow: bool = False) -> None:
+    """Bring a file or a folder to the disk."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _in(folder: int | None, target: Path, name: str) -> str:
     return name if folder is not None else str(target.with_name(name))
-
-
-def _check(target: Path, folder: int | None) -> None:
-    try:
-        status = os.stat(_in(folder, target, target.name), dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if stat.S_ISLNK(status.st_mode):
-        raise TargetError(f"{target} is a link, which is not written through: remove it, or name another file")
-    if not stat.S_ISREG(status.st_mode):
-        raise TargetError(f"{target} is not a regular file: name another one")

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.encoders.files.reading import CHUNK_BYTES, open_regular
+from trivium.encoders.files.reading import CHUNK_BYTES, open_regular, regular_descriptor
 from trivium.encoders.files.writing import write_durably
 
 DATABASE = "collection.db"
@@ -103,7 +103,7 @@ def acquire(database: Path) -> FileId:
     with _keeping:
         file = file_id(database)
         if file not in _kept:
-            descriptor = os.open(database, _READING)
+            descriptor = regular_descriptor(database)
             file = _id(os.fstat(descriptor))
             # Exchanged just now for one that is open already: to close this descriptor would drop that one's locks.
             _kept.setdefault(file, (descriptor, 0))
@@ -143,7 +143,6 @@ def file_id(path: Path) -> FileId:
     return _id(os.stat(path, follow_symlinks=False))
 
 
-_READING = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _kept: dict[FileId, tuple[int, int]] = {}  # descriptor, and how often it is needed
 _keeping = threading.RLock()  # a collected connection may release one at any moment, in this thread too
 
@@ -163,7 +162,7 @@ def _check_journal(journal: Path, *, database_bytes: int, page_bytes: int) -> bo
     """Refuse a journal that is not ours; return whether there is one that SQLite would roll back."""
     try:
         _require_regular(journal)
-        descriptor = os.open(journal, _READING)
+        descriptor = regular_descriptor(journal)
     except FileNotFoundError:
         return False
     try:

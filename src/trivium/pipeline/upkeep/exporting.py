@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivium.encoders.base import Vectors
-from trivium.encoders.files.writing import sync_folder
+from trivium.encoders.files.writing import open_own, sync_folder
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.database import DAMAGED, CollectionError, damage, failure
@@ -231,7 +231,7 @@ def _written_aside(names: Sequence[Path]) -> Iterator[list[Any]]:
         with contextlib.ExitStack() as opened:
             for draft in drafts:
                 draft.unlink(missing_ok=True)  # by an export that was killed; never written through, it may be a link
-                files.append(opened.enter_context(open(draft, "xb", opener=_open_private)))
+                files.append(opened.enter_context(open(draft, "xb", opener=open_own)))
                 opened_as.append(os.fstat(files[-1].fileno()))
             yield files
             for file in files:
@@ -251,10 +251,6 @@ def _written_aside(names: Sequence[Path]) -> Iterator[list[Any]]:
                 draft.unlink()
         raise
     sync_folder(names[0].absolute().parent)
-
-
-def _open_private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
 
 
 def _is_still(path: Path, status: os.stat_result) -> bool:

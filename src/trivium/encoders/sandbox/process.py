@@ -122,11 +122,11 @@ class DecodeProcess:
                     with contextlib.suppress(OSError):
                         end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
             try:
-                self._started = starts.start(theirs, kind)
+                self.pid = starts.start(theirs, kind)
             except BaseException:
                 self._link.close()
                 raise
-        self.pid = self._started.pid
+        self._starts = starts
         self._used = 0.0
 
     def cpu_seconds(self) -> float:
@@ -144,7 +144,9 @@ class DecodeProcess:
                 f"a process to decode in was not ready after {decode_starts.START_SECONDS:.0f} s"
             ) from None
         except (OSError, EOFError):
-            raise SandboxError(f"a process to decode in ended at its start ({fate(self._started.wait())})") from None
+            raise SandboxError(
+                f"a process to decode in ended at its start ({fate(self._starts.wait(self.pid))})"
+            ) from None
         except WorkerFailed:
             answer = {}
         if answer.pop("ready", None) is not True:
@@ -205,7 +207,7 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed("took too long to decode") from None
         except (OSError, EOFError):
-            raise WorkerFailed(f"the decoder crashed on it ({fate(self._started.wait())})") from None
+            raise WorkerFailed(f"the decoder crashed on it ({fate(self._starts.wait(self.pid))})") from None
 
     def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
         waveform = np.empty(frames, np.float32)
@@ -218,17 +220,17 @@ class DecodeProcess:
 
     def kill(self) -> None:
         """Kill it; whoever waits for its answer gets an error, and cleans up."""
-        self._started.kill()
+        self._starts.kill(self.pid)
 
     def end(self) -> None:
         """Kill it and clean up."""
-        self._started.kill()
-        self._started.wait()
+        self._starts.kill(self.pid)
+        self._starts.wait(self.pid)
         self._link.close()
 
     def dismiss(self) -> None:
         """Kill it, and let its end be cleaned up whenever it comes."""
-        self._started.dismiss()
+        self._starts.dismiss(self.pid)
         self._link.close()
 
     def _send(self, data: bytes, deadline: float) -> None:
@@ -260,7 +262,7 @@ class DecodeProcess:
             view = view[count:]
 
     def _death(self, limits: Limits, cpu_seconds: float) -> WorkerFailed:
-        status = self._started.wait()
+        status = self._starts.wait(self.pid)
         if status == -signal.SIGXCPU:
             return WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
         if status == OUT_OF_MEMORY:

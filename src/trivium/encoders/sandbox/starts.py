@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from trivium.encoders.base import SandboxError
 from trivium.encoders.machine import cpu_seconds_of
@@ -38,44 +38,6 @@ FIXED_VARIABLES = {
 }
 
 
-class Started(Protocol):
-    """A worker's process."""
-
-    pid: int
-
-    def kill(self) -> None:
-        """Kill it, from any thread."""
-        ...
-
-    def dismiss(self) -> None:
-        """Kill it, and do not wait."""
-        ...
-
-    def wait(self) -> int | None:
-        """Wait a moment for its exit status, as in `subprocess` negative for a signal; None if it lives or is lost."""
-        ...
-
-
-class Starts(Protocol):
-    """What workers are started from; safe to use from several threads."""
-
-    def begin(self) -> None:
-        """Do before the first worker what takes long; does not wait for it."""
-        ...
-
-    def start(self, link: socket.socket, kind: DecodeKind) -> Started:
-        """Start a worker at one end of a socket."""
-        ...
-
-    def cpu_seconds(self) -> float:
-        """Return the processor's time that was used beside the workers'."""
-        ...
-
-    def close(self) -> None:
-        """End what is not a worker."""
-        ...
-
-
 class Template:
     """The parent's end of a template (`worker`): started when it is needed, and again if it dies."""
 
@@ -93,7 +55,7 @@ class Template:
         return None if self._process is None else self._process.pid
 
     def begin(self) -> None:
-        """Start the process, if there is none.
+        """Start the process, if there is none; does not wait until it has loaded what takes long.
 
         Raises:
             SandboxError: If it cannot be started.
@@ -101,8 +63,8 @@ class Template:
         with self._lock:
             self._begin()
 
-    def start(self, link: socket.socket, kind: DecodeKind) -> "Forked":
-        """Have a worker forked.
+    def start(self, link: socket.socket, kind: DecodeKind) -> int:
+        """Have a worker forked at one end of a socket; return its process id.
 
         Raises:
             SandboxError: If that fails.
@@ -118,10 +80,10 @@ class Template:
                 raise SandboxError(f"a process to decode in ended at its start ({fate(self._fate)})")
         if answer < 0:
             raise SandboxError(cannot_start(-answer))
-        return Forked(self, answer)
+        return answer
 
     def kill(self, pid: int) -> None:
-        """Kill a worker. If nobody is there to do that, it has died with its template."""
+        """Kill a worker, from any thread. If nobody is there to do that, it has died with its template."""
         with self._lock:
             self._asked(b"K", pid)
 
@@ -133,7 +95,7 @@ class Template:
                     self._control.sendall(REQUEST.pack(b"D", pid), getattr(socket, "MSG_NOSIGNAL", 0))
 
     def wait(self, pid: int) -> int | None:
-        """Wait a moment for a worker's exit status."""
+        """Wait a moment for a worker's exit status, negative for a signal; None if it lives, or is lost."""
         with self._lock:
             status = self._asked(b"E", pid)
         return None if status == LIVES else status
@@ -204,73 +166,51 @@ class Template:
         self._process = None
 
 
-class Forked:
-    """A worker that is a fork of a template."""
-
-    def __init__(self, template: Template, pid: int) -> None:
-        self._template = template
-        self.pid = pid
-
-    def kill(self) -> None:
-        """Kill it, from any thread."""
-        self._template.kill(self.pid)
-
-    def dismiss(self) -> None:
-        """Kill it, and do not wait."""
-        self._template.dismiss(self.pid)
-
-    def wait(self) -> int | None:
-        """Wait a moment for its exit status; None if it lives, or its template is gone."""
-        return self._template.wait(self.pid)
-
-
 class Programs:
-    """Workers that are a program each, which speaks the protocol of `worker` on file descriptor 0."""
+    """Workers that are a program each, which speaks the protocol of `worker` on file descriptor 0: for tests."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def begin(self) -> None:
         """Do nothing."""
 
-    def start(self, link: socket.socket, kind: DecodeKind) -> "Program":  # noqa: ARG002
-        """Start the program, which is not told for which kind.
+    def start(self, link: socket.socket, kind: DecodeKind) -> int:  # noqa: ARG002
+        """Start the program, which is not told for which kind; return its process id.
 
         Raises:
             SandboxError: If that fails.
         """
-        return Program(program(self._command, link))
+        process = program(self._command, link)
+        self._processes[process.pid] = process
+        return process.pid
+
+    def kill(self, pid: int) -> None:
+        """Kill one."""
+        self._processes[pid].kill()
+
+    def dismiss(self, pid: int) -> None:
+        """Kill one, and wait for its end."""
+        self._processes[pid].kill()
+        self._processes[pid].wait()
+
+    def wait(self, pid: int) -> int | None:
+        """Wait a moment for the exit status of one; None if it lives."""
+        try:
+            return self._processes[pid].wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
 
     def cpu_seconds(self) -> float:
-        """Return 0."""
+        """Return 0: there is nothing beside the workers."""
         return 0.0
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class Program:
-    """A worker that is a child of this process."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-        self.pid = process.pid
-
-    def kill(self) -> None:
-        """Kill it."""
-        self._process.kill()
-
-    def dismiss(self) -> None:
-        """Kill it."""
-        self._process.kill()
-        self._process.wait()
-
-    def wait(self) -> int | None:
-        """Wait a moment for its exit status."""
-        try:
-            return self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return None
+Starts: TypeAlias = Template | Programs  # safe to use from several threads
 
 
 def template_command(memory_bytes: int) -> list[str]:

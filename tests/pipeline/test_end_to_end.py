@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import trivium
+from assets import ASSETS
 from trivium.pipeline.collection import Collection
 
 pytestmark = pytest.mark.weights
-ASSETS = Path(__file__).parent.parent / "assets"
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from assets import ASSETS
 from base.names import words_of
 from base.pairs import THINGS, pairs
 from base.recipes import Recipe, media_of, read_recipes
 from base.soundfont import INSTRUMENTS
 from base.table import Row, label_of
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from assets import ASSETS
 from trivium.encoders.audio.backbone import AudioBackbone
 from trivium.encoders.audio.log_mel import FFT_SAMPLES, LogMel
 from trivium.encoders.audio.on_gpu import BLOCK_SAMPLES, BLOCKS_PER_PASS, SampleBlocks, Samples
@@ -17,8 +18,6 @@ from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.registry import BACKBONES, build_backbone
 from trivium.encoders.sandbox.pool import SoundStream
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 class Same(nn.Module):

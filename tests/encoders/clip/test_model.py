@@ -18,6 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
+from assets import ASSETS
 from trivium.encoders import DecodeError, WeightsError
 from trivium.encoders.base import Modality, unit_rows
 from trivium.encoders.clip import model as ours
@@ -27,7 +28,6 @@ from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.onnx_runtime import OnnxNetwork
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 
-ASSETS = Path(__file__).parents[2] / "assets"
 TEXTS = ["a photo of a cat", "dog", "Ein Haus am See &amp; ein Boot", "a long caption " * 40]
 TinyClip = Callable[..., str]
 BATCH = 1e-5  # float32 sums in another order

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor, nn
 
+from assets import ASSETS
 from trivium.encoders.base import IMAGE_LAYERS, DecodeError, Prepared, Space, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.decoding.pictures import decode_image
@@ -34,7 +35,6 @@ from trivium.pipeline.space.projections import ProjectedEncoder
 
 # torchvision's own decoder, which torchcodec is to replace.
 pytestmark = pytest.mark.filterwarnings("ignore:.*decoding and encoding capabilities of TorchVision:DeprecationWarning")
-ASSETS = Path(__file__).parents[2] / "assets"
 STRAWBERRY = (ASSETS / "strawberry.jpg").read_bytes()
 SIDE = 32
 FITS = [

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from assets import ASSETS
 from trivium.encoders import WeightsError, build_backbone, unit_rows
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.files.user_cache import cache_folder
@@ -29,7 +30,6 @@ from trivium.encoders.networks.loading import load_network
 from trivium.encoders.networks.onnx_runtime import Graph, exported, graph_file, sound_graph
 from trivium.encoders.networks.weights import WEIGHTS, weights_folder
 
-ASSETS = Path(__file__).parents[2] / "assets"
 TEXTS = [
     "A bird singing in the early morning.",
     "dog",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets import ASSETS
 from trivium.encoders.base import DecodeError, UnreadableError
 from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.files.reading import open_file
@@ -14,7 +15,6 @@ from trivium.encoders.sandbox.heads import HEAD_BYTES, decodable, require_filled
 from trivium.encoders.sandbox.kinds import MediaKind
 from trivium.encoders.sandbox.pool import DecodeSandbox
 
-ASSETS = Path(__file__).parents[2] / "assets"
 KINDS: dict[str, MediaKind] = {
     **dict.fromkeys((".png", ".jpg", ".webp", ".svg"), "image"),
     **dict.fromkeys((".wav", ".mp3", ".ogg"), "audio"),

@@ -26,6 +26,7 @@ import soundfile
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from assets import ASSETS
 from trivium.encoders import DecodeError
 from trivium.encoders.base import SandboxError
 from trivium.encoders.decoding.pictures import decode_image
@@ -37,7 +38,6 @@ from trivium.encoders.sandbox.process import Limits
 from trivium.encoders.sandbox.starts import Template
 
 Media: TypeAlias = Literal["image", "audio"]
-ASSETS = Path(__file__).parents[2] / "assets"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 
 # A worker of a few lines; the body of its loop is given by the test, with the file as `data`.

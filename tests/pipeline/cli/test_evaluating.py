@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from assets import ASSETS
 from trivium.pipeline.cli import evaluating as commands
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.evaluation import plots
 from trivium.pipeline.space.joint import load_space
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @pytest.fixture(autouse=True)

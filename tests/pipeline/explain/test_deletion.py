@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from assets import ASSETS
 from trivium.encoders.base import Encoder
 from trivium.encoders.decoding.sounds import decode_audio
 from trivium.pipeline.explain.drops import hidden, picture_drops, sound_drops, text_drops
@@ -17,7 +18,6 @@ from trivium.pipeline.search.query import QueryPart, query_vectors
 from trivium.pipeline.space.joint import JointSpace, load_space
 
 pytestmark = pytest.mark.weights
-ASSETS = Path(__file__).parents[2] / "assets"
 RANDOM_PARTS = 8
 GREY = np.array([124, 116, 104], np.uint8)
 

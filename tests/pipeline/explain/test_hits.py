@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assets import ASSETS
 from trivium.encoders.base import DecodeError, SandboxError, unit_rows
 from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
 from trivium.pipeline.collection import Collection
@@ -268,14 +269,13 @@ def test_the_real_networks_look_at_what_is_asked_for(weights: dict[str, Path], t
     """Half of the picture shows a teacup, half an airliner: each query's regions lie in its own half."""
     from PIL import Image
 
-    assets = Path(__file__).parents[2] / "assets"
     both = Image.new("RGB", (448, 224), "white")
     for left, name in ((0, "teacup.webp"), (224, "airliner.png")):
-        with Image.open(assets / name) as image:
+        with Image.open(ASSETS / name) as image:
             shown = image.convert("RGBA").resize((224, 224))
             both.paste(shown, (left, 0), shown)
     both.save(tmp_path / "both.png")
-    shutil.copy(assets / "crow.ogg", tmp_path / "crow.ogg")
+    shutil.copy(ASSETS / "crow.ogg", tmp_path / "crow.ogg")
     with Collection.open(tmp_path / "c") as collection:
         collection.add([tmp_path / "both.png", tmp_path / "crow.ogg"])
         (hit,) = collection.search(text="a cup", only="image")

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from assets import ASSETS
 from trivium.pipeline.fused.features import FusedFeatures
 from trivium.pipeline.space.joint import load_space
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @pytest.mark.weights

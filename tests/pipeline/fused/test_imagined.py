@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_union
 from sklearn.utils import estimator_checks
 
+from assets import ASSETS
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.features.cache import FeatureCache
@@ -19,8 +20,6 @@ from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.fused.imagined import blended, recalled
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.store.database import CollectionError
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 def test_blending_weighs_by_cosine() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from assets import ASSETS
 from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.cli.terminal import clock, place_of
@@ -52,9 +53,6 @@ def test_pictures_of_a_video_are_prepared_and_not_decoded(space: Any, tmp_path: 
     assert decode.busy_seconds + preparing.busy_seconds <= stats.seconds  # nothing is counted twice
     assert (decode.items, preparing.items) == (1, 1)
     assert stats.processor_shares() == {} or stats.processor_shares()["decode"] > 0
-
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @given(st.floats(0.001, 5000), st.floats(0.1, 100))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets import ASSETS
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.space.config import SpaceError
 from trivium.pipeline.space.joint import load_space
 
-ASSETS = Path(__file__).parents[2] / "assets"
 TinyClip = Callable[..., str]
 
 

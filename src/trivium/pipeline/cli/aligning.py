@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.encoders.devices import resolve
 from trivium.pipeline.align.pairs import Source, gather
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import (
     UsageError,
     add_device,

@@ -26,7 +26,7 @@ from trivium.encoders.machine import keep_freed_memory, usable_cores
 from trivium.encoders.networks.contract import Precision, device_kind
 from trivium.pipeline.bench.media import is_collection, made_files, own_files
 from trivium.pipeline.bench.stages import FLOOR_SHARE, Accuracy, Measured, NothingReadyError, compare, measure
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import add_device, add_json, device_of, seconds
 from trivium.pipeline.cli.terminal import ShownTable, announce, say, say_table
 from trivium.pipeline.escaping import printable

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.machine import keep_freed_memory
 from trivium.indexes import Wish
-from trivium.pipeline.cli.ends import EXIT_SKIPPED
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import EXIT_SKIPPED, Command
 from trivium.pipeline.cli.options import add_device, add_json, add_wish, open_collection, wish_of
 from trivium.pipeline.cli.terminal import counted, index_bars, print_problems, print_stats, progress_bars, say
 from trivium.pipeline.collection import Collection

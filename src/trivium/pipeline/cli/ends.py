@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, signals, faults that nobody expected, and streams that are gone.
+"""What a command is, and how it ends: its exit status, signals, faults that nobody expected, and streams that are gone.
 
 Ctrl-C, SIGTERM and a closed terminal: a command ends within two seconds, whatever it is at. A signal raises
 `Interrupted` in the main thread, and what is under way ends at its next step. Where that does not come (a library is at
@@ -16,9 +16,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import argparse
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED = 1, 2, 3, 75
 AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked, until it is woken
@@ -42,6 +46,14 @@ REMEDIES = {
     errno.ENOMEM: "not enough memory",
     errno.EAGAIN: "too many processes or threads (`ulimit -u` tells and sets how many)",
 }
+
+
+class Command(NamedTuple):
+    """A command: each module that does some ends with a table of them by name, `COMMANDS`."""
+
+    options: "Callable[[argparse.ArgumentParser], None]"  # adds its options
+    run: "Callable[[argparse.Namespace], int]"  # does it, returns the exit status
+    words: Callable[[Sequence[str]], list[str]] = list  # makes of a command line's words what argparse can read
 
 
 class Interrupted(KeyboardInterrupt):

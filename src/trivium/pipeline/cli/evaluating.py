@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trivium.encoders.base import MODALITIES
 from trivium.encoders.files.writing import make_folder
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import (
     UsageError,
     add_device,

@@ -15,7 +15,7 @@ import numpy as np
 from trivium.encoders.base import MODALITIES
 from trivium.encoders.devices import resolve
 from trivium.encoders.files.writing import make_folder, write_file
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import UsageError, add_device, add_json, add_seed, columns_of, device_of
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.escaping import code_block, plain, printable

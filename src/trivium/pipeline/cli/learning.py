@@ -21,7 +21,7 @@ from trivium.encoders.text.words import (
     whole_words_of_minilm,
     write_word_vectors,
 )
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import (
     UsageError,
     above_zero,

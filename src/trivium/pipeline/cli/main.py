@@ -13,10 +13,11 @@ import itertools
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trivium.pipeline.cli import ends
+from trivium.pipeline.cli.ends import Command
 from trivium.version import __version__
 
 EXIT_STATUSES = (
@@ -33,14 +34,6 @@ class Listed(NamedTuple):
     group: str
     help: str
     module: str  # of this package
-
-
-class Command(NamedTuple):
-    """A command: each module that does some ends with a table of them by name, `COMMANDS`."""
-
-    options: Callable[[argparse.ArgumentParser], None]  # adds its options
-    run: Callable[[argparse.Namespace], int]  # does it, returns the exit status
-    words: Callable[[Sequence[str]], list[str]] = list  # makes of a command line's words what argparse can read
 
 
 LIST: Mapping[str, Listed] = {

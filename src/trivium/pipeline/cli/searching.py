@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import UsageError, add_device, filter_of, open_collection
 from trivium.pipeline.cli.query_words import add_query, name_texts
 from trivium.pipeline.cli.terminal import announce, excerpt_of, place_of, print_hits, say

@@ -15,7 +15,7 @@ import platformdirs
 
 from trivium.encoders.base import SandboxError, WeightsError
 from trivium.pipeline.cli import ends
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import Command
 from trivium.pipeline.cli.options import (
     UsageError,
     add_device,

@@ -20,8 +20,7 @@ from trivium.encoders.files.reading import file_sha256
 from trivium.encoders.files.user_cache import cache_folder, read_sealed
 from trivium.encoders.networks.graph_seal import has_its_hash
 from trivium.encoders.networks.weights import damaged_files, fetch_again, weights_folder
-from trivium.pipeline.cli.ends import EXIT_FAILED
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import EXIT_FAILED, Command
 from trivium.pipeline.cli.options import add_json
 from trivium.pipeline.cli.terminal import announce, say
 from trivium.pipeline.escaping import printable

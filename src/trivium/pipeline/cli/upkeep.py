@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.pipeline.cli.ends import EXIT_FAILED
-from trivium.pipeline.cli.main import Command
+from trivium.pipeline.cli.ends import EXIT_FAILED, Command
 from trivium.pipeline.cli.options import (
     UsageError,
     add_device,

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import Backbone, Features, Prepared, Space, Vectors, unit_rows
+from trivium.encoders.base import Backbone, Features, Modality, Prepared, Space, Vectors, unit_rows
 from trivium.encoders.batching import encode
 from trivium.encoders.files.foreign import ForeignFileError, shown
 from trivium.encoders.files.tensors import open_tensors
@@ -45,7 +45,8 @@ class ProjectedEncoder:
         self.backbone = backbone
         self.projection = projection
         # What goes into the network is the backbone's own matter.
-        self.modality, self.side, self.has_windows = backbone.modality, backbone.side, backbone.has_windows
+        self.modality: Modality = backbone.modality
+        self.side, self.has_windows = backbone.side, backbone.has_windows
         self.prepare, self.prepare_all = backbone.prepare, backbone.prepare_all
         self.takes_file, self.prepare_file = backbone.takes_file, backbone.prepare_file
         self.passages, self.blocks = backbone.passages, backbone.blocks

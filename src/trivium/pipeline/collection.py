@@ -26,6 +26,7 @@ from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space, 
 from trivium.pipeline.store.database import CollectionError, is_free, what_is_missing
 from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.roots import Root
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.tables.metadata import read_table
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.pipeline.upkeep.migration import Migration
     from trivium.pipeline.upkeep.snapshot import Snapshot
 
+EXAMPLES_TOLD = 3  # of a field of metadata
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo:
@@ -51,6 +54,10 @@ class CollectionInfo:
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
     wish: Wish  # what is asked of the index
+    roots: dict[str, Root]  # what it was made of, by path
+    missing: int  # items that are kept although their files are gone
+    skipped: dict[str, str]  # why files of those roots could not be indexed, by path
+    metadata: dict[str, list[str]]  # fields that items have, with examples
     indexes: dict[Modality, IndexFile]  # where there is none, all vectors are compared
 
 
@@ -124,28 +131,33 @@ class Collection:
 
     def add(
         self,
-        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         *,
-        captions: bool = True,
+        captions: bool | None = None,
         metadata: str | os.PathLike[str] | None = None,
-        positions: bool = False,
+        positions: bool | None = None,
         windows: float | None = None,
         index: Wish | None = None,
+        drop_missing: bool = False,
         progress: Bars | None = None,
         index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
 
+        The collection remembers them, and how each was indexed: what is not given is as it was for the nearest of them.
+
         Args:
-            media: Files and folders.
-            captions: Whether captions become vectors of their items too; they are shown in hits either way.
+            media: Files and folders; all that were ever named if not given.
+            captions: Whether captions become vectors of their items too (at first they do); they are shown in hits
+                either way.
             metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
-                next to the media.
-            positions: Keep where the media were made, if metadata say so; they are private, and left out otherwise.
-            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none; as
-                before if not given.
-            index: What to ask of the index from now on; as before if not given.
+                next to the media. It is read again when what was named with it is brought up to date.
+            positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
+            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none.
+            index: What to ask of the index from now on.
+            drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
+                at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
             progress: Called as ``progress(kind, files_done, files_to_do)``.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
             stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
@@ -161,19 +173,21 @@ class Collection:
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
-        paths = [media] if isinstance(media, str | os.PathLike) else list(media)
-        table = None if metadata is None else read_table(Path(metadata), positions=positions)
+        paths = [media] if isinstance(media, str | os.PathLike) else None if media is None else list(media)
+        store = self._existing() if paths is None else self._existing_or_new()
         settings = IngestSettings(
             captions=captions,
-            table=table,
+            table=None if metadata is None else read_table(Path(metadata), positions=bool(positions)),
+            tables=None if metadata is None else [os.path.abspath(metadata)],
             positions=positions,
             windows=windows,
             wish=index,
+            drop_missing=drop_missing,
             progress=progress,
             index_progress=index_progress,
             stats={} if stats is None else stats,
         )
-        return ingest(self._existing_or_new(), self.space, paths, settings)
+        return ingest(store, self.space, paths, settings)
 
     def search(
         self,
@@ -349,6 +363,19 @@ class Collection:
                 writer.remove(found)
         return len(found)
 
+    def forget(self, root: str | os.PathLike[str]) -> int:
+        """Forget what was named to be indexed, and all items below it that no other root has; the files stay.
+
+        Returns:
+            How many items were forgotten.
+
+        Raises:
+            CollectionError: If it is none of the collection's roots (see `info`), or another process is writing.
+        """
+        from trivium.pipeline.ingest.roots import forget
+
+        return forget(self._existing(), root)
+
     def info(self) -> CollectionInfo:
         """Tell what the collection holds.
 
@@ -365,6 +392,10 @@ class Collection:
                 generation=store.generation,
                 size_bytes=size_bytes(self.folder),
                 wish=store.wish,
+                roots=store.roots(),
+                missing=store.missing_count(),
+                skipped=store.skipped(),
+                metadata=store.metadata_examples(EXAMPLES_TOLD),
                 indexes=store.index_files(),
             )
 

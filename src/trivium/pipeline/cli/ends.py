@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import argparse
 
-EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED = 1, 2, 3, 75
+EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_MISSING, EXIT_LOCKED = 1, 2, 3, 4, 75
 AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked, until it is woken
 NUDGES = 20
 NUDGE = signal.SIGURG  # nobody uses it, and nobody minds it

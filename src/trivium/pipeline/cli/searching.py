@@ -83,7 +83,18 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
         _write_page(Path(options.html), parts, hits, explained or {}, note=note)
     if options.json:
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
-        fields = ("path", "modality", "score", "relevance", "caption", "matched", "start", "stop", "metadata")
+        fields = (
+            "path",
+            "modality",
+            "score",
+            "relevance",
+            "caption",
+            "matched",
+            "start",
+            "stop",
+            "metadata",
+            "is_missing",
+        )
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
         if explained is not None:
             for told in found:
@@ -203,7 +214,7 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
     return markup(
         '<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
         "<b>{score:.3f}</b>{likely} {modality}{matched}<br>"
-        '<small><a href="{link}">{name}</a></small></div></li>\n',
+        '<small><a href="{link}">{name}</a>{missing}</small></div></li>\n',
         kind=kind,
         media=media,
         caption=caption,
@@ -214,6 +225,7 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
         matched=" by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip(),
         link=_link(hit.path, folder),
         name=os.path.basename(hit.path),
+        missing=" (missing: the file was gone when its folder was last indexed)" if hit.is_missing else "",
     )
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
 from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats
 from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
-from trivium.pipeline.ingest.scanning import MediaFile, Problem, scan_media
+from trivium.pipeline.ingest.roots import Vanished, plan, vanished_roots
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, root_path, scan_media
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import (
     ITEM_KINDS,
@@ -31,9 +34,10 @@ from trivium.pipeline.records import (
 )
 from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.store.roots import RootSettings, nearest
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, merged
+from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, combined, merged, read_table
 
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
@@ -48,6 +52,8 @@ class Summary:
     renamed: int = 0
     unchanged: int = 0
     removed: int = 0
+    missing: int = 0  # kept although their files are gone
+    vanished: list[Problem] = field(default_factory=list)  # roots of which that is so, and why
     ignored: int = 0  # files of kinds that are not indexed
     skipped: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
@@ -64,15 +70,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestSettings:
-    """How a run takes files in.
+    """How a run takes files in. Where something is None, it is as before for each root.
 
     Args:
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
         table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
             said stays.
+        tables: Where that metadata came from, absolute paths, to be read again when a root is brought up to date.
         positions: Keep where items were made, as far as a sidecar says so.
-        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
-        wish: What to ask of the index from now on; as before if not given.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
+        wish: What to ask of the index from now on.
+        drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
         progress: Told after each batch: the kind of file, files done, files to do.
         index_progress: Told while an index file is made: the modality, vectors done, vectors to do.
         stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
@@ -81,11 +89,13 @@ class IngestSettings:
         ValueError: If ``windows`` is below 0.1 and not 0.
     """
 
-    captions: bool = True
+    captions: bool | None = None
     table: MetadataTable | None = None
-    positions: bool = False
+    tables: Sequence[str] | None = None
+    positions: bool | None = None
     windows: float | None = None
     wish: Wish | None = None
+    drop_missing: bool = False
     progress: Bars | None = None
     index_progress: Bars | None = None
     stats: dict[ItemKind, Stats] = field(default_factory=dict)
@@ -94,17 +104,27 @@ class IngestSettings:
         if self.windows and not MIN_WINDOW_SECONDS <= self.windows < float("inf"):
             raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {self.windows}")
 
+    @property
+    def of_roots(self) -> dict[str, Any]:
+        """What is asked of the roots, to be kept with them: see `RootSettings`."""
+        tables = None if self.tables is None else tuple(self.tables)
+        given = {"captions": self.captions, "positions": self.positions, "metadata": tables}
+        return {name: value for name, value in given.items() if value is not None}
+
 
 def ingest(
-    store: Store, space: JointSpace, media: Iterable[str | os.PathLike[str]], settings: IngestSettings | None = None
+    store: Store,
+    space: JointSpace,
+    media: Iterable[str | os.PathLike[str]] | None,
+    settings: IngestSettings | None = None,
 ) -> Summary:
     """Bring a collection up to date with files and folders.
 
     Args:
         store: The collection.
         space: The space that the collection was made with.
-        media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
-            elsewhere stays.
+        media: Files and folders; None for all that the collection was made of. What lies below them and is gone from
+            the disk goes from the collection; what lies elsewhere stays.
         settings: How.
 
     Raises:
@@ -138,27 +158,30 @@ class _Ingestion:
         self._sandbox = sandbox
         self._table = settings.table
         self._progress = settings.progress
+        self._drops_missing = settings.drop_missing
+        self._given = settings.of_roots
         before = self._store.windows
-        self._loading = FileLoading(
-            embeds_captions=settings.captions and "text" in space.modalities,
-            positions=settings.positions,
-            windows=before if settings.windows is None else settings.windows or None,
-        )
-        self._other_windows = self._loading.windows != before
+        self._windows = before if settings.windows is None else settings.windows or None
+        self._other_windows = self._windows != before
         self._summary = Summary(stats=settings.stats)
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
 
-    def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
+    def run(self, media: Iterable[str | os.PathLike[str]] | None) -> Summary:
         summary = self._summary
+        known = self._store.roots()
+        self._plan = plan(known, None if media is None else [root_path(path) for path in media], self._given)
+        self._loadings = {settings: self._loading(settings) for settings in self._plan.walked.values()}
         with self._timed("scan"):
-            scan = scan_media(media)
+            scan = scan_media(self._plan.walked)
         summary.ignored = scan.ignored
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
         self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
         todo = [file for file in scan.files if not self._is_unchanged(file)]
+        if self._table is None:
+            self._table = self._kept_table()
         if self._table is not None:
             todo = self._apply_table(self._table, scan.files, todo)
         summary.unchanged = len(scan.files) - len(todo) - summary.changed
@@ -166,11 +189,55 @@ class _Ingestion:
             with self._timed(kind):
                 self._take_all(kind, [file for file in todo if file.modality == kind])
         if self._other_windows:  # only now: a run that was stopped has not given them to all
-            self._writer.set_windows(self._loading.windows)
-        if self._gone:
-            self._writer.remove(item.id for item in self._gone.values())
-            summary.removed += len(self._gone)
+            self._writer.set_windows(self._windows)
+        vanished = vanished_roots(scan, self._plan.walked.keys(), known, self._recorded, self._gone.keys())
+        self._drop(present, vanished)
+        self._record(scan, vanished)
         return summary
+
+    def _drop(self, present: Set[str], vanished: Sequence[Vanished]) -> None:
+        """Forget the items whose files are gone; those of roots that have vanished are kept, and marked."""
+        summary = self._summary
+        lost = {path for root in vanished for path in root.items if path not in present} | self._gone.keys()
+        lost = {path for path in lost if self._recorded[path].id not in self._renamed}
+        kept = {path for root in vanished for path in root.items} | {
+            path for path in self._gone if self._recorded[path].is_missing
+        }
+        if self._drops_missing:
+            kept = set()
+        else:
+            summary.vanished = [Problem(path=root.path, reason=root.reason) for root in vanished]
+        if dropped := [self._recorded[path].id for path in lost - kept]:
+            self._writer.remove(dropped)
+            summary.removed += len(dropped)
+        summary.missing = len(lost & kept)
+        if marked := [self._recorded[path].id for path in lost & kept if not self._recorded[path].is_missing]:
+            self._writer.set_missing(marked, missing=True)
+        if back := [item.id for path, item in self._recorded.items() if item.is_missing and path in present]:
+            self._writer.set_missing(back, missing=False)
+
+    def _record(self, scan: Scan, vanished: Sequence[Vanished]) -> None:
+        """Record what was walked, and what of it could not be indexed."""
+        roots = self._plan.after(scan, vanished={root.path for root in vanished})
+        if roots != self._store.roots():
+            self._writer.set_roots(roots)
+        reasons = {problem.path: problem.reason for problem in self._summary.skipped}
+        reasons = {path: reason for path, reason in reasons.items() if nearest(path, roots) is not None}
+        if reasons != {path: why for path, why in self._store.skipped().items() if nearest(path, self._plan.walked)}:
+            self._writer.set_skipped(self._plan.walked, reasons)
+
+    def _loading(self, settings: RootSettings) -> FileLoading:
+        return FileLoading(
+            embeds_captions=settings.captions and "text" in self._space.modalities,
+            positions=settings.positions,
+            windows=self._windows,
+        )
+
+    def _loading_of(self, file: MediaFile) -> FileLoading:
+        return self._loadings[self._plan.settings_of(file.path)]
+
+    def _load(self, loader: Loader, file: MediaFile) -> LoadedFile | FailedFile:
+        return self._loading_of(file).load(file, loader)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -184,9 +251,21 @@ class _Ingestion:
             item is not None
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
-            and item.embeds_caption == (item.has_caption and self._loading.embeds_captions_of(file.modality))
+            and item.embeds_caption == (item.has_caption and self._loading_of(file).embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
+
+    def _kept_table(self) -> MetadataTable | None:
+        """Read the tables that were given with the roots before; one that is gone leaves what it said."""
+        positions = any(settings.positions for settings in self._plan.walked.values())
+        paths = dict.fromkeys(path for settings in self._plan.walked.values() for path in settings.metadata)
+        tables = []
+        for path in paths:
+            try:
+                tables.append(read_table(Path(path), positions=positions))
+            except MetadataError as error:
+                self._summary.skipped.append(Problem(path=path, reason=f"metadata are as they were: {error}"))
+        return combined(tables)
 
     def _apply_table(
         self, table: MetadataTable, files: Sequence[MediaFile], todo: Sequence[MediaFile]
@@ -227,7 +306,7 @@ class _Ingestion:
             loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats)
             batches = encode_files(
                 remaining,
-                load=partial(self._loading.load, loader=loader),
+                load=partial(self._load, loader),
                 space=self._space,
                 kind=kind,
                 sandbox=self._sandbox,

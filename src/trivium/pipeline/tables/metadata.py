@@ -113,6 +113,18 @@ def read_table(path: Path, *, positions: bool = False) -> MetadataTable:
     return MetadataTable(path=str(path), problems=rows.problems, problem_count=rows.problem_count, rows=rows.taken)
 
 
+def combined(tables: Sequence[MetadataTable]) -> MetadataTable | None:
+    """Make one table of several: of a file that several name, the last says all; None if there is none."""
+    if len(tables) < 2:
+        return tables[0] if tables else None
+    return MetadataTable(
+        path=", ".join(table.path for table in tables),
+        problems=[problem for table in tables for problem in table.problems],
+        problem_count=sum(table.problem_count for table in tables),
+        rows={path: row for table in tables for path, row in table.rows.items()},
+    )
+
+
 def flatten(entries: Mapping[str, object], *, positions: bool = False) -> Metadata:
     """Make metadata of anything like a JSON object: null is dropped, of equal keys the last counts.
 

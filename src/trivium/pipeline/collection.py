@@ -1,6 +1,7 @@
 """A collection of media: indexed once, kept up to date, searched any by any."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,6 +189,35 @@ class Collection:
             stats={} if stats is None else stats,
         )
         return ingest(store, self.space, paths, settings)
+
+    def watch(
+        self,
+        told: Callable[["Summary"], None],
+        *,
+        poll: bool = False,
+        stop: threading.Event | None = None,
+        note: Callable[[str], None] | None = None,
+        progress: Bars | None = None,
+    ) -> None:
+        """Keep the collection up to date with what it was made of, until it is stopped.
+
+        At first all is brought up to date; then what the file system tells of, once it is quiet for 2 s in a folder.
+        Other processes may search and write meanwhile: while one writes, changes wait.
+
+        Args:
+            told: Called after each update that changed anything.
+            poll: Look every 5 seconds instead of waiting for events; on network disks that is done anyway.
+            stop: Set it to end the watch, within a second.
+            note: Called with a line when something should be known: a network disk, too many folders, another writer.
+            progress: As for `add`.
+
+        Raises:
+            CollectionError: If there is no collection, or it is damaged.
+        """
+        from trivium.pipeline.ingest.watching import keep_up_to_date
+
+        store, stop = self._existing(), stop or threading.Event()
+        keep_up_to_date(store, self.space, told, poll=poll, stop=stop, note=note, progress=progress)
 
     def search(
         self,

@@ -1,4 +1,4 @@
-"""Commands that make and describe a collection: `index`, `info` and `remove`."""
+"""Commands that make and describe a collection: `index`, `watch`, `info` and `remove`."""
 
 import argparse
 import json
@@ -30,6 +30,8 @@ from trivium.pipeline.store.roots import Root, RootSettings
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
     from trivium.pipeline.ingest.ingestion import Summary
+
+NAME_IT = "name the files and folders to `trivium index` once more (an earlier Trivium did not keep them)"
 
 
 def index_options(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +92,7 @@ def index(options: argparse.Namespace) -> int:
         if options.forget and not options.media:
             return 0
         if not options.media and not collection.info().roots:
-            raise CollectionError(
-                f"{printable(options.collection)} does not know what it was made of (an earlier Trivium made it): name "
-                "the files and folders once more"
-            )
+            raise CollectionError(f"{printable(options.collection)} does not know what it was made of: {NAME_IT}")
         summary = index_with_progress(
             collection,
             options.media or None,
@@ -114,6 +113,41 @@ def index(options: argparse.Namespace) -> int:
     if summary.missing:
         return EXIT_MISSING
     return EXIT_SKIPPED if options.strict and summary.skipped else 0
+
+
+def watch_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium watch`."""
+    parser.description = (
+        "What was named to `trivium index` is brought up to date, then watched: a file that comes, changes or goes is "
+        "taken in once it is quiet for 2 seconds. Others may search meanwhile. docs/watch.md has a systemd unit."
+    )
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("--poll", action="store_true", help="look every 5 seconds instead of waiting for events")
+    parser.add_argument("--json", action="store_true", help="print each update as one JSON object on a line")
+    add_device(parser)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Keep a collection up to date."""
+    keep_freed_memory()
+    with open_collection(options, space=None) as collection:
+        roots = collection.info().roots
+        if not roots:
+            raise CollectionError(f"{printable(options.collection)} does not know what it was made of: {NAME_IT}")
+
+        def told(summary: "Summary") -> None:
+            if options.json:
+                say(json.dumps(_summary_json(summary, sum(summary.seconds.values()))), flush=True)
+                return
+            counts = {"new": summary.added, "changed": summary.changed, "renamed": summary.renamed}
+            counts |= {"removed": summary.removed, "missing": summary.missing, "skipped": len(summary.skipped)}
+            line = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+            say(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+            print_skipped(summary)
+
+        announce(f"watching {', '.join(map(printable, roots))}; stop it with Ctrl-C")
+        collection.watch(told, poll=options.poll, note=announce)
+    return 0
 
 
 def info_options(parser: argparse.ArgumentParser) -> None:
@@ -259,7 +293,7 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
         )
     if summary.missing:
         say(f"{summary.missing:,} items are missing: kept, though their files are gone")
-    print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+    print_skipped(summary)
     print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
     for file in summary.indexes:
         say(f"index of {file.modality}: {file.report['reason']}")
@@ -270,8 +304,14 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
     say(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
+def print_skipped(summary: "Summary") -> None:
+    """Tell what could not be indexed, and why."""
+    print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+
+
 COMMANDS: Mapping[str, Command] = {
     "index": Command(index_options, index),
+    "watch": Command(watch_options, watch),
     "info": Command(info_options, info),
     "remove": Command(remove_options, remove),
 }

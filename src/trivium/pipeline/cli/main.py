@@ -43,6 +43,7 @@ LIST: Mapping[str, Listed] = {
         "search", "answer queries at a prompt, or line by line from a pipe, with the models loaded once", "shell"
     ),
     "info": Listed("collections", "tell what a collection holds", "collecting"),
+    "watch": Listed("collections", "keep a collection up to date as files change, until it is stopped", "collecting"),
     "remove": Listed("collections", "forget items; the files themselves stay", "collecting"),
     "verify": Listed("collections", "look for damage: exit status 0 is sound, 1 damaged", "upkeep"),
     "backup": Listed(

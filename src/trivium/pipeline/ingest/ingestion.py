@@ -81,6 +81,7 @@ class IngestSettings:
         windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
         wish: What to ask of the index from now on.
         drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
+        shallow: Look at the files of folders, and not at the folders in them.
         progress: Told after each batch: the kind of file, files done, files to do.
         index_progress: Told while an index file is made: the modality, vectors done, vectors to do.
         stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
@@ -96,6 +97,7 @@ class IngestSettings:
     windows: float | None = None
     wish: Wish | None = None
     drop_missing: bool = False
+    shallow: bool = False
     progress: Bars | None = None
     index_progress: Bars | None = None
     stats: dict[ItemKind, Stats] = field(default_factory=dict)
@@ -159,6 +161,7 @@ class _Ingestion:
         self._table = settings.table
         self._progress = settings.progress
         self._drops_missing = settings.drop_missing
+        self._is_shallow = settings.shallow
         self._given = settings.of_roots
         before = self._store.windows
         self._windows = before if settings.windows is None else settings.windows or None
@@ -174,7 +177,7 @@ class _Ingestion:
         self._plan = plan(known, None if media is None else [root_path(path) for path in media], self._given)
         self._loadings = {settings: self._loading(settings) for settings in self._plan.walked.values()}
         with self._timed("scan"):
-            scan = scan_media(self._plan.walked)
+            scan = scan_media(self._plan.walked, shallow=self._is_shallow)
         summary.ignored = scan.ignored
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
@@ -190,7 +193,7 @@ class _Ingestion:
                 self._take_all(kind, [file for file in todo if file.modality == kind])
         if self._other_windows:  # only now: a run that was stopped has not given them to all
             self._writer.set_windows(self._windows)
-        vanished = vanished_roots(scan, self._plan.walked.keys(), known, self._recorded, self._gone.keys())
+        vanished = vanished_roots(self._plan, scan, known, self._recorded, self._gone.keys())
         self._drop(present, vanished)
         self._record(scan, vanished)
         return summary

@@ -5,6 +5,7 @@ disk is not mounted: then what was there is kept, and marked, until it is back o
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,39 +86,37 @@ class Vanished:
 
 
 def vanished_roots(
-    scan: Scan, walked: Set[str], known: Mapping[str, Root], items: Iterable[str], gone: Set[str]
+    plan: Plan, scan: Scan, known: Mapping[str, Root], items: Iterable[str], gone: Set[str]
 ) -> list[Vanished]:
-    """Say which of the walked roots have lost so much at once that it is hardly meant.
+    """Say where so much is gone at once that it is hardly meant.
 
     Args:
-        scan: What the walk found.
-        walked: The roots.
-        known: What was recorded of them before.
+        plan: What was walked.
+        scan: What was found.
+        known: The roots before.
         items: Paths of all items that were recorded.
-        gone: Of those, whose files are not there.
+        gone: Of those, whose files are not where the walk has looked.
     """
-    unseen = walked - scan.devices.keys()
+    unseen = plan.walked.keys() - scan.devices.keys()
     if not gone and not unseen:
         return []
-    of: dict[str, list[str]] = {}
+    counts: Counter[str | None] = Counter()
+    lost: dict[str, list[str]] = {}
     for path in items:
-        root = nearest(path, walked)
-        if root is not None:
-            of.setdefault(root, []).append(path)
-    vanished = []
-    for root, paths in sorted(of.items()):
-        lost = paths if root in unseen else [path for path in paths if path in gone]
-        if reason := _reason(scan, root, known.get(root), len(lost), len(paths)):
-            vanished.append(Vanished(root, reason, lost))
-    return vanished
+        root = nearest(path, plan.roots)
+        counts[root] += 1
+        if (folder := nearest(path, unseen)) is not None:
+            lost.setdefault(folder, []).append(path)
+        elif root is not None and path in gone:
+            lost.setdefault(root, []).append(path)
+    reasons = {root: _reason(scan, root, known.get(root), len(paths), counts[root]) for root, paths in lost.items()}
+    return [Vanished(root, reasons[root], paths) for root, paths in sorted(lost.items()) if reasons[root]]
 
 
 def _reason(scan: Scan, root: str, known: Root | None, lost: int, count: int) -> str:
-    if root not in scan.devices:
-        return next(problem.reason for problem in scan.problems if problem.path == root)
-    if not lost:
-        return ""
-    if known is not None and known.device not in (None, scan.devices[root]):
+    if (problem := next((problem for problem in scan.problems if problem.path == root), None)) is not None:
+        return problem.reason
+    if known is not None and known.device not in (None, scan.devices.get(root, known.device)):
         return "another disk lies there than before"
     if lost == count:
         return "all of its files are gone"

@@ -47,11 +47,15 @@ class Scan:
     ignored: int = 0  # files of other kinds
     roots: set[str] = field(default_factory=set)  # what was walked; items below and not seen are gone
     devices: dict[str, int] = field(default_factory=dict)  # on which the roots lie
+    shallow: dict[str, set[str]] = field(default_factory=dict)  # roots whose own files alone were met: their folders
     unseen: set[str] = field(default_factory=set)  # folders and files that could not be looked at
 
     def covers(self, path: str) -> bool:
         """Whether the walk would have met this path, had it been there."""
-        return nearest(path, self.roots) is not None and nearest(path, self.unseen) is None
+        root = nearest(path, self.roots)
+        if root is None or nearest(path, self.unseen) is not None:
+            return False
+        return root not in self.shallow or nearest(path, self.shallow[root]) is None
 
 
 def root_path(media: str | os.PathLike[str]) -> str:
@@ -60,7 +64,7 @@ def root_path(media: str | os.PathLike[str]) -> str:
     return os.path.realpath(path) if os.path.islink(path) else path
 
 
-def scan_media(roots: Collection[str]) -> Scan:
+def scan_media(roots: Collection[str], *, shallow: bool = False) -> Scan:
     """Walk files and folders, given as `root_path` has them; one that lies in another is walked once, by itself.
 
     Links inside a folder are not followed, hidden files and folders (a leading dot) and collections are passed over.
@@ -76,6 +80,8 @@ def scan_media(roots: Collection[str]) -> Scan:
         scan.roots.add(path)
         scan.devices[path] = status.st_dev
         if stat.S_ISDIR(status.st_mode):
+            if shallow:
+                scan.shallow[path] = set()
             _walk(path, scan, seen, apart=roots)
         else:
             _take_one(path, scan, seen)
@@ -135,7 +141,9 @@ def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
                 if _modality(entry.name) or os.path.isdir(entry.path):
                     scan.problems.append(Problem(path=entry.path, reason="a symbolic link, not followed"))
             elif entry.is_dir():
-                if entry.path not in apart:
+                if root in scan.shallow:
+                    scan.shallow[root].add(entry.path)
+                elif entry.path not in apart:
                     folders.append(entry.path)
             elif _modality(entry.name) is None:
                 others.append(entry.name)

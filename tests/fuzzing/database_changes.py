@@ -80,7 +80,8 @@ SCHEMAS: list[str] = [
     "DROP TABLE orphan; CREATE TABLE orphan (content)",
     "DROP TABLE index_file; CREATE TABLE index_file (a)",
     "CREATE TABLE setting2 AS SELECT * FROM setting; DROP TABLE setting; ALTER TABLE setting2 RENAME TO setting",
-    "PRAGMA user_version = 1", "PRAGMA user_version = 3", "PRAGMA user_version = -1", "PRAGMA application_id = 0",
+    "PRAGMA user_version = 1", "PRAGMA user_version = 2", "PRAGMA user_version = 4", "PRAGMA user_version = -1",
+    "PRAGMA application_id = 0",
     "PRAGMA journal_mode = WAL", "PRAGMA page_size = 512; VACUUM", "PRAGMA page_size = 65536; VACUUM",
     "PRAGMA auto_vacuum = FULL; VACUUM", "PRAGMA auto_vacuum = INCREMENTAL; VACUUM",
 ]  # fmt: skip

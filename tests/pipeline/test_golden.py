@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.search.vectors import usable_index
+from trivium.pipeline.store import database
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.store.filters import Filter
 from trivium.pipeline.store.store import Store
@@ -24,6 +26,7 @@ from trivium.pipeline.store.writer import writing
 from trivium.pipeline.upkeep.compaction import compact
 from trivium.pipeline.upkeep.exporting import export
 from trivium.pipeline.upkeep.importing import import_vectors
+from trivium.pipeline.upkeep.verification import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED: Any = json.loads((GOLDEN / "collection_v2.json").read_text())
@@ -132,6 +135,41 @@ def test_rebuild_compact_export_and_import_work(folder: Path, tmp_path: Path) ->
     check_searches(copy)
 
 
+def test_it_is_brought_to_this_format(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".npy", ".faiss")}
+    Store(folder).close()
+    assert "was brought from format 2 to 3" in caplog.text
+    caplog.clear()
+    store = Store(folder)
+    assert (store.db.execute("PRAGMA user_version").fetchone(), caplog.text) == ((3,), "")
+    assert {path: path.read_bytes() for path in before} == before
+    made = Store.create(folder.parent / "made", SPACE, source="stub")
+    columns = (
+        "SELECT m.name, c.name, c.type, c.[notnull] FROM sqlite_master m JOIN pragma_table_info(m.name) c ORDER BY 1, 2"
+    )
+    assert store.db.execute(columns).fetchall() == made.db.execute(columns).fetchall()
+    assert verify(folder, read_data=True).is_sound
+
+
+def test_it_is_verified_as_it_is(folder: Path) -> None:
+    assert verify(folder, read_data=True).is_sound
+    with contextlib.closing(sqlite3.connect(folder / "collection.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_one_that_cannot_be_written_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "connect", partial(database.connect, mode="ro"))  # root may write everywhere
+    with pytest.raises(CollectionError, match=r"cannot be brought to format 3 \(attempt to write a readonly"):
+        Store(folder)
+
+
+def test_this_format_under_the_older_number_is_refused(tmp_path: Path) -> None:
+    Store.create(tmp_path / "c", SPACE, source="stub").close()
+    set_version(tmp_path / "c", 2)
+    with pytest.raises(CollectionError, match=r"did not make: .*'content'"):
+        Store(tmp_path / "c")
+
+
 def set_version(folder: Path, version: int) -> None:
     with contextlib.closing(sqlite3.connect(folder / "collection.db")) as db:
         db.execute(f"PRAGMA user_version = {version}")
@@ -139,11 +177,11 @@ def set_version(folder: Path, version: int) -> None:
 
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
-    set_version(folder, 3)
+    set_version(folder, 4)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for opening in (Store, Collection.open):
         with pytest.raises(
-            CollectionError, match=r"has format 3, this Trivium reads format 2: install a newer Trivium"
+            CollectionError, match=r"has format 4, this Trivium reads format 3: install a newer Trivium"
         ):
             opening(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -151,5 +189,5 @@ def test_a_newer_format_is_refused(folder: Path) -> None:
 
 def test_the_first_format_is_refused(folder: Path) -> None:
     set_version(folder, 1)
-    with pytest.raises(CollectionError, match=r"has format 1, this Trivium reads format 2: index the media anew"):
+    with pytest.raises(CollectionError, match=r"has format 1, this Trivium reads format 3: index the media anew"):
         Collection.open(folder)

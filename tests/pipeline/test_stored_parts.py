@@ -121,17 +121,6 @@ def test_a_kind_is_searched_beside_what_was_removed(store: Store) -> None:
     assert [hit.path for hit in search(store, contents_of("/m/c.wav")["content"], only="audio")] == ["/m/c.wav"]
 
 
-def test_only_a_collection_with_videos_looks_for_them(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "none", SPACE, source="stub")
-    with writing(store) as writer:
-        take_in(writer, ["/m/b.png"])
-    statements: list[str] = []
-    store.db.set_trace_callback(statements.append)
-    assert [hit.path for hit in search(store, contents_of("/m/b.png")["content"], only="image")] == ["/m/b.png"]
-    assert not any("'video'" in statement for statement in statements)
-    store.close()
-
-
 def test_filters_hold_for_videos_as_for_others(store: Store) -> None:
     key = contents_of("/m/d.mp4")["window 5.000 7.250"]
     assert places(search(store, key, where="modality = video"))[0] == ("/m/d.mp4", "window", 5.0, 7.25)

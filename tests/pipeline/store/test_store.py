@@ -18,7 +18,8 @@ from trivium.pipeline.search.indexing import build_index_file
 from trivium.pipeline.search.retrieval import Hit, Retrieval
 from trivium.pipeline.search.vectors import usable_index
 from trivium.pipeline.store import shards as shards_module
-from trivium.pipeline.store.database import FORMAT, CollectionError
+from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.schema import FORMAT
 from trivium.pipeline.store.shards import ShardSource
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing

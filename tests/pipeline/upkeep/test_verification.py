@@ -450,7 +450,7 @@ def test_older_database_is_damage(folder: Path, tmp_path: Path) -> None:
 def test_newer_format_is_not_called_rot(folder: Path) -> None:
     edit(folder, "PRAGMA user_version = 99")
     found = only(verify(folder, read_data=True))
-    assert "it says that it has format 99, this Trivium reads format 2" in found.what
+    assert "it says that it has format 99, this Trivium reads format 3" in found.what
     assert found.remedy.startswith("if another Trivium wrote it, verify it with that one")
 
 

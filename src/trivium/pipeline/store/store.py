@@ -195,8 +195,6 @@ class Store:
     @property
     def windows(self) -> float | None:
         """Seconds of the stretches that sounds have vectors of; None if they have none."""
-        if read_row(self.db, "SELECT 1 FROM sqlite_master WHERE name = 'setting'", columns=(column.whole,)) is None:
-            return None
         row = read_row(self.db, "SELECT value FROM setting WHERE name = 'windows'", columns=(column.seconds,))
         return None if row is None else float(row[0])
 
@@ -299,9 +297,6 @@ class Store:
 
     def contents_of_videos(self) -> Ids:
         """Contents that belong to videos, and to nothing else."""
-        sql = "SELECT 1 FROM sqlite_master WHERE name = 'video_item'"
-        if read_row(self.db, sql, columns=(column.whole,)) is None:
-            return np.empty(0, np.int64)  # no video was ever taken in: nothing is to be looked through
         return self._ids(
             "SELECT DISTINCT e.content FROM item i INDEXED BY video_item CROSS JOIN embedding e ON e.item = i.id "
             "WHERE i.modality = 'video' AND NOT EXISTS (SELECT 1 FROM embedding o JOIN item j ON j.id = o.item "

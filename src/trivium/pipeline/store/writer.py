@@ -16,7 +16,7 @@ from trivium.encoders.files.writing import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.store import rows as column
-from trivium.pipeline.store.database import DAMAGED, SETTING, VIDEO_ITEM, CollectionError, failure
+from trivium.pipeline.store.database import DAMAGED, CollectionError, failure
 from trivium.pipeline.store.database_file import write_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.rows import read_row
@@ -130,8 +130,6 @@ class Writer:
     def set_windows(self, seconds: float | None) -> None:
         """Record what stretches sounds have vectors of (`Store.windows`)."""
         with self.transaction():
-            # Made when it is first needed: collections of this format were made before there was such a thing.
-            self._db.execute(SETTING)
             self._db.execute("DELETE FROM setting WHERE name = 'windows'")
             if seconds is not None:
                 self._db.execute("INSERT INTO setting VALUES ('windows', ?)", (seconds,))
@@ -330,10 +328,6 @@ class Writer:
 
     def _insert_item(self, item: NewItem) -> None:
         path = os.fsencode(item.path)
-        if item.modality == "video":
-            # A search for pictures or sounds leaves the videos' out (`Store.contents_of_videos`). Made when it is first
-            # needed: collections of this format were made before there were videos.
-            self._db.execute(VIDEO_ITEM)
         # What lay at this path before, and the item that was renamed to it.
         self._db.execute("DELETE FROM item WHERE path = ?", (path,))
         if item.renamed_from is not None:

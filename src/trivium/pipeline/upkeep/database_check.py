@@ -15,13 +15,10 @@ from typing import Any
 from trivium.pipeline.records import IndexFile, is_role
 from trivium.pipeline.store.database import (
     DAMAGED,
-    FORMAT,
     CollectionError,
     CollectionLockedError,
     Connection,
     connect,
-    foreign_objects,
-    missing_tables,
 )
 from trivium.pipeline.store.database_file import (
     APPLICATION_ID,
@@ -35,6 +32,7 @@ from trivium.pipeline.store.database_file import (
     read_checksum,
 )
 from trivium.pipeline.store.rows import is_file_name
+from trivium.pipeline.store.schema import FORMAT, OLDEST, foreign_objects, missing_tables
 from trivium.pipeline.store.shards import Shard
 from trivium.pipeline.upkeep.findings import Report, other_bytes, reason
 
@@ -342,19 +340,20 @@ def _read(db: sqlite3.Connection, report: Report) -> Manifest | None:
     faults = [fault for (fault,) in db.execute("PRAGMA integrity_check") if fault != "ok"]
     if faults:
         report.damage(path, f"SQLite finds {len(faults)} or more faults in its structure, first: {faults[0]}")
-    if version != FORMAT:
+    is_read = OLDEST <= version <= FORMAT
+    if not is_read:
         report.damage(
             path,
             f"it says that it has format {version}, this Trivium reads format {FORMAT}: its tables were not checked",
             f"if another Trivium wrote it, verify it with that one; else restore {report.folder} from a backup, or "
             "delete it and index again",
         )
-    if faults or version != FORMAT:
+    if faults or not is_read:
         return None
-    if foreign := foreign_objects(db):
+    if foreign := foreign_objects(db, version=version):
         report.damage(path, f"it has what Trivium did not make: {', '.join(foreign[:5])}; its tables were not read")
         return None
-    if missing := missing_tables(db):
+    if missing := missing_tables(db, version=version):
         report.damage(path, f"it has no table {', '.join(missing)}")
         return None
     if db.execute("SELECT 1 FROM collection JOIN space ON space.id = collection.space").fetchone() is None:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trivium.pipeline.cli import ends
 from trivium.pipeline.cli.ends import Command
@@ -26,6 +26,9 @@ EXIT_STATUSES = (
 )
 NAME_WIDTH = 17  # of the column of names in the list of commands
 SHELLS = ("bash", "zsh", "fish")
+# Of arguments, whose values a shell completes.
+FILES = frozenset({"MEDIA", "FILE", "TABLE", "PATH", "CORPUS", "TARGET", "TEXTS", "SPACE"})
+FOLDERS = frozenset({"COLLECTION", "FOLDER", "BACKUP", "MODEL"})
 
 
 class Listed(NamedTuple):
@@ -224,9 +227,24 @@ def completion(options: argparse.Namespace) -> int:
     parser = argparse.ArgumentParser(prog="trivium")
     commands = parser.add_subparsers()
     for name, listed in LIST.items():
-        command_of(name).options(commands.add_parser(name, help=listed.help))
+        command = commands.add_parser(name, help=listed.help)
+        command_of(name).options(command)
+        command.description = listed.help  # short: zsh shows it beside the name
+        _complete_files(command, shtab)
     say(*shtab.complete(parser, options.shell).split("\n"))
     return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser, shtab: Any) -> None:
+    """Have file names completed where a command takes any; shells complete nothing else there."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command, shtab)
+        elif action.choices is None and (name := action.metavar or action.dest.upper()) in FILES | FOLDERS:
+            action.complete = shtab.DIRECTORY if name in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
+        if action.help:
+            action.help = action.help.replace("%%", "%")  # argparse's way to write it, which shtab leaves
 
 
 COMMANDS: Mapping[str, Command] = {"completion": Command(completion_options, completion)}

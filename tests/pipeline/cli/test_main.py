@@ -80,6 +80,7 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, r
     path = str(media / "red.png")
     caption = "A red sign."
     rest: dict[str, Any] = {"matched": "caption", "start": None, "stop": None, "metadata": {}, "relevance": None}
+    rest["is_missing"] = False
     assert best == {"path": path, "modality": "image", "caption": caption, **rest}
 
 

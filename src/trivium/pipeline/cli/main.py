@@ -3,8 +3,8 @@
 A command's options and what it does stand side by side in the module that the table names (its `COMMANDS`).
 
 Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed or damaged, 2 wrong
-usage, 3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted (143 by
-SIGTERM, 129 by SIGHUP).
+usage, 3 with `index --strict` when files were skipped, 4 when `index` keeps items whose files are gone, 75 when another
+process is writing, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 """
 
 import argparse
@@ -21,8 +21,9 @@ from trivium.pipeline.cli.ends import Command
 from trivium.version import __version__
 
 EXIT_STATUSES = (
-    "Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 75 another process is "
-    "writing to the collection, 130 interrupted (143 by SIGTERM, 129 by SIGHUP)."
+    "Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 4 items kept whose "
+    "files are gone (index), 75 another process is writing to the collection, 130 interrupted (143 by SIGTERM, 129 by "
+    "SIGHUP)."
 )
 NAME_WIDTH = 17  # of the column of names in the list of commands
 SHELLS = ("bash", "zsh", "fish")

@@ -25,7 +25,8 @@ def test_paths_and_where(collection: Collection, media: Path) -> None:
     red = collection.search(text="x", where="caption contains red", k=100)
     assert set(names(red)) == {"red.png", "poem.txt"}
     assert names(collection.search(text="x", where="caption contains red", only="image")) == ["red.png"]
-    assert collection.search(text="x", where="year = 2020") == []
+    with pytest.warns(UserWarning, match="no item has metadata 'year'"):
+        assert collection.search(text="x", where="year = 2020") == []
     with pytest.raises(FilterError, match="year"):
         collection.search(text="x", where="year >")
 
@@ -143,3 +144,13 @@ def test_migrate(collection: Collection, make_space) -> None:
     assert (done.is_done, done.encoded) == (True, 9)
     assert collection.info().space == other.space
     assert len(collection.search(text="x", k=10)) == 7
+
+
+def test_a_slip_of_the_pen_in_a_filter_is_told(collection: Collection, media: Path) -> None:
+    for asked in (
+        lambda: collection.search(text="a sign", where="yaer > 2000"),
+        lambda: collection.search_many(text=["a", "b"], where="yaer > 2000"),
+    ):
+        with pytest.warns(UserWarning, match="no hits, and no item has metadata 'yaer'") as told:
+            assert not any(asked())
+        assert [warning.filename for warning in told] == [__file__]

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -254,6 +255,8 @@ class Collection:
         parts = query_parts(text=text, image=image, audio=audio)
         filter = Filter(only=only, paths=tuple(paths), where=where)
         (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance)
+        if not hits:
+            self._warn_of(filter)
         return hits
 
     def search_many(
@@ -290,7 +293,10 @@ class Collection:
         """
         queries = parts_of_many(text=text, image=image, audio=audio)
         filter = Filter(only=only, paths=tuple(paths), where=where)
-        return self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
+        found = self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
+        if queries and not any(found):
+            self._warn_of(filter)
+        return found
 
     def search_vectors(
         self,
@@ -546,6 +552,11 @@ class Collection:
         from trivium.pipeline.ingest.ingestion import example_queries
 
         return example_queries(self.space)
+
+    def _warn_of(self, filter: Filter) -> None:
+        """Tell of metadata that no item has: a slip of the pen is the likeliest reason for no hits."""
+        for key in sorted(filter.metadata_keys - self.metadata_keys()):
+            warnings.warn(f"no hits, and no item has metadata '{key}'", stacklevel=3)
 
     def _sandbox_for(self, queries: Sequence[Sequence[QueryPart]]) -> "DecodeSandbox | None":
         """Return where the parts' files are decoded: a process that starts while the networks are loaded, and stays."""

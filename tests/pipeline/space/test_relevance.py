@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from trivium.encoders.base import Modality, unit_rows
 from trivium.pipeline.space.joint import load_space
-from trivium.pipeline.space.relevance import LogOdds, Relevance, fit, probability, read_relevance, simulate
+from trivium.pipeline.space.relevance import (
+    LogOdds,
+    Relevance,
+    fit,
+    from_background,
+    probability,
+    read_relevance,
+    simulate,
+)
 
 
 def space(items: int, *, seed: int, noise: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +132,12 @@ def test_all_right_answers_are_there() -> None:
     asked = unit_rows(vectors + 0.01 * np.random.default_rng(1).normal(size=vectors.shape))
     _, searched, is_hit = simulate(asked, vectors, is_relevant, seed=0)
     assert is_hit[searched == 120].mean() == pytest.approx(0.5 * 4 / 5, abs=0.05)
+
+
+def test_scores_that_hardly_differ_tell_nothing() -> None:
+    """Of two pictures that were held out there is one score: what it gave could not be read again."""
+    assert from_background(np.full(50, 0.7)) is None
+    assert fit(np.full(50, 0.7), np.full(50, 10.0), np.arange(50) < 5) is None
+    found = from_background(np.random.default_rng(0).normal(0, 0.01, 1_000))
+    assert found is not None
+    assert Relevance.from_json(Relevance({("text", "image"): found}).to_json()).of_pair

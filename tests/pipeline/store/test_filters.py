@@ -657,7 +657,7 @@ def test_no_pattern_gets_into_the_sql(text: str, form: str) -> None:
 def test_errors_show_the_place(where: str, message: str) -> None:
     with pytest.raises(FilterError) as error:
         Filter(where=where)
-    assert str(error.value) == f"--where: {message}"
+    assert str(error.value) == f"where: {message}"
 
 
 def test_errors_in_long_expressions_show_what_is_around() -> None:
@@ -673,7 +673,7 @@ def test_errors_in_long_expressions_show_what_is_around() -> None:
 def test_limits() -> None:
     fits = "a = '" + "x" * (MAX_LENGTH - 6) + "'"
     assert found([Item(b"/m", metadata={"a": "X" * (MAX_LENGTH - 6)})], Filter(where=fits)) == [0]
-    with pytest.raises(FilterError, match=r"--where: the expression has 10,001 characters, at most 10,000"):
+    with pytest.raises(FilterError, match=r"where: the expression has 10,001 characters, at most 10,000"):
         Filter(where=fits + " ")
     for opening, closing_ in (("(", ")"), ("not ", ""), ("not (", ")")):
         times = 50 // opening.count("(") if "not" not in opening else 50 if opening == "not " else 25
@@ -685,7 +685,7 @@ def test_limits() -> None:
     with pytest.raises(FilterError, match=r"more than 1,000 values in this list\n.*\n     \^"):
         Filter(where=f"a in ({most},y,z)")
     for hostile in ("(" * MAX_LENGTH, "not " * 2_500, "'" * 9_999, "\\" * MAX_LENGTH, "a" * MAX_LENGTH):
-        with pytest.raises(FilterError, match=r"^--where: "):
+        with pytest.raises(FilterError, match=r"^where: "):
             Filter(where=hostile)
 
 

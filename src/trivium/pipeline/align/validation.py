@@ -86,7 +86,8 @@ def calibrate(
                 if unrelated.sum() < LEAST_BACKGROUND:
                     continue
                 log_odds = from_background((asked[a] * among[b]).sum(axis=1)[unrelated])
-            found[query, gallery] = log_odds
+            if log_odds is not None:
+                found[query, gallery] = log_odds
     return Relevance(found)
 
 

@@ -121,7 +121,7 @@ def watch_options(parser: argparse.ArgumentParser) -> None:
         "What was named to `trivium index` is brought up to date, then watched: a file that comes, changes or goes is "
         "taken in once it is quiet for 2 seconds. Others may search meanwhile. docs/watch.md has a systemd unit."
     )
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("--poll", action="store_true", help="look every 5 seconds instead of waiting for events")
     parser.add_argument("--json", action="store_true", help="print each update as one JSON object on a line")
     add_device(parser)
@@ -152,7 +152,7 @@ def watch(options: argparse.Namespace) -> int:
 
 def info_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium info`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     add_json(parser)
 
 
@@ -196,7 +196,7 @@ def _root_line(root: Root) -> str:
 
 def remove_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium remove`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with all that is below them")
 
 

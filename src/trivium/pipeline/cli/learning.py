@@ -176,8 +176,8 @@ def run_train_text(options: argparse.Namespace) -> int:
 def pretrain_text_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium pretrain-text`."""
     parser.description = (
-        "BERT's recipe: 15 %% of the tokens are asked for; of these 80 %% are masked, 10 %% replaced, "
-        "10 %% left. Run it again to go on where it was stopped."
+        "BERT's recipe: 15 % of the tokens are asked for; of these 80 % are masked, 10 % replaced, "
+        "10 % left. Run it again to go on where it was stopped."
     )
     parser.add_argument("corpus", metavar="CORPUS", nargs="+", help=CORPUS)
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the encoder's folder; one there is replaced")

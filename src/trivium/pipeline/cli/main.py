@@ -226,6 +226,7 @@ def completion(options: argparse.Namespace) -> int:
     from trivium.pipeline.cli.terminal import say
 
     parser = argparse.ArgumentParser(prog="trivium")
+    parser.add_argument("--version", action="version", version=__version__, help="tell which Trivium this is")
     commands = parser.add_subparsers()
     for name, listed in LIST.items():
         command = commands.add_parser(name, help=listed.help)
@@ -242,7 +243,9 @@ def _complete_files(parser: argparse.ArgumentParser, shtab: Any) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_files(command, shtab)
-        elif action.choices is None and (name := action.metavar or action.dest.upper()) in FILES | FOLDERS:
+            continue
+        name = action.metavar or action.dest.upper()
+        if name in FILES | FOLDERS and action.choices is None and action.nargs != 0:
             action.complete = shtab.DIRECTORY if name in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
         if action.help:
             action.help = action.help.replace("%%", "%")  # argparse's way to write it, which shtab leaves

@@ -54,7 +54,7 @@ def search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium search`."""
     parser.allow_abbrev = False
     parser.description = "A query part may have a weight: '2:beach', '-0.5:crowd'; a leading '-' means less of it."
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     add_query(parser)
     parser.add_argument("--space", help="refuse the collection if it was made with another space")
     add_device(parser)

@@ -60,7 +60,7 @@ EXPECTED = (
 def shell_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium shell`."""
     parser.description = "A line is a query; ':help' tells how to write one. Options hold until a line changes them."
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     add_filter(parser)
     add_min_relevance(parser)
     parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")

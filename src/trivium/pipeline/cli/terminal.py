@@ -118,17 +118,22 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, tuple[Any, float]] = {}
+    last = time.perf_counter()  # something was told: what is told of next began then
     console = Console(stderr=True)
     bars = RichProgress(*columns, console=console)
     try:
         with Live(bars, console=console, refresh_per_second=10) as live:
 
             def show(what: str, done: int, total: int) -> None:
+                nonlocal last
+                if not total:
+                    return
                 what = printable(what)
                 if what not in tasks:
-                    tasks[what] = (bars.add_task(what, total=total, rate=0.0), time.perf_counter())
+                    tasks[what] = (bars.add_task(what, total=total, rate=0.0), last)
                 task, started = tasks[what]
-                rate = done / max(time.perf_counter() - started, 1e-3)
+                last = time.perf_counter()
+                rate = done / max(last - started, 1e-3)
                 bars.update(task, completed=done, total=total, rate=rate)
                 limit = limit_of(stats[what]) if stats is not None and what in stats else ""
                 live.update(Group(bars, Text(f"{what}: {limit}", style="dim")) if limit else bars)

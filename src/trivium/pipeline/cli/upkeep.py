@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def verify_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium verify`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("--read-data", action="store_true", help="read every byte and compare its hash")
     parser.add_argument("--media", action="store_true", help="compare the media with what was indexed too")
     parser.add_argument(
@@ -75,7 +75,7 @@ def verify(options: argparse.Namespace) -> int:
 def backup_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium backup`."""
     parser.description = "The copy is a collection too: `verify`, `search` and `info` take it."
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("target", metavar="TARGET", help="a folder that does not exist yet")
     parser.add_argument(
         "--replace",
@@ -105,7 +105,7 @@ def backup(options: argparse.Namespace) -> int:
 def restore_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium restore`."""
     parser.add_argument("backup", metavar="BACKUP")
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     add_json(parser)
 
 
@@ -137,7 +137,7 @@ def _tell_copied(done: "Snapshot") -> None:
 
 def rebuild_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium rebuild`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     add_wish(parser)
 
 
@@ -155,7 +155,7 @@ def rebuild(options: argparse.Namespace) -> int:
 
 def compact_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium compact`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
 
 
 def compact(options: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def compact(options: argparse.Namespace) -> int:
 
 def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium export`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("file", metavar="FILE", help="NAME.parquet, or NAME.npy (with NAME.jsonl and NAME.json)")
     add_filter(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
@@ -230,7 +230,7 @@ def import_(options: argparse.Namespace) -> int:
 
 def migrate_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium migrate`."""
-    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
     parser.add_argument("--space", required=True, help="a space's name or folder (see `trivium spaces`)")
     parser.add_argument("--drop-missing", action="store_true", help="give up items whose files are gone or changed")
     add_json(parser)

@@ -18,7 +18,7 @@ def load_classifier(
     """Load what `trivium classify train` or `trivium train-text` wrote, or the method `save` of a fitted classifier.
 
     Each predicts from a DataFrame with columns `text`, `image` and `audio`; a `TextClassifier` needs the first alone,
-    and takes a sequence of texts too.
+    and takes a sequence of texts too; its labels are texts, whatever they looked like in its table ("1").
 
     Raises:
         ModelError: If the folder holds no classifier, or one of other encoders than those that are there.

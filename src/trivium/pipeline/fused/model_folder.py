@@ -139,6 +139,10 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: If it cannot be read.
     """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}")
+    if not os.path.lexists(folder / CONFIG):
+        raise ModelError(f"{folder} is no classifier: it has no {CONFIG}")
     try:
         return read_foreign_json(folder / CONFIG, max_bytes=MAX_CONFIG_BYTES, constants=True)
     except ForeignFileError as error:

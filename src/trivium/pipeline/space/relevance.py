@@ -101,7 +101,9 @@ class Relevance:
             are_numbers = all(type(value) in (int, float) for value in given)
             values = [float(value) for value in given if -LARGEST <= value <= LARGEST] if are_numbers else []
             if len(values) != 3:
-                raise ValueError(f"log_odds of {name} must have an offset, a slope and a size")
+                raise ValueError(
+                    f"log_odds of {name} must have an offset, a slope and a size, numbers of at most {LARGEST:,.0f}"
+                )
             if values[1] <= 0:
                 raise ValueError(f"the slope of {name} must be above 0, got {values[1]}")
             found[query, matched] = LogOdds(offset=values[0], slope=values[1], size=values[2])
@@ -211,13 +213,13 @@ def fit(scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant:
         if np.abs(step).max() < 1e-8:
             break
     slope = float(w[1] / spread)
-    if slope <= 0:
-        return None
-    return LogOdds(offset=float(w[0] - w[1] * centre / spread - w[2] * logs.mean()), slope=slope, size=float(w[2]))
+    return _sensible(float(w[0] - w[1] * centre / spread - w[2] * logs.mean()), slope, float(w[2]))
 
 
-def from_background(scores: NDArray[np.floating[Any]]) -> LogOdds:
+def from_background(scores: NDArray[np.floating[Any]]) -> LogOdds | None:
     """Return log-odds for modalities of which no pairs are known: by how unusual a score is among unrelated items.
+
+    None where the scores hardly differ, and so tell nothing: of two pictures that were held out, say.
 
     Were the scores of unrelated items normal, one of 31,574 would lie four deviations above their mean: there, among so
     many, a hit is as likely relevant as not. Near there the logarithm of that share falls by 4.2 for each deviation.
@@ -227,4 +229,10 @@ def from_background(scores: NDArray[np.floating[Any]]) -> LogOdds:
     """
     mean, deviation = float(np.mean(scores)), max(float(np.std(scores)), 1e-6)
     far, rare, fall = 4.0, math.log(31_574), 4.2  # the normal distribution beyond 4 deviations: one of 31,574
-    return LogOdds(offset=rare - fall * (mean / deviation + far), slope=fall / deviation, size=-1.0)
+    return _sensible(rare - fall * (mean / deviation + far), fall / deviation, -1.0)
+
+
+def _sensible(offset: float, slope: float, size: float) -> LogOdds | None:
+    """Return log-odds that grow with the score, and that can be read again; None if they do not, or cannot."""
+    is_sensible = 0 < slope <= LARGEST and max(abs(offset), abs(size)) <= LARGEST
+    return LogOdds(offset=offset, slope=slope, size=size) if is_sensible else None

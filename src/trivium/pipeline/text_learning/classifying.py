@@ -124,6 +124,11 @@ class TextClassifier:
         self._head_tokens = head_tokens
         self._tokens = uncut(tokenizer)
 
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """The labels, in the order of the probabilities: what scikit-learn's classifiers call them."""
+        return np.array(self.labels)
+
     def to(self, device: str) -> None:
         """Move it to a device, as torch names it."""
         self.encoder.to(device)

@@ -259,9 +259,9 @@ class _Parser:
 def parse(written: str) -> Node:
     """Read an expression, or raise `FilterError` that points at the place."""
     if len(written) > MAX_LENGTH:
-        raise FilterError(f"--where: the expression has {len(written):,} characters, at most {MAX_LENGTH:,} are taken")
+        raise FilterError(f"where: the expression has {len(written):,} characters, at most {MAX_LENGTH:,} are taken")
     if not written.strip():
-        raise FilterError("--where: the expression is empty")
+        raise FilterError("where: the expression is empty")
     return _Parser(_NO_BYTE.sub("\ufffd", written)).read()
 
 
@@ -270,7 +270,7 @@ def _fail(reason: str, written: str, place: int) -> NoReturn:
     start, end = max(0, place - 60), place + 40
     before = ("…" if start else "") + _shown(written[start:place])
     after = _shown(written[place:end].rstrip()) + ("…" if len(written) > end else "")
-    raise FilterError(f"--where: {reason}\n{before}{after}\n{' ' * _width(before)}^")
+    raise FilterError(f"where: {reason}\n{before}{after}\n{' ' * _width(before)}^")
 
 
 def _shown(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
+from trivium.encoders.files.reading import regular_descriptor
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.retrieval import Retrieval
@@ -419,19 +420,16 @@ def test_a_writer_that_is_quicker_than_the_look_at_its_journal_is_no_damage(
     with contextlib.closing(Store(folder)) as store:
         store.db.execute("BEGIN IMMEDIATE")
         store.db.execute("UPDATE item SET caption = ?", ("a" * 200_000,))
-        journal, real = folder / "collection.db-journal", database_file.regular_descriptor
-        size = (folder / "collection.db").stat().st_size
+        database, journal, real = folder / "collection.db", folder / "collection.db-journal", regular_descriptor
         assert journal.exists()
 
         def late(path: Path) -> int:
             if path == journal:
                 store.db.execute("COMMIT")
-                store.db.execute("BEGIN IMMEDIATE")
-                store.db.execute("UPDATE collection SET generation = 99")
+                pages = database.stat().st_size // 4096
+                journal.write_bytes((MAGIC + struct.pack(">IIIII", 1, 0, pages, 512, 4096)).ljust(4616, b"\0"))
             return real(path)
 
         monkeypatch.setattr(database_file, "regular_descriptor", late)
         database_file.check_files(folder)
-        assert store.db.in_transaction
-        assert (folder / "collection.db").stat().st_size > 3 * size
-        store.db.execute("ROLLBACK")
+        journal.unlink()

@@ -23,6 +23,7 @@ from stub_space import StubSpace
 
 from trivium.indexes import Wish
 from trivium.pipeline.collection import Collection
+from trivium.pipeline.search.retrieval import Hit
 
 FILES = 2_000
 STEP = 100  # files added, and removed, at a time
@@ -50,7 +51,7 @@ class Truth:
             path.unlink()
         self.removed += count
 
-    def check(self, hits: list, *, k: int, removed_before: int) -> None:
+    def check(self, hits: list[Hit], *, k: int, removed_before: int) -> None:
         numbers = [int(Path(hit.path).stem) for hit in hits]
         assert len(set(numbers)) == len(numbers) == k, f"{len(hits)} hits of {k}"
         assert all(removed_before <= number < self.written.stop for number in numbers), numbers

@@ -25,7 +25,7 @@ from trivium.pipeline.search.query import QueryPart, query_vectors
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.space.joint import JointSpace, load_space
 from trivium.pipeline.store import connections
-from trivium.pipeline.store.database import CollectionError, CollectionLockedError, Connection
+from trivium.pipeline.store.database import CollectionError, CollectionLockedError, Connection, open_database
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.upkeep.verification import verify
 
@@ -59,11 +59,10 @@ def write_notes(folder: Path, numbers: range) -> None:
 @contextmanager
 def counted_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Connection]]:
     """Collect what is opened for threads."""
-    opened: list[Any] = []
-    real = connections.open_database
+    opened: list[Connection] = []
 
     def noted(*arguments: Any, **options: Any) -> Connection:
-        opened.append(real(*arguments, **options))
+        opened.append(open_database(*arguments, **options))
         return opened[-1]
 
     with monkeypatch.context() as patched:
@@ -88,7 +87,7 @@ def test_threads_search_as_one_does(collection: Collection, media: Path) -> None
         "picture": collection.search(image=media / "red.png", k=K),
         "sound": collection.search(audio=media / "low.wav", k=K, only="audio"),
         "many": collection.search_many(text=["x", "Roses"], k=3, where="caption contains red"),
-        "vectors": collection.search_vectors(np.ones((2, 16)), k=K, paths=["deep/*"]),
+        "vectors": collection.search_vectors(np.ones((2, 16), np.float32), k=K, paths=["deep/*"]),
         "info": collection.info(),
         "keys": collection.metadata_keys(),
         "length": len(collection),
@@ -100,7 +99,7 @@ def test_threads_search_as_one_does(collection: Collection, media: Path) -> None
             "picture": collection.search(image=media / "red.png", k=K),
             "sound": collection.search(audio=media / "low.wav", k=K, only="audio"),
             "many": collection.search_many(text=["x", "Roses"], k=3, where="caption contains red"),
-            "vectors": collection.search_vectors(np.ones((2, 16)), k=K, paths=["deep/*"]),
+            "vectors": collection.search_vectors(np.ones((2, 16), np.float32), k=K, paths=["deep/*"]),
             "info": collection.info(),
             "keys": collection.metadata_keys(),
             "length": len(collection),
@@ -283,7 +282,7 @@ def test_closed_is_told_by_every_method(collection: Collection, media: Path, tmp
         "add": lambda: collection.add(media),
         "search": lambda: collection.search(text="x"),
         "search_many": lambda: collection.search_many(text=["x"]),
-        "search_vectors": lambda: collection.search_vectors(np.ones((1, 16))),
+        "search_vectors": lambda: collection.search_vectors(np.ones((1, 16), np.float32)),
         "search_parts": lambda: collection.search_parts([]),
         "explain": lambda: collection.explain(hit, text="x"),
         "explain_parts": lambda: collection.explain_parts([], [hit]),

@@ -189,7 +189,8 @@ class Collection:
             index: What to ask of the index from now on.
             drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
                 at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
-            progress: Called as ``progress(kind, files_done, files_to_do)``.
+            progress: Called as ``progress(kind, files_done, files_to_do)`` after each commit; files done have a
+                fraction while a large text is taken in, portion by portion.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
             stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
 

@@ -285,15 +285,15 @@ class Store:
         """Return the item of a file."""
         return self._item("path = ?", os.fsencode(path))
 
-    def items_with(self, content: ContentKey) -> list[tuple[int, str]]:
-        """Ids and paths of the items whose own content this is."""
+    def paths_with(self, content: ContentKey, *, through: int) -> list[str]:
+        """Paths of the items whose own content this is, and whose ids are at most ``through``."""
         rows = self._rows(
-            "SELECT i.id, i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' "
+            "SELECT i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' AND e.item <= ? "
             "JOIN item i ON i.id = e.item WHERE c.sha256 = ? AND c.modality = ? ORDER BY i.path",
-            (content.sha256, content.modality),
-            columns=(column.whole, column.path),
+            (through, content.sha256, content.modality),
+            columns=(column.path,),
         )
-        return [(id_, path) for id_, path in rows]
+        return [path for (path,) in rows]
 
     def items_below(self, path: str) -> list[int]:
         """Ids of the item at a path and of all below it."""

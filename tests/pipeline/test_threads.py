@@ -230,7 +230,7 @@ def test_of_two_that_write_one_is_refused(collection: Collection, media: Path) -
         adding = pool.submit(collection.add, media, progress=wait)
         assert inside.wait(10)
         for write in (lambda: collection.add(media), lambda: collection.remove([media]), collection.compact):
-            with pytest.raises(CollectionLockedError, match=r"is being written by this process already; try again"):
+            with pytest.raises(CollectionLockedError, match=r"is being written by this process \(pid \d+\); try again"):
                 write()
         assert len(collection.search(text="x", k=100)) >= 7  # who reads is not
         go_on.set()

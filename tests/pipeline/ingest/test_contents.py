@@ -126,7 +126,7 @@ def test_small_files_do_not_wait_for_a_large_one(
     def progress(kind: str, done: float, total: int) -> None:
         assert (kind, total) == ("text", 6)
         told.append(done)
-        if 5 < done < 6 and len(told) < 5:
+        if 5 < done < 6:
             raise KeyboardInterrupt
 
     collection = Collection.open(tmp_path / "c", space=worded)
@@ -134,9 +134,7 @@ def test_small_files_do_not_wait_for_a_large_one(
         collection.add([text, tmp_path], progress=progress)
     assert len(collection) == 5
     assert told[-1] == 5 + MOST / (WORDS + 1)
-    told += [0] * 5
-    assert collection.add([text, tmp_path], progress=lambda _, done, total: told.append(done)).added == 1
-    assert told[-1] == 1
+    assert collection.add([text, tmp_path]).added == 1
     assert len(collection) == 6
 
 

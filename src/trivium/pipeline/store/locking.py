@@ -38,8 +38,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
             if pid is None and time.monotonic() < deadline:
                 time.sleep(0.01)  # it is just beginning or ending
                 continue
-            who = f"another process (pid {pid or 'unknown'})" if pid != str(os.getpid()) else "this process already"
-            raise CollectionLockedError(f"{folder} is being written by {who}; try again when it has finished") from None
+            who = "this process" if pid == str(os.getpid()) else "another process"
+            raise CollectionLockedError(
+                f"{folder} is being written by {who} (pid {pid or 'unknown'}); try again when it has finished"
+            ) from None
         except OSError as error:
             raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:

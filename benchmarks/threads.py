@@ -130,6 +130,9 @@ def latency(root: Path) -> None:
             return 1e3 * statistics.median(spent)
 
         searches(100)
+        used = time.process_time()
+        searches(LATENCY_SEARCHES)
+        print(f"one thread: {1e3 * (time.process_time() - used) / LATENCY_SEARCHES:.3f} ms of the processor a search")
         print(
             f"one thread: {', '.join(f'{searches(LATENCY_SEARCHES // 5):.3f}' for _ in range(5))} ms a search (medians)"
         )

@@ -1,5 +1,6 @@
 """One `Collection` in many threads: they search while one writes, and end as one when it is closed."""
 
+import contextlib
 import gc
 import os
 import re
@@ -287,6 +288,8 @@ def test_closed_is_told_by_every_method(collection: Collection, media: Path, tmp
         "explain": lambda: collection.explain(hit, text="x"),
         "explain_parts": lambda: collection.explain_parts([], [hit]),
         "remove": lambda: collection.remove([media]),
+        "forget": lambda: collection.forget(media),
+        "watch": lambda: collection.watch(print),
         "info": collection.info,
         "rebuild": collection.rebuild,
         "metadata_keys": collection.metadata_keys,
@@ -348,6 +351,18 @@ def test_close_ends_what_waits_for_a_decoder(collection: Collection, media: Path
         assert time.monotonic() - started < 5
         with pytest.raises(CollectionError, match=CLOSED):
             search.result()
+
+
+def test_close_ends_a_watch(collection: Collection, media: Path) -> None:
+    updated = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        watch = pool.submit(collection.watch, lambda _: updated.set(), poll=True)
+        write_notes(media, range(1))
+        assert updated.wait(30)
+        collection.close()
+        with contextlib.suppress(CollectionError):
+            watch.result(10)
+    assert not open_files(collection.folder)
 
 
 def test_a_thread_may_close_what_it_is_in_the_middle_of(collection: Collection, media: Path) -> None:

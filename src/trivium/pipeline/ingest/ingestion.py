@@ -170,6 +170,7 @@ class _Ingestion:
         self._summary = Summary(stats=settings.stats)
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
+        self._renamed: set[int] = set()
         self._newest = max((item.id for item in self._recorded.values()), default=0)
         self._earlier: dict[ContentKey, Iterator[str]] = {}  # paths of items from before this run not looked at yet
 
@@ -404,6 +405,7 @@ class _Ingestion:
         for path in self._earlier[content]:
             if (path in self._gone or _is_gone(path)) and (item := self._store.item_at(path)) is not None:
                 self._gone.pop(path, None)
+                self._renamed.add(item.id)
                 return item
         return None
 

@@ -45,7 +45,7 @@ FLOORS = {
         {"state"},
     ),
     "pipeline": (
-        {"escaping", "progress", "records"},
+        {"closing", "escaping", "progress", "records"},
         {"space", "store", "tables"},
         {"features", "search", "evaluation", "text_learning"},
         {"ingest", "align"},

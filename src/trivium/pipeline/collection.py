@@ -1,16 +1,18 @@
 """A collection of media: indexed once, kept up to date, searched any by any."""
 
+import functools
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.encoders.networks.contract import Precision
 from trivium.indexes import Wish
+from trivium.pipeline.closing import Uses
 from trivium.pipeline.progress import Bars, Progress
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.search.query import (
@@ -25,6 +27,7 @@ from trivium.pipeline.search.query import (
 from trivium.pipeline.search.retrieval import Hit, Judge, Retrieval
 from trivium.pipeline.space.config import OPEN_CLIP
 from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space, space_folders
+from trivium.pipeline.store.connections import closed
 from trivium.pipeline.store.database import CollectionError, is_free, what_is_missing
 from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
@@ -43,6 +46,8 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.pipeline.upkeep.snapshot import Snapshot
 
 EXAMPLES_TOLD = 3  # of a field of metadata
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +68,28 @@ class CollectionInfo:
     indexes: dict[Modality, IndexFile]  # where there is none, all vectors are compared
 
 
+def _while_open(
+    method: "Callable[Concatenate[Collection, P], R]",
+) -> "Callable[Concatenate[Collection, P], R]":
+    """Have a method raise a CollectionError when its collection is closed."""
+
+    @functools.wraps(method)
+    def method_while_open(collection: "Collection", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with collection._uses.inside(lambda: closed(collection.folder)):
+            return method(collection, *args, **kwargs)
+
+    return method_while_open
+
+
 class Collection:
     """A folder that holds what Trivium knows of a set of files; the files themselves are never touched.
 
-    One object belongs to one thread; several may have the same collection open, also while one of them adds.
+    Threads may share one object: they search at the same time, also while one of them, or another process, adds,
+    removes or compacts; each search sees one state of the collection. Of several that write, one does, and the others
+    get a `CollectionLockedError`. Networks and index files are loaded once for all; each thread has a connection to the
+    database, closed when the thread ends.
+
+    After `close`, whatever is called raises a `CollectionError`, and so does what other threads were in the middle of.
     """
 
     def __init__(
@@ -82,6 +105,9 @@ class Collection:
         self._device = device
         self._precision: Precision = precision
         self._announce = announce
+        self._uses = Uses()
+        self._watches: list[threading.Event] = []  # what ends them
+        self._making = threading.RLock()  # over what is made when it is first needed: store, space, retrieval, sandbox
         self._store = Store(folder) if _exists(folder) else None
         self._search: Retrieval | None = None
         self._sandbox: DecodeSandbox | None = None
@@ -121,16 +147,20 @@ class Collection:
     @property
     def space(self) -> JointSpace:
         """The collection's space; its networks are loaded when they are first used."""
-        if self._space is None:
-            self._space = load_space(
-                self._source,
-                device=self._device,
-                precision=self._precision,
-                announce=self._announce,
-                is_named=self._is_named,
-            )
-        return self._space
+        if (space := self._space) is not None:
+            return space
+        with self._making:
+            if self._space is None:
+                self._space = load_space(
+                    self._source,
+                    device=self._device,
+                    precision=self._precision,
+                    announce=self._announce,
+                    is_named=self._is_named,
+                )
+            return self._space
 
+    @_while_open
     def add(
         self,
         media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
@@ -160,7 +190,8 @@ class Collection:
             index: What to ask of the index from now on.
             drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
                 at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
-            progress: Called as ``progress(kind, files_done, files_to_do)``.
+            progress: Called as ``progress(kind, files_done, files_to_do)`` after each commit; files done have a
+                fraction while a large text is taken in, portion by portion.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
             stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
 
@@ -191,6 +222,7 @@ class Collection:
         )
         return ingest(store, self.space, paths, settings)
 
+    @_while_open
     def watch(
         self,
         told: Callable[["Summary"], None],
@@ -208,7 +240,7 @@ class Collection:
         Args:
             told: Called after each update that changed anything.
             poll: Look every 5 seconds instead of waiting for events; on network disks that is done anyway.
-            stop: Set it to end the watch, within a second.
+            stop: Set it to end the watch, within a second; `close` does so too.
             note: Called with a line when something should be known: a network disk, too many folders, another writer.
             progress: As for `add`.
 
@@ -218,8 +250,12 @@ class Collection:
         from trivium.pipeline.ingest.watching import keep_up_to_date
 
         store, stop = self._existing(), stop or threading.Event()
+        self._watches.append(stop)
+        if self._uses.is_closed:
+            stop.set()
         keep_up_to_date(store, self.space, told, poll=poll, stop=stop, note=note, progress=progress)
 
+    @_while_open
     def search(
         self,
         *,
@@ -259,6 +295,7 @@ class Collection:
             self._warn_of(filter)
         return hits
 
+    @_while_open
     def search_many(
         self,
         *,
@@ -298,6 +335,7 @@ class Collection:
             self._warn_of(filter)
         return found
 
+    @_while_open
     def search_vectors(
         self,
         vectors: Vectors,
@@ -324,12 +362,15 @@ class Collection:
             FilterError: As in `search`.
             QueryError: If the vectors are not of the space's dimension, one is zero or has NaN, or ``k`` is below 1.
         """
-        store = self._existing()
-        store.require(self.space.space)
-        unit = unit_queries(vectors, dim=self.space.space.dim)
+        store, space = self._existing(), self.space.space
+        unit = unit_queries(vectors, dim=space.dim)
         filter = Filter(only=only, paths=tuple(paths), where=where)
-        return self._retrieval(store).search(unit, k=k, filter=filter, judge=None)
+        retrieval = self._retrieval(store)
+        with store.reading():
+            store.require(space)
+            return retrieval.search(unit, k=k, filter=filter, judge=None)
 
+    @_while_open
     def search_parts(
         self,
         queries: Sequence[Sequence[QueryPart]],
@@ -340,13 +381,17 @@ class Collection:
     ) -> list[list[Hit]]:
         """Do what `search_many` does, with the parts of each query in one list."""
         store = self._existing()
-        sandbox = self._sandbox_for(queries)
-        store.require(self.space.space)
-        vectors = query_vectors(self.space, queries, sandbox=sandbox)
-        relevance = self.space.relevance
+        sandbox, space = self._sandbox_for(queries), self.space
+        store.require(space.space)
+        vectors = query_vectors(space, queries, sandbox=sandbox)
+        relevance = space.relevance
         judge = None if relevance is None else Judge(relevance, [asked_with(parts) for parts in queries])
-        return self._retrieval(store).search(vectors, k=k, filter=filter, judge=judge, least=min_relevance)
+        retrieval = self._retrieval(store)
+        with store.reading():
+            store.require(space.space)  # it may have been migrated meanwhile
+            return retrieval.search(vectors, k=k, filter=filter, judge=judge, least=min_relevance)
 
+    @_while_open
     def explain(self, hit: Hit, *, text: Items = None, image: Items = None, audio: Items = None) -> "Explanation":
         """Say which regions, seconds or words of a hit, and which words of the query, held up its score.
 
@@ -367,6 +412,7 @@ class Collection:
         (explanation,) = self.explain_parts(parts, [hit])
         return explanation
 
+    @_while_open
     def explain_parts(self, parts: Sequence[QueryPart], hits: Sequence[Hit]) -> "list[Explanation]":
         """Do what `explain` does for several hits of a query, with its parts in one list."""
         from trivium.pipeline.explain.hits import explain
@@ -381,6 +427,7 @@ class Collection:
 
         return explain(self.space, parts, hits, sha256_of=sha256_of)
 
+    @_while_open
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
 
@@ -399,6 +446,7 @@ class Collection:
                 writer.remove(found)
         return len(found)
 
+    @_while_open
     def forget(self, root: str | os.PathLike[str]) -> int:
         """Forget what was named to be indexed, and all items below it that no other root has; the files stay.
 
@@ -412,6 +460,7 @@ class Collection:
 
         return forget(self._existing(), root)
 
+    @_while_open
     def info(self) -> CollectionInfo:
         """Tell what the collection holds.
 
@@ -435,6 +484,7 @@ class Collection:
                 indexes=store.index_files(),
             )
 
+    @_while_open
     def rebuild(self, *, index: Wish | None = None, progress: Bars | None = None) -> None:
         """Make the index anew from the stored vectors, whatever its files look like.
 
@@ -453,10 +503,12 @@ class Collection:
                 writer.set_wish(asdict(index))
             Indexer(writer, examples=self._examples, progress=progress).rebuild()
 
+    @_while_open
     def metadata_keys(self) -> frozenset[str]:
         """Return the keys of all items' metadata."""
         return self._existing().metadata_keys()
 
+    @_while_open
     def import_vectors(
         self,
         source: str | os.PathLike[str],
@@ -477,12 +529,14 @@ class Collection:
             progress=progress,
         )
 
+    @_while_open
     def compact(self, *, progress: Progress | None = None) -> "Compaction":
         """Really delete what was removed, and merge small files; see `compaction.compact`."""
         from trivium.pipeline.upkeep.compaction import compact
 
         return compact(self._existing(), examples=self._examples, progress=progress)
 
+    @_while_open
     def export(
         self,
         target: str | os.PathLike[str],
@@ -496,6 +550,7 @@ class Collection:
 
         return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
 
+    @_while_open
     def backup(
         self, target: str | os.PathLike[str], *, replace: bool = False, progress: Progress | None = None
     ) -> "Snapshot":
@@ -504,6 +559,7 @@ class Collection:
 
         return backup(self.folder, Path(target), replace=replace, progress=progress)
 
+    @_while_open
     def migrate(
         self,
         space: str | os.PathLike[str] | JointSpace,
@@ -525,16 +581,18 @@ class Collection:
             store, space, drop_missing=drop_missing, progress=progress, index_progress=index_progress, stats=stats
         )
         if done.is_done:
-            self._space, self._source = space, space.source
+            with self._making:
+                self._space, self._source = space, space.source
         return done
 
     def close(self) -> None:
-        """Release the database file, and end the process that decoded queries' files."""
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
-        if self._store is not None:
-            self._store.close()
+        """Release the database file, and end the processes that decoded queries' files. May be called again.
+
+        Waits for what other threads are in the middle of: searches end at once, a run of `add` with the batch that is
+        being made; what it has committed is kept. A thread that is itself in the middle of something, in a callback
+        say, does not wait.
+        """
+        self._uses.close(stop=self._stop, take_apart=self._take_apart)
 
     def __enter__(self) -> "Collection":
         return self
@@ -542,10 +600,13 @@ class Collection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @_while_open
     def __len__(self) -> int:
         return 0 if self._store is None else sum(self._store.counts().values())
 
     def __repr__(self) -> str:
+        if self._uses.is_closed:
+            return f"<Collection {str(self.folder)!r}: closed>"
         return f"<Collection {str(self.folder)!r}: {len(self)} items>"
 
     def _examples(self) -> Mapping[Modality, Vectors]:
@@ -562,27 +623,46 @@ class Collection:
         """Return where the parts' files are decoded: a process that starts while the networks are loaded, and stays."""
         if not any(part.is_file for query in queries for part in query):
             return None
-        if self._sandbox is None:
-            from trivium.encoders.sandbox.pool import DecodeSandbox
+        with self._making:
+            if self._sandbox is None:
+                from trivium.encoders.sandbox.pool import DecodeSandbox
 
-            self._sandbox = DecodeSandbox(1)
-        self._sandbox.begin()
-        return self._sandbox
+                self._sandbox = DecodeSandbox()
+            sandbox = self._sandbox
+        sandbox.begin()
+        return sandbox
 
     def _existing(self) -> Store:
-        if self._store is None:
-            self._store = Store(self.folder)  # made meanwhile, or an error that says what is missing
-        return self._store
+        with self._making:
+            if self._store is None:
+                self._store = Store(self.folder)  # made meanwhile, or an error that says what is missing
+            return self._store
 
     def _existing_or_new(self) -> Store:
-        if self._store is None:
-            self._store = Store.create(self.folder, self.space.space, source=self.space.source)
-        return self._store
+        with self._making:
+            if self._store is None:
+                self._store = Store.create(self.folder, self.space.space, source=self.space.source)
+            return self._store
 
     def _retrieval(self, store: Store) -> Retrieval:
-        if self._search is None:
-            self._search = Retrieval(store)
-        return self._search
+        with self._making:
+            if self._search is None:
+                self._search = Retrieval(store)
+            return self._search
+
+    def _stop(self) -> None:
+        for stop in list(self._watches):
+            stop.set()
+        if self._sandbox is not None:
+            self._sandbox.close()
+        if self._store is not None:
+            self._store.stop()
+
+    def _take_apart(self) -> None:
+        self._stop()  # what was made meanwhile too
+        if self._store is not None:
+            self._store.close()
+        self._search = self._sandbox = None
 
     def _space_source(self, space: str | os.PathLike[str] | JointSpace | None) -> str:
         if isinstance(space, JointSpace):

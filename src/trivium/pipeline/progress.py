@@ -4,4 +4,5 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[int, int], None]  # (done, to do)
-Bars: TypeAlias = Callable[[str, int, int], None]  # (what, done, to do): a kind of file, a modality
+# (what, done, to do): a kind of file, a modality. What is done may have a fraction: a part of a large file.
+Bars: TypeAlias = Callable[[str, float, int], None]

@@ -105,7 +105,7 @@ def index(job: Job, voice: Voice) -> None:
     for media in job["runs"]:
         before = sum(store.counts().values())
 
-        def tell(modality: str, done: int, total: int, before: int = before) -> None:
+        def tell(modality: str, done: float, total: int, before: int = before) -> None:
             voice.say(f"ACKNOWLEDGED {before + done}")
 
         ingest(store, space, media, IngestSettings(progress=tell))

@@ -110,6 +110,63 @@ def test_what_was_made_of_a_text_is_kept(tmp_path: Path, text: Path, worded: Any
     assert (hit.matched, hit.stop) == ("passage", len(text.read_text()))
 
 
+def write_notes(folder: Path, count: int) -> None:
+    """Texts whose names come behind that of the long one."""
+    for number in range(count):
+        (folder / f"note{number}.md").write_text(f"note {number}")
+
+
+def test_small_files_do_not_wait_for_a_large_one(
+    tmp_path: Path, text: Path, worded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents_module, "LARGE_BYTES", {"text": 100})
+    write_notes(tmp_path, 5)
+    told: list[float] = []
+
+    def progress(kind: str, done: float, total: int) -> None:
+        assert (kind, total) == ("text", 6)
+        told.append(done)
+        if 5 < done < 6:
+            raise KeyboardInterrupt
+
+    collection = Collection.open(tmp_path / "c", space=worded)
+    with pytest.raises(KeyboardInterrupt):
+        collection.add([text, tmp_path], progress=progress)
+    assert len(collection) == 5
+    assert told[-1] == 5 + MOST / (WORDS + 1)
+    assert collection.add([text, tmp_path]).added == 1
+    assert len(collection) == 6
+
+
+def test_what_is_done_rises_with_each_portion_of_a_large_text(tmp_path: Path, text: Path, worded: Any) -> None:
+    told: list[float] = []
+    with Collection.open(tmp_path / "c", space=worded) as collection:
+        collection.add(text, progress=lambda _, done, total: told.append(done))
+    assert told == pytest.approx([n * MOST / (WORDS + 1) for n in range(1, 5)] + [1])
+    assert isinstance(told[-1], int)  # who prints it as a whole number can, but for texts that are cut
+
+
+@pytest.mark.weights
+def test_fifty_notes_are_there_when_a_text_of_4_5_mb_has_begun(tmp_path: Path, weights: object) -> None:
+    (tmp_path / "book.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 76_300)
+    assert (tmp_path / "book.txt").stat().st_size > 4_500_000
+    write_notes(tmp_path, 50)
+    told: list[float] = []
+
+    def progress(_: str, done: float, total: int) -> None:
+        told.append(done)
+        if done > 50:
+            raise KeyboardInterrupt
+
+    with Collection.open(tmp_path / "c") as collection:
+        with pytest.raises(KeyboardInterrupt):
+            collection.add(tmp_path, progress=progress)
+        assert told[0] == 50
+        assert 50 < told[-1] < 51
+        assert len(collection) == 50
+        assert collection.search(text="note 17", k=1)[0].path == str(tmp_path / "note17.md")
+
+
 def test_a_migration_that_is_stopped_keeps_it_too(
     tmp_path: Path, text: Path, worded: Any, make_space: Callable[..., Any]
 ) -> None:

@@ -116,6 +116,35 @@ def test_rename_across_folders_indexed_apart(tmp_path: Path, collection: Collect
     assert len(collection) == 7
 
 
+def test_equal_files_are_looked_at_once(tmp_path: Path, space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8,000 links of one content took 55 s: each new one was compared with all that were there."""
+    looked: list[str] = []
+    real = ingestion._is_gone
+
+    def noted(path: str) -> bool:
+        looked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(ingestion, "_is_gone", noted)
+    count = 40
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number}.md").write_text("the same")
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        assert collection.add(tmp_path / "one").added == count
+        assert looked == []
+        assert collection.add(tmp_path / "two").added == count
+        assert len(looked) == count
+        (tmp_path / "one").rename(tmp_path / "four")
+        looked.clear()
+        summary = collection.add([tmp_path / "three", tmp_path / "four"])
+        assert (summary.renamed, summary.added) == (count, count)
+        assert len(looked) <= 2 * count
+        assert len(collection) == 3 * count
+        assert space.calls == ["text"]
+
+
 def test_rename_over_another_item(collection: Collection, media: Path, space) -> None:
     (media / "poem.txt").replace(media / "note.md")
     summary = collection.add(media)
@@ -421,7 +450,7 @@ def test_second_writer_is_refused_with_the_pid(collection: Collection, media: Pa
 def test_interrupted_run_keeps_what_was_committed(tmp_path: Path, media: Path, space) -> None:
     collection = Collection.open(tmp_path / "c", space=space)
 
-    def interrupt(modality: str, done: int, total: int) -> None:
+    def interrupt(modality: str, done: float, total: int) -> None:
         if modality == "image":
             raise KeyboardInterrupt
 

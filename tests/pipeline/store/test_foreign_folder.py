@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from trivium.encoders.base import Space, unit_rows
+from trivium.encoders.files.reading import regular_descriptor
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.records import ContentKey, NewItem
 from trivium.pipeline.search.retrieval import Retrieval
+from trivium.pipeline.store import database_file
 from trivium.pipeline.store.database import CollectionError, open_database
 from trivium.pipeline.store.database_file import _kept
 from trivium.pipeline.store.rows import MalformedError, index_report
@@ -409,3 +411,25 @@ def test_what_lies_behind_the_database_is_of_no_matter(folder: Path) -> None:
     with (folder / "collection.db").open("ab") as file:
         file.write(bytes(1 << 20))  # as a power cut may bring back what a VACUUM cut off
     assert verify(folder, read_data=True).is_sound
+
+
+def test_a_writer_that_is_quicker_than_the_look_at_its_journal_is_no_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the database and that at its journal one commit ends, and the next begins."""
+    with contextlib.closing(Store(folder)) as store:
+        store.db.execute("BEGIN IMMEDIATE")
+        store.db.execute("UPDATE item SET caption = ?", ("a" * 200_000,))
+        database, journal, real = folder / "collection.db", folder / "collection.db-journal", regular_descriptor
+        assert journal.exists()
+
+        def late(path: Path) -> int:
+            if path == journal:
+                store.db.execute("COMMIT")
+                pages = database.stat().st_size // 4096
+                journal.write_bytes((MAGIC + struct.pack(">IIIII", 1, 0, pages, 512, 4096)).ljust(4616, b"\0"))
+            return real(path)
+
+        monkeypatch.setattr(database_file, "regular_descriptor", late)
+        database_file.check_files(folder)
+        journal.unlink()

@@ -123,7 +123,7 @@ def test_the_old_space_serves_until_the_last_step(store: Store, newer: Any) -> N
     expected = retrieval.search(QUERIES, k=50)
     answers: list[Any] = []
 
-    def search(kind: str, done: int, total: int) -> None:
+    def search(kind: str, done: float, total: int) -> None:
         answers.append((reader.space.revision, retrieval.search(QUERIES, k=50), hits(Store(store.folder))))
 
     migrate(store, newer, progress=search)

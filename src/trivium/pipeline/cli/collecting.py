@@ -223,8 +223,8 @@ def index_with_progress(
     try:
         with progress_bars(stats) as show:
 
-            def progress(kind: str, done: int, total: int) -> None:
-                came[kind] = done, total
+            def progress(kind: str, done: float, total: int) -> None:
+                came[kind] = int(done), total
                 show(kind, done, total)
 
             return collection.add(media, progress=progress, index_progress=index_bars(show), stats=stats, **asked)

@@ -124,7 +124,7 @@ def progress_bars(stats: "Mapping[Any, Stats] | None" = None) -> Iterator[Bars]:
     try:
         with Live(bars, console=console, refresh_per_second=10) as live:
 
-            def show(what: str, done: int, total: int) -> None:
+            def show(what: str, done: float, total: int) -> None:
                 nonlocal last
                 if not total:
                     return

@@ -29,6 +29,9 @@ from trivium.pipeline.space.joint import JointSpace
 BATCH_FILES: Mapping[ItemKind, int] = {"text": 256, "image": 64, "audio": 32, "video": 1}
 GPU_BATCH_FILES: Mapping[ItemKind, int] = {"text": 2048, "image": 256, "audio": 128, "video": 1}
 BATCH_BYTES: Mapping[ItemKind, float] = {"text": 16 << 20, "image": 1 << 30, "audio": 32 << 20, "video": 1 << 30}
+# Files of more are taken in when all others are, the smallest first: a text of 4 MB is a minute's work, and 50 notes
+# behind it would wait for all of it. Of videos even a small one is.
+LARGE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 10, "image": 16 << 20, "audio": 1 << 20, "video": 0}
 # Made and committed together: a stop loses no more of a text with thousands of passages. 256 take a small machine 5 s.
 PORTION_VECTORS: Mapping[DeviceKind, int] = {"cpu": 256, "gpu": 16_384}
 
@@ -96,6 +99,7 @@ class _Portion:
     """Some contents of a file whose others follow."""
 
     contents: LoadedContents
+    share: float  # of the file's vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class EncodedBatch(Generic[L]):
     files: Sequence[L]
     vectors: Mapping[ContentKey, Vectors]  # shape (d,) each
     failures: Mapping[ContentKey, str]  # why contents have none; also of portions of these files that came before
+    begun: float  # how much of the file that comes next is made by now: 0, or a share of its vectors
 
     def failure_of(self, contents: LoadedContents) -> str | None:
         """Say why the first of a file's contents that has no vector has none; None if that is so of none."""
@@ -137,6 +142,7 @@ def encode_files(
         most_files: In a batch; as indexing has it if not given.
     """
     early: dict[ContentKey, str] = {}  # failures in files whose other contents come later
+    begun: float = 0
     batches = engine.run(
         jobs,
         load=load,
@@ -154,7 +160,15 @@ def encode_files(
             files = [file for file in batch if not isinstance(file, _Portion)]
             if not files:
                 early |= failures
-            yield EncodedBatch(files, vectors, early | failures)
+            begun = 0 if files else begun + sum(part.share for part in batch if isinstance(part, _Portion))
+            yield EncodedBatch(files, vectors, early | failures, begun)
+
+
+def small_first(files: Sequence[J], kind: ItemKind, *, size_bytes: Callable[[J], float]) -> list[list[J]]:
+    """Part files into groups to be taken in one after the other: in their order, then the large ones by size."""
+    large = sorted((file for file in files if size_bytes(file) > LARGE_BYTES[kind]), key=size_bytes)
+    usual = [file for file in files if size_bytes(file) <= LARGE_BYTES[kind]]
+    return [group for group in (usual, large) if group]
 
 
 def batch_files(space: JointSpace, kind: ItemKind) -> int:
@@ -176,9 +190,10 @@ def portions_of(batch: Iterable[L], *, most: int) -> Iterator[list[L | _Portion]
         if portion and size + len(contents.prepared) > most:
             yield portion
             portion, size = [], 0
+        whole = len(contents.prepared)
         while not contents.means and len(contents.prepared) > most:
             rows = iter(contents.prepared.items())
-            yield [_Portion(LoadedContents(prepared=dict(islice(rows, most))))]
+            yield [_Portion(LoadedContents(prepared=dict(islice(rows, most))), most / whole)]
             contents.prepared = dict(rows)
         portion.append(file)
         size += len(contents.prepared)

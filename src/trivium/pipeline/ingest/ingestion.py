@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.engine import Stats
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
-from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats
+from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats, small_first
 from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
 from trivium.pipeline.ingest.roots import Vanished, plan, vanished_roots
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, root_path, scan_media
@@ -82,7 +82,8 @@ class IngestSettings:
         wish: What to ask of the index from now on.
         drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
         shallow: Look at the files of folders, and not at the folders in them.
-        progress: Told after each batch: the kind of file, files done, files to do.
+        progress: Told after each batch: the kind of file, files done, files to do. A large text is committed in
+            portions: while it is, files done have a fraction, which is its part so far.
         index_progress: Told while an index file is made: the modality, vectors done, vectors to do.
         stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
 
@@ -170,6 +171,8 @@ class _Ingestion:
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
+        self._newest = max((item.id for item in self._recorded.values()), default=0)
+        self._earlier: dict[ContentKey, Iterator[str]] = {}  # paths of items from before this run not looked at yet
 
     def run(self, media: Iterable[str | os.PathLike[str]] | None) -> Summary:
         summary = self._summary
@@ -302,13 +305,13 @@ class _Ingestion:
         stats = self._summary.stats[kind] = loading_stats(self._sandbox)
         writing = stats.stage("write")
         done = 0
-        remaining = files
-        while remaining:
+        groups = deque(small_first(files, kind, size_bytes=lambda file: file.size_bytes))
+        while groups:
             # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
             waiting: list[MediaFile] = []
             loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats)
             batches = encode_files(
-                remaining,
+                groups.popleft(),
                 load=partial(self._load, loader),
                 space=self._space,
                 kind=kind,
@@ -323,8 +326,9 @@ class _Ingestion:
                     waiting += postponed
                     done += len(batch.files) - len(postponed)
                     if self._progress is not None:
-                        self._progress(kind, done, len(files))
-            remaining = waiting
+                        self._progress(kind, done + batch.begun, len(files))
+            if waiting:
+                groups.append(waiting)
         stats.end()
 
     def _commit(self, batch: EncodedBatch[LoadedFile | FailedFile]) -> list[MediaFile]:
@@ -392,12 +396,17 @@ class _Ingestion:
         return item, before
 
     def _renamed_from(self, content: ContentKey) -> StoredItem | None:
-        """Find an item with this content whose file is no longer there; each is found once."""
-        for item, path in self._store.items_with(content):
-            if item not in self._renamed and (path in self._gone or _is_gone(path)):
+        """Find an item with this content whose file is no longer there; each is looked at once in a run."""
+        if content not in self._earlier:
+            earlier = self._store.paths_with(content, through=self._newest)
+            if not earlier:
+                return None
+            self._earlier[content] = iter(earlier)
+        for path in self._earlier[content]:
+            if (path in self._gone or _is_gone(path)) and (item := self._store.item_at(path)) is not None:
                 self._gone.pop(path, None)
-                self._renamed.add(item)
-                return self._store.item_at(path)
+                self._renamed.add(item.id)
+                return item
         return None
 
     def _leave_out(self, failed: FailedFile) -> None:

@@ -1,8 +1,10 @@
 """Query vectors to hits: items, each once, with the vector of it that matched."""
 
+import contextlib
 import math
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -112,13 +114,16 @@ class _Asked:
 
 
 class Retrieval:
-    """Searches one store; keeps what it derived from the present generation."""
+    """Searches one store; keeps what it derived from the present generation. Threads may share one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._vectors = VectorSearch(store)
         self._generation = -1
+        self._searching: set[int] = set()  # the ids of threads that use what was derived
+        self._changing = threading.Condition()  # over the two above, and while another generation is taken in
         self._allowed: OrderedDict[Filter, Allowed] = OrderedDict()
+        self._keeping = threading.Lock()  # over the filters
         self._vectors_per_item = 1  # as far as the last queries told
 
     def search(
@@ -145,13 +150,7 @@ class Retrieval:
         """
         if k < 1:
             raise QueryError(f"k must be at least 1, got {k}")
-        store = self._store
-        with store.reading():
-            generation = store.generation
-            if generation != self._generation:
-                self._vectors.refresh(generation)
-                self._allowed.clear()
-                self._generation = generation
+        with self._store.reading(), self._derived(self._store.generation):
             allowed = None if filter is None or filter.is_empty else self._allow(filter)
             if judge is not None and not judge.knows(self._vectors.modalities if allowed is None else allowed.contents):
                 judge = None
@@ -170,6 +169,30 @@ class Retrieval:
                 self._search_on(asked, query, found, wanted=wanted)
             hits = [sorted(of_query.values(), key=_rank)[:k] for of_query in found]
             return hits if least is None else [self._relevant(of_query, least) for of_query in hits]
+
+    @contextlib.contextmanager
+    def _derived(self, generation: int) -> Iterator[None]:
+        """Have what is derived be of a generation, and stay so: made once, while other threads wait for it.
+
+        Those that are at work are of the same generation: a commit waits for all that read. Should locks of files not
+        hold where the collection lies, one waits for the other here, for FAISS must not search what it adds to.
+        Nobody waits for the database in here: its lock was taken with the generation's number.
+        """
+        thread = threading.get_ident()
+        with self._changing:
+            while generation != self._generation and self._searching - {thread}:
+                self._changing.wait()
+            if generation != self._generation:
+                self._vectors.refresh(generation)
+                self._allowed.clear()
+                self._generation = generation
+            self._searching.add(thread)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._searching.discard(thread)
+                self._changing.notify_all()
 
     def _search(
         self,
@@ -250,13 +273,17 @@ class Retrieval:
             ) from error
 
     def _allow(self, filter: Filter) -> Allowed:
-        if filter in self._allowed:
-            self._allowed.move_to_end(filter)
-        else:
-            self._allowed[filter] = _allowed(self._store, filter)
+        with self._keeping:
+            if filter in self._allowed:
+                self._allowed.move_to_end(filter)
+                return self._allowed[filter]
+        allowed = _allowed(self._store, filter)
+        with self._keeping:
+            # The first of several threads' is taken: its sets remember their places.
+            allowed = self._allowed.setdefault(filter, allowed)
             while len(self._allowed) > FILTERS_KEPT:
                 self._allowed.popitem(last=False)
-        return self._allowed[filter]
+        return allowed
 
 
 def _allowed(store: Store, filter: Filter) -> Allowed:

@@ -91,7 +91,10 @@ class _ModalityVectors:
 
 
 class VectorSearch:
-    """Searches the vectors of a store's present generation; call it inside `Store.reading`."""
+    """Searches the vectors of a store's present generation; call it inside `Store.reading`.
+
+    Several threads may search at the same time, but not while one refreshes.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -169,9 +172,10 @@ class VectorSearch:
         """Join what is left out with what no item has; the same set for the same set, because sets remember places."""
         if without is None or self._orphans is None:
             return self._orphans if without is None else without
-        if without not in self._joined:
-            self._joined[without] = IdSet(np.concatenate([self._orphans.ids, without.ids]))
-        return self._joined[without]
+        joined = self._joined.get(without)
+        if joined is None:
+            joined = self._joined.setdefault(without, IdSet(np.concatenate([self._orphans.ids, without.ids])))
+        return joined
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts.values())

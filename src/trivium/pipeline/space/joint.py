@@ -114,6 +114,9 @@ class JointSpace:
             SpaceError: If the space has none for it.
             WeightsError: If its weights cannot be had.
         """
+        found = self._encoders.get((modality, replica))
+        if found is not None:  # whoever has its encoder does not wait for another's weights
+            return found
         with self._lock:  # decoding threads ask too
             if (modality, replica) not in self._encoders:
                 config = self.config_of(modality)

@@ -43,7 +43,7 @@ class CollectionError(Exception):
 
 
 class CollectionLockedError(CollectionError):
-    """Another process is writing to the collection."""
+    """Another process, or another thread of this one, is writing to the collection."""
 
 
 class Connection(sqlite3.Connection):
@@ -58,12 +58,12 @@ class Connection(sqlite3.Connection):
         self._release()
 
     def _release(self) -> None:
-        file, self.file = self.file, None
+        file = vars(self).pop("file", None)  # in one step: a thread's end may meet a `close` in another
         if file is not None:
             release(file)
 
     def __del__(self) -> None:
-        # Of another thread it cannot be closed here; it is when it is freed, which comes next.
+        # One that only its own thread may close is closed when it is freed, which comes next.
         with contextlib.suppress(sqlite3.ProgrammingError):
             super().close()
         self._release()
@@ -80,10 +80,7 @@ class Connection(sqlite3.Connection):
         except OSError:
             is_current = False
         if not is_current:
-            raise CollectionError(
-                f"{self.database.parent} is no longer the collection that was opened: it was moved, or another was put "
-                "in its place (restored from a backup?) meanwhile. Nothing was changed there; open it again"
-            )
+            raise moved(self.database.parent)
         require_own_files(self.database)
 
 
@@ -212,6 +209,14 @@ def damage(database: Path, what: str) -> CollectionError:
     return CollectionError(
         f"{database} is damaged ({what}): restore a backup (`trivium restore BACKUP {database.parent}`), or delete "
         f"the folder and index again; your media are untouched. `trivium verify --read-data` tells more"
+    )
+
+
+def moved(folder: Path) -> CollectionError:
+    """Say that a collection is not where it was when it was opened."""
+    return CollectionError(
+        f"{folder} is no longer the collection that was opened: it was moved, or another was put in its place "
+        "(restored from a backup?) meanwhile. Nothing was changed there; open it again"
     )
 
 

@@ -57,12 +57,12 @@ def check_files(folder: Path) -> None:
             )
     with kept_open(database) as descriptor:
         header, status = os.pread(descriptor, 100, 0), os.fstat(descriptor)
+        is_hot = _check_journal(journal, database=descriptor, page_bytes=_page_bytes(header))
     if status.st_size > SPARSE_BYTES and 512 * getattr(status, "st_blocks", status.st_size) < status.st_size // 100:
         raise DatabaseFileError(
             f"{database} is damaged or a stranger's: it has {status.st_size:,} bytes, of which hardly any are on the "
             "disk. Restore a backup with `trivium restore`"
         )
-    is_hot = _check_journal(journal, database_bytes=status.st_size, page_bytes=_page_bytes(header))
     if not header.startswith(_HEADER_MAGIC) or len(header) < 100:
         # Half-written when the power failed: the journal has what was there. A hard link may be another's database.
         if not is_hot or status.st_nlink > 1:
@@ -158,7 +158,7 @@ def _require_regular(path: Path) -> None:
         raise DatabaseFileError(f"{path} is {kind}: it is not what Trivium made")
 
 
-def _check_journal(journal: Path, *, database_bytes: int, page_bytes: int) -> bool:
+def _check_journal(journal: Path, *, database: int, page_bytes: int) -> bool:
     """Refuse a journal that is not ours; return whether there is one that SQLite would roll back."""
     try:
         _require_regular(journal)
@@ -166,10 +166,12 @@ def _check_journal(journal: Path, *, database_bytes: int, page_bytes: int) -> bo
     except FileNotFoundError:
         return False
     try:
-        size = os.fstat(descriptor).st_size
+        # In this order: a writer may begin, grow the database and end meanwhile. What its journal says of the database
+        # holds from then on, and what it cuts off is in the journal before.
+        header = os.pread(descriptor, 28, 0)
+        database_bytes, size = os.fstat(database).st_size, os.fstat(descriptor).st_size
         # A super-journal's name stands at the end, before its length, its sum and the magic number.
         is_named = size >= 16 and os.pread(descriptor, 8, size - 8) == JOURNAL_MAGIC
-        header = os.pread(descriptor, 28, 0)
     finally:
         os.close(descriptor)
     if is_named:

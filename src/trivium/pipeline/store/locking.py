@@ -38,8 +38,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
             if pid is None and time.monotonic() < deadline:
                 time.sleep(0.01)  # it is just beginning or ending
                 continue
+            who = "this process" if pid == str(os.getpid()) else "another process"
             raise CollectionLockedError(
-                f"{folder} is being written by another process (pid {pid or 'unknown'}); try again when it has finished"
+                f"{folder} is being written by {who} (pid {pid or 'unknown'}); try again when it has finished"
             ) from None
         except OSError as error:
             raise CollectionError(f"cannot write to {folder}: {error.strerror or error}") from error

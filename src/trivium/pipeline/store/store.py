@@ -19,7 +19,6 @@ import json
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -32,9 +31,11 @@ from trivium.encoders.files.writing import sync_folder
 from trivium.indexes import Ids, Wish
 from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
 from trivium.pipeline.store import rows as column
+from trivium.pipeline.store.connections import Connections
 from trivium.pipeline.store.database import (
     DAMAGED,
     CollectionError,
+    Connection,
     create_database,
     damage,
     failure,
@@ -43,7 +44,6 @@ from trivium.pipeline.store.database import (
     what_is_missing,
 )
 from trivium.pipeline.store.database_file import DATABASE
-from trivium.pipeline.store.filters import register_functions
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.roots import Root, read_roots, read_skipped
 from trivium.pipeline.store.rows import Column, maybe, read_numbers, read_row, read_rows
@@ -55,7 +55,10 @@ SQL_VARIABLES = 10_000  # in one statement; SQLite allows 32,766
 
 
 class Store:
-    """One collection folder, open for reading; writing needs `writer.writing`."""
+    """One collection folder, open for reading; writing needs `writer.writing`.
+
+    Threads may share one: each has a connection of its own. See to it that nobody uses it when it is closed.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open an existing collection.
@@ -64,11 +67,9 @@ class Store:
             CollectionError: If it is missing, half there, damaged, or of another format.
         """
         self.folder = folder
-        self.db = open_database(folder)
-        register_functions(self.db)
-        self._space_of: tuple[int, int, Space] | None = None  # generation, id, space
         # A collection that nobody closes is closed when it is collected; nothing is ever pending.
-        self._close = weakref.finalize(self, _close_quietly, self.db)
+        self._connections = Connections(folder)
+        self._space_of: tuple[int, int, Space] | None = None  # generation, id, space
         if self._number("SELECT count(*) FROM shard") and not (folder / VECTORS).is_dir():
             raise CollectionError(
                 f"{folder} is half a collection: its folder '{VECTORS}' is missing. Restore it from a backup, "
@@ -114,9 +115,22 @@ class Store:
                 "with `trivium migrate`"
             )
 
+    @property
+    def db(self) -> Connection:
+        """The calling thread's connection to the database.
+
+        Raises:
+            CollectionError: If the collection was closed, or another put in its place.
+        """
+        return self._connections.own
+
+    def stop(self) -> None:
+        """Let whoever is using it end at the next thing that it asks for, by a CollectionError."""
+        self._connections.stop()
+
     def close(self) -> None:
         """Close the database; nothing is pending."""
-        self._close()
+        self._connections.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -129,18 +143,19 @@ class Store:
             CollectionError: If the disk fails, a writer keeps the collection to itself for too long, or another
                 collection was put in its place.
         """
-        if self.db.in_transaction:
+        db = self.db
+        if db.in_transaction:
             yield
             return
-        self.db.require_current()
-        self.db.execute("BEGIN")
+        db.require_current()
+        db.execute("BEGIN")
         try:
             yield
         except DAMAGED as error:
-            raise failure(self.db.database, error) from error
+            raise failure(db.database, error) from error
         finally:
-            if self.db.in_transaction:  # SQLite itself ends one that has failed
-                self.db.execute("ROLLBACK")
+            if db.in_transaction:  # SQLite itself ends one that has failed
+                db.execute("ROLLBACK")
 
     # The collection
 
@@ -170,13 +185,13 @@ class Store:
 
     def _searched(self) -> tuple[int, Space]:
         """Return the id of the space that is searched, and the space: read once a generation."""
-        generation = self.generation
-        if self._space_of is None or self._space_of[0] != generation:
+        generation, known = self.generation, self._space_of
+        if known is None or known[0] != generation:
             spaces, own = self.spaces(), self._number("SELECT space FROM collection")
             if own not in spaces:
                 raise damage(self.db.database, "it names no space")
-            self._space_of = generation, own, spaces[own]
-        return self._space_of[1:]
+            known = self._space_of = generation, own, spaces[own]
+        return known[1:]
 
     def spaces(self) -> dict[int, Space]:
         """All spaces that vectors are kept of: the searched one, and one that is being migrated to."""
@@ -270,15 +285,15 @@ class Store:
         """Return the item of a file."""
         return self._item("path = ?", os.fsencode(path))
 
-    def items_with(self, content: ContentKey) -> list[tuple[int, str]]:
-        """Ids and paths of the items whose own content this is."""
+    def paths_with(self, content: ContentKey, *, through: int) -> list[str]:
+        """Paths of the items whose own content this is, and whose ids are at most ``through``."""
         rows = self._rows(
-            "SELECT i.id, i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' "
+            "SELECT i.path FROM content c JOIN embedding e ON e.content = c.id AND e.role = 'content' AND e.item <= ? "
             "JOIN item i ON i.id = e.item WHERE c.sha256 = ? AND c.modality = ? ORDER BY i.path",
-            (content.sha256, content.modality),
-            columns=(column.whole, column.path),
+            (through, content.sha256, content.modality),
+            columns=(column.path,),
         )
-        return [(id_, path) for id_, path in rows]
+        return [path for (path,) in rows]
 
     def items_below(self, path: str) -> list[int]:
         """Ids of the item at a path and of all below it."""
@@ -507,8 +522,3 @@ def below(path: str) -> tuple[bytes, bytes, bytes]:
 
 def _marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
-
-
-def _close_quietly(db: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.ProgrammingError):  # collected in another thread than the one that opened it
-        db.close()

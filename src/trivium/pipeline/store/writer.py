@@ -16,7 +16,7 @@ from trivium.encoders.files.writing import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
 from trivium.pipeline.records import ContentKey, IndexFile, NewItem
 from trivium.pipeline.store import rows as column
-from trivium.pipeline.store.database import DAMAGED, CollectionError, failure
+from trivium.pipeline.store.database import DAMAGED, CollectionError, Connection, failure
 from trivium.pipeline.store.database_file import write_checksum
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.roots import Root, written
@@ -45,11 +45,12 @@ def writing(store: Store) -> Iterator["Writer"]:
     """Be the one writer of a collection.
 
     Raises:
-        CollectionLockedError: If another process is writing.
+        CollectionLockedError: If another process or thread is writing.
         CollectionError: If the disk is full or fails; what was committed before is kept.
     """
     with writer_lock(store.folder):
-        store.db.require_current()  # under the lock: else the files of another collection would be deleted
+        db = store.db
+        db.require_current()  # under the lock: else the files of another collection would be deleted
         try:
             # Read under the lock: the files that the last writer named are all that may stay.
             writer = Writer(store)
@@ -60,10 +61,10 @@ def writing(store: Store) -> Iterator["Writer"]:
                 "again to go on"
             ) from error
         except DAMAGED as error:
-            raise failure(store.db.database, error) from error
+            raise failure(db.database, error) from error
         finally:
             with contextlib.suppress(OSError, sqlite3.Error, CollectionError):
-                store.db.require_current()
+                db.require_current()
                 write_checksum(store.folder)
 
 
@@ -72,9 +73,12 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._db = store.db
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self.remove_unnamed_files()
+
+    @property
+    def _db(self) -> Connection:
+        return self.store.db
 
     def commit(
         self, items: Sequence[NewItem], contents: Sequence[ContentKey], vectors: Vectors | StoredVectors
@@ -247,16 +251,17 @@ class Writer:
         Raises:
             CollectionError: If another collection was put in the place of this one.
         """
-        self._db.require_current()
-        self._db.execute("BEGIN IMMEDIATE")
+        db = self._db
+        db.require_current()
+        db.execute("BEGIN IMMEDIATE")
         try:
             yield
             if new_generation:
-                self._db.execute("UPDATE collection SET generation = generation + 1")
-            self._db.execute("COMMIT")
+                db.execute("UPDATE collection SET generation = generation + 1")
+            db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # SQLite itself rolls back on a full disk
-                self._db.execute("ROLLBACK")
+            if db.in_transaction:  # SQLite itself rolls back on a full disk
+                db.execute("ROLLBACK")
             raise
 
     def write_shard(self, vectors: Vectors | StoredVectors, *, number: int) -> tuple[str, WrittenFile]:

@@ -148,7 +148,7 @@ def _encode_missing(
                         if reason is not None:
                             reasons[loaded.id] = reason
                     if progress is not None:
-                        progress(kind, seen, len(missing))
+                        progress(kind, seen + batch.begun, len(missing))
         counted.end()
     given_up = {id_ for kind in ITEM_KINDS for id_ in _items_missing(store, target, kind)}
     # A copy elsewhere may have brought what one file could not.

@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import math
-import mmap
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding import containers as video_container
 from trivium.encoders.decoding import video_pictures
 from trivium.encoders.decoding import videos as video_decoding
+from trivium.encoders.decoding.sources import FileBytes
 from trivium.encoders.decoding.video_pictures import Frame
 from trivium.encoders.decoding.videos import open_video
 
@@ -279,8 +279,8 @@ def test_sounds_that_are_too_long(videos: ModuleType) -> None:
 def test_a_video_in_a_file_and_in_memory_are_the_same(videos: ModuleType, tmp_path: Path) -> None:
     data = videos.video(scenes=SCENES, sound="aac")
     (tmp_path / "v.mp4").write_bytes(data)
-    with (tmp_path / "v.mp4").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with open_video(mapped) as video:
+    with (tmp_path / "v.mp4").open("rb") as file:
+        with open_video(FileBytes(file.fileno(), len(data))) as video:
             assert video.seconds == 6
             assert [frame.seconds for frame in video.frames()] == [frame.seconds for frame in frames_of(data)]
 

@@ -33,8 +33,8 @@ from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.decoding.sounds import MAX_FRAMES, decode_audio
 from trivium.encoders.sandbox import pool as sandbox
 from trivium.encoders.sandbox import starts as decode_starts
+from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.encoders.sandbox.process import Limits
 from trivium.encoders.sandbox.starts import Template
 
 Media: TypeAlias = Literal["image", "audio"]
@@ -767,7 +767,7 @@ def test_busy_worker_ends_with_the_parent() -> None:
     """At the latest when its time is over, for a decoder does not look at its socket."""
     script = f"""
         import threading, time
-        from trivium.encoders.sandbox.process import Limits
+        from trivium.encoders.sandbox.limits import Limits
         from trivium.encoders.sandbox.pool import DecodeSandbox
         box = DecodeSandbox(1, limits=Limits(image_seconds=0.5))
         threading.Thread(target=box.decode, args=("image", {ENDLESS!r}), daemon=True).start()

@@ -12,7 +12,7 @@ from trivium.encoders.files import stopping
 from trivium.encoders.files.reading import item_bytes
 from trivium.encoders.networks.contract import Arrays, Network
 from trivium.encoders.networks.conversions import AISFX_HEADS
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 
 class FrontEnd(Protocol):

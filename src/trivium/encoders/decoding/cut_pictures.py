@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from trivium.encoders.decoding.sources import Source
 
+JPEGS = ("JPEG", "MPO")  # as Pillow names those of phones that hold another picture behind the first
 # Formats whose decoders leave alone what they have no data for. libwebp's and libheif's give nothing at all.
 LEFT_ALONE = ("PNG", "BMP", "TIFF", "GIF")
 LEAST_SHARE = 0.5  # of the rows; more must be there
@@ -39,6 +40,11 @@ class Rescued(NamedTuple):
         return float(self.there.mean())
 
 
+def ends_in_zeros(data: Source) -> bool:
+    """Whether a file ends in zeros where a JPEG has its end marker: decoders take them for pixels."""
+    return data[max(0, len(data) - len(ZEROS)) :] == ZEROS and not data[:].rstrip(b"\0").endswith(END)
+
+
 def rescued(data: Source, reopened: Callable[[Source], ImageFile.ImageFile]) -> Rescued | None:
     """Decode what is there of a file that is cut off.
 
@@ -50,7 +56,7 @@ def rescued(data: Source, reopened: Callable[[Source], ImageFile.ImageFile]) -> 
         What is there; None if that cannot be told of this format.
     """
     image = reopened(data)
-    if image.format in ("JPEG", "MPO"):
+    if image.format in JPEGS:
         return _of_jpeg(data[:], reopened)
     # A frame that has transparent pixels, GIF's decoder fills with these first.
     if image.format not in LEFT_ALONE or (image.format == "GIF" and "transparency" in image.info):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.decoding.cut_pictures import LEAST_SHARE, rescued
+from trivium.encoders.decoding.cut_pictures import JPEGS, LEAST_SHARE, ends_in_zeros, rescued
 from trivium.encoders.decoding.sounds import Note, untold
 from trivium.encoders.decoding.sources import Source, as_file
 
@@ -22,6 +22,8 @@ warnings.filterwarnings("ignore", module=r"PIL\b")
 MAX_PIXELS = 100_000_000
 # WebP takes 14 bytes a pixel, and a file of 328 bytes can claim any size: 100 megapixels took 1.3 GiB and 9 s.
 MAX_WEBP_PIXELS = 64_000_000
+# Of a pixel, what the decoders of libwebp and libjpeg take beside it: two canvases; coefficients of a progressive JPEG.
+DECODER_BYTES = 8
 # Pixels that are converted at a time: what lies between a picture's own mode and RGB takes up to 32 bytes a pixel.
 STRIP_PIXELS = 1 << 21
 # A JPEG that is scaled takes no memory for the pixels that it has on disk, and little time: 108 or 200 megapixels of a
@@ -74,6 +76,7 @@ def decode_image(
 
     Raises:
         DecodeError: If the content is no known picture, damaged, truncated, or over the limit.
+        MemoryError: If there is too little memory.
     """
     formats: tuple[str, ...] = FORMATS
     if is_svg(data):
@@ -82,10 +85,13 @@ def decode_image(
         formats = ("AVIF",) if brands & AVIF_BRANDS else ("HEIF",)
         _prepare_avif() if brands & AVIF_BRANDS else _prepare_heif()
     limit = MAX_PIXELS if max_pixels is None else max_pixels
+    size = (0, 0)
 
     def opened(source: Source) -> ImageFile.ImageFile:
+        nonlocal size
         image = Image.open(as_file(source), formats=formats)
-        if side is not None and image.format in ("JPEG", "MPO"):
+        size = image.size
+        if side is not None and image.format in JPEGS:
             _check_size(image, SCALED_TIMES * limit)
             image.draft(None, (SCALED_MARGIN * side, SCALED_MARGIN * side))
         _check_size(image, limit)
@@ -93,11 +99,13 @@ def decode_image(
 
     try:
         with opened(data) as image:
+            is_cut = image.format in JPEGS and ends_in_zeros(data)
             try:
                 image.load()
             except OSError as error:
-                if "truncated" not in str(error):
+                if not (is_cut := "truncated" in str(error)):
                     raise
+            if is_cut:
                 return _what_is_there(data, opened, partial=partial, note=note)
             return to_rgb(_upright(image))
     except UnidentifiedImageError:
@@ -109,6 +117,7 @@ def decode_image(
     except DecodeError:
         raise
     except Exception as error:  # Pillow's decoders leak ValueError, SyntaxError, RuntimeError and more on damage
+        _require_memory(data, size)
         raise DecodeError(f"damaged picture: {_cut(data) or error or type(error).__name__}") from error
 
 
@@ -149,6 +158,27 @@ def _what_is_there(
     if turned := found.image.getexif().get(ExifTags.Base.Orientation):
         rows.getexif()[ExifTags.Base.Orientation] = turned
     return _upright(rows)
+
+
+def _require_memory(data: Source, size: tuple[int, int]) -> None:
+    """Tell what failed for want of memory from damage, where the decoder does not say.
+
+    Args:
+        data: The file.
+        size: Width and height, if they are known.
+
+    Raises:
+        MemoryError: If there is not as much as the decoder would have taken.
+    """
+    width, height = size
+    if data[:4] == b"RIFF" and data[12:16] == b"VP8X":  # WebP's, of which nothing is known before all is allocated
+        width, height = (1 + int.from_bytes(data[place : place + 3], "little") for place in (24, 27))
+    elif data[:4] == b"RIFF" and data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + bits % (1 << 14), 1 + (bits >> 14) % (1 << 14)
+    elif data[:4] == b"RIFF" and data[12:16] == b"VP8 ":
+        width, height = (int.from_bytes(data[place : place + 2], "little") % (1 << 14) for place in (26, 28))
+    np.empty(width * height * DECODER_BYTES, np.uint8)
 
 
 def _cut(data: Source) -> str:

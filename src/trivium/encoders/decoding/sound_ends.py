@@ -31,7 +31,8 @@ def what_is_missing(data: Source) -> str:
     if found is None:
         return "the WAV file has no data"
     there = len(data) - found.position
-    return f"the header says {found.size:,} bytes of sound, {there:,} are there" if found.size > there else ""
+    is_cut = found.size > there and found.size != OPEN_SIZE
+    return f"the header says {found.size:,} bytes of sound, {there:,} are there" if is_cut else ""
 
 
 def with_its_length(data: Source) -> tuple[Source, str]:
@@ -44,7 +45,12 @@ def with_its_length(data: Source) -> tuple[Source, str]:
     """
     order = _wave_order(data)
     found = None if order is None else _wave_data(data, order)
-    if order is None or found is None or found.size or len(data) <= found.position + 1:
+    if order is None or found is None or len(data) <= found.position + 1:
+        return data, ""
+    behind = len(data) - found.position
+    if found.size == OPEN_SIZE and behind > OPEN_SIZE:
+        return data, f"only its first 4 GiB of {behind:,} bytes are read: its header leaves its length open"
+    if found.size:
         return data, ""
     last = None
     for last in _chunks(data, found.position, order):
@@ -53,7 +59,6 @@ def with_its_length(data: Source) -> tuple[Source, str]:
     else:
         if last is not None and last.position + last.size + last.size % 2 >= len(data):
             return data, ""
-    behind = len(data) - found.position
     note = f"its header says that it holds no sound: the {behind:,} bytes behind the header are taken for it"
     return patched(data, found.position - 4, OPEN_SIZE.to_bytes(4, order)), note
 
@@ -65,13 +70,13 @@ def _wave_order(data: Source) -> Literal["little", "big"] | None:
 
 
 def _wave_data(data: Source, order: Literal["little", "big"]) -> _Chunk | None:
-    """Find a WAV file's samples; their size is 0 if that is left open."""
+    """Find a WAV file's samples; their size is `OPEN_SIZE` if that is left open."""
     long_size = 0
     for name, position, size in _chunks(data, 12, order):
         if name == b"ds64":  # RF64: the sizes that do not fit into 32 bits
             long_size = int.from_bytes(data[position + 8 : position + 16], "little")
         if name == b"data":
-            return _Chunk(name, position, long_size if size == OPEN_SIZE else size)
+            return _Chunk(name, position, long_size or size if size == OPEN_SIZE else size)
     return None
 
 

@@ -32,13 +32,21 @@ from trivium.encoders.sandbox import starts as decode_starts
 from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind, kind_of
 from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.starts import Starts, fate
-from trivium.encoders.sandbox.worker import LENGTH, MAX_HEADER_BYTES, MAX_REASON_CHARACTERS, OUT_OF_MEMORY, packed
+from trivium.encoders.sandbox.worker import (
+    CHANGED,
+    LENGTH,
+    MAX_HEADER_BYTES,
+    MAX_REASON_CHARACTERS,
+    OUT_OF_MEMORY,
+    packed,
+)
 
 T = TypeVar("T")
 
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
 MAX_NOTES = 8  # of a file
+PICTURE_KINDS = ("picture", "heif", "drawing")
 
 
 class WorkerFailed(Exception):
@@ -103,7 +111,7 @@ class DecodeProcess:
         self._starts = starts
         self._used = 0.0
         self._notes: list[str] = []
-        self._max_pixels = 0
+        self._limits, self._cpu_seconds = Limits(), 0.0  # of the file that it is at
 
     def cpu_seconds(self) -> float:
         """Return the processor's time that it has used; of a dead one what was known before."""
@@ -144,7 +152,7 @@ class DecodeProcess:
         """Send a file, and have ``take`` read the answer until the deadline that it is given."""
         self.files += 1
         self._notes = request.notes = []  # of this answer, not of one before that failed
-        self._max_pixels = request.limits.max_pixels
+        self._limits, self._cpu_seconds = request.limits, request.cpu_seconds
         deadline = time.monotonic() + request.seconds
         try:
             self._send(packed(request.header), deadline)
@@ -158,7 +166,7 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed(f"took longer than {request.seconds:.3g} s to decode", is_final=True) from None
         except (OSError, EOFError):
-            raise self._death(request.limits, request.cpu_seconds) from None
+            raise self._death() from None
 
     def header(self, deadline: float) -> dict[str, Any]:
         """Take an answer that is no refusal, and the notes before it."""
@@ -174,7 +182,7 @@ class DecodeProcess:
 
     def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:
         """Take a picture's pixels, (h, w, 3)."""
-        pixels = np.empty(picture_shape(answer, self._max_pixels), np.uint8)
+        pixels = np.empty(picture_shape(answer, self._limits.max_pixels), np.uint8)
         self._fill(pixels.data.cast("B"), deadline)
         return pixels
 
@@ -190,7 +198,7 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed("took too long to decode") from None
         except (OSError, EOFError):
-            raise WorkerFailed(f"the decoder crashed on it ({fate(self._starts.wait(self.pid))})") from None
+            raise self._death() from None
 
     def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
         waveform = np.empty(frames, np.float32)
@@ -244,12 +252,20 @@ class DecodeProcess:
                 raise EOFError
             view = view[count:]
 
-    def _death(self, limits: Limits, cpu_seconds: float) -> WorkerFailed:
+    def _death(self) -> WorkerFailed:
+        """Say how it ended."""
         status = self._starts.wait(self.pid)
+        if status == CHANGED:
+            return WorkerFailed("changed while it was being read; run again when it is finished", is_final=True)
         if status == -signal.SIGXCPU:
-            return WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
+            return WorkerFailed(f"took longer than {self._cpu_seconds:.3g} s to decode (processor time)", is_final=True)
         if status == OUT_OF_MEMORY:
-            return WorkerFailed(f"needs more than {limits.memory_bytes / 2**30:.3g} GiB of memory to decode")
+            more = " (--max-megapixels raises that too)" if self.kind in PICTURE_KINDS else ""
+            return WorkerFailed(
+                f"needs more than {self._limits.memory_bytes / 2**30:.3g} GiB of memory to decode{more}"
+            )
+        if status == -signal.SIGKILL:
+            return WorkerFailed(f"the decoder was killed ({fate(status)}): did the machine run out of memory?")
         return WorkerFailed(f"the decoder crashed on it ({fate(status)})")
 
 

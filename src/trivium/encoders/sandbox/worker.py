@@ -71,7 +71,10 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_REASON_CHARACTERS = 4000  # of up to 12 bytes each in JSON
 CHANGED = 78  # the exit status when a file gave other samples the second time
 OUT_OF_MEMORY = 77  # the exit status that says so
-OUT_OF_MEMORY_WORDS = ("out of memory error", "malloc () failed")  # Pillow's codecs, libsndfile
+# Pillow's codecs, libsndfile, libheif, libavif, FFmpeg.
+OUT_OF_MEMORY_WORDS = (
+    *("out of memory error", "malloc () failed", "Memory allocation error", "Out of memory", "Cannot allocate memory"),
+)
 MAX_OPEN_FILES = 64
 
 

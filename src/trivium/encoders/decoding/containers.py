@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.sources import Source, as_file
@@ -18,6 +18,7 @@ READ_BYTES = 1 << 18
 
 MATROSKA = b"\x1a\x45\xdf\xa3"
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+EMPTY_BOXES = (b"free", b"skip", b"wide")  # whatever is in them
 PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 # Of libavcodec's several hundred decoders, those that videos of these kinds are made for.
 VIDEO_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}
@@ -38,16 +39,24 @@ def require_pyav() -> None:
         raise DecodeError("a video: to read it, PyAV is needed (pip install 'trivium[video]')")
 
 
-def container_kind(data: Source) -> tuple[str, str]:
-    """Return the name of the demuxer for a file, and what is missing of it; nothing if it is not seen to be cut off.
+class Layout(NamedTuple):
+    """What a file is made of, as far as it is seen without decoding."""
+
+    demuxer: str
+    missing: str  # nothing if it is not seen to be cut off
+    tells_length: bool = True  # of the whole video, though it be cut off; else of the fragments that are there
+
+
+def layout_of(data: Source) -> Layout:
+    """Recognise a file, and see whether it is cut off.
 
     Raises:
         DecodeError: If it is of no kind that is read, or so cut off that nothing of it can be.
     """
     if data[:4] == MATROSKA:
-        return "matroska", _missing_of_matroska(data)
+        return Layout("matroska", _missing_of_matroska(data))
     if data[4:8] in BOXES and not (data[4:8] == b"ftyp" and data[8:12] in PICTURE_BRANDS):
-        return "mov", _missing_of_boxes(data)
+        return _layout_of_boxes(data)
     raise DecodeError("not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska")
 
 
@@ -169,9 +178,9 @@ def too_many_pixels(picture: Any) -> DecodeError:
     return DecodeError(f"too many pixels: {picture.width} x {picture.height}, the limit is {MAX_PIXELS:,}")
 
 
-def _missing_of_boxes(data: Source) -> str:
+def _layout_of_boxes(data: Source) -> Layout:
     """Follow the outermost boxes of ISO/IEC 14496-12."""
-    position, names = 0, set()
+    position, names, last = 0, set(), b""
     for _ in range(MAX_BOXES):
         head = data[position : position + 16]
         size, name = int.from_bytes(head[:4]), head[4:8]
@@ -183,12 +192,12 @@ def _missing_of_boxes(data: Source) -> str:
             names.add(name)
         if size == 0:  # up to the end
             break
-        position += size
-    missing = _lengths(position, data) if position > len(data) else ""
+        position, last = position + size, name
+    missing = _lengths(position, data) if position > len(data) and last not in EMPTY_BOXES else ""
     if b"moov" not in names:
         what = missing or "the recording was not finished?"
         raise DecodeError(f"truncated: there is no index of the video, and without it nothing can be read ({what})")
-    return missing
+    return Layout("mov", missing, b"moof" not in names)
 
 
 def _missing_of_matroska(data: Source) -> str:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.containers import (
+    Layout,
     as_decode_errors,
-    container_kind,
+    layout_of,
     open_container,
     packets_of,
     picture_stream,
@@ -45,7 +46,7 @@ from trivium.encoders.decoding.video_pictures import MAX_DAMAGED_SHARE, MAX_FRAM
 
 MAX_SECONDS = 86_400.0
 USUAL_SIDE = 224
-LAST_PICTURE_SECONDS = 1.0  # the longest that a last picture is taken to be shown, where a file is cut off
+SHORTER_SECONDS = 1.0  # what a sound track may be shorter than the pictures without a note, where a file is cut off
 MAX_SOUND_GAP_SECONDS = 0.1  # what is longer becomes silence, so that sound and pictures stay together
 
 
@@ -56,8 +57,7 @@ class Video:
         self,
         data: Source,
         *,
-        kind: str,
-        missing: str,
+        layout: Layout,
         picture: int,
         sound: int | None,
         start: float,
@@ -66,15 +66,16 @@ class Video:
         note: Note,
     ) -> None:
         self._data = data
-        self._kind = kind
+        self._kind = layout.demuxer
         self._partial = partial
         self._note = note
-        self._ends = [missing] if missing else []  # why it ends before its end
+        self._ends = [layout.missing] if layout.missing else []  # why it ends before its end
         self._reached = 0.0  # seconds that there are pictures of
         self._picture = picture  # the streams' indexes
         self._sound = sound
         self._start = start
         self.seconds = seconds
+        self._whole_seconds = seconds if layout.tells_length else 0.0  # if anybody knows
 
     def frames(self, *, side: int | None = None) -> Iterator[Frame]:
         """Decode pictures as they are taken, by rising time; at least one and at most `MAX_FRAMES`.
@@ -103,18 +104,11 @@ class Video:
             raise DecodeError(f"{reason} no picture of it can be decoded")
         self._reached = found.reached
         if self._ends:
-            self._tell(found.reached)
+            self._note(what_was_decoded(found.reached, self._whole_seconds, self._ends[0]))
 
     @property
     def _on_end(self) -> Note | None:
         return self._ends.append if self._partial else None
-
-    def _tell(self, reached: float) -> None:
-        """Say how far a file goes that ends before its end."""
-        if self.seconds and reached >= self.seconds - LAST_PICTURE_SECONDS:
-            self._note(f"cut off behind its last picture: {self._ends[0]}")
-        else:
-            self._note(what_was_decoded(reached, self.seconds, self._ends[0]))
 
     def sound(self, *, max_seconds: float, keep_frames: int) -> ScannedAudio | None:
         """Decode the sound track from end to end, as `scan_audio` does a sound; its first sample is at 0 seconds.
@@ -136,8 +130,8 @@ class Video:
                 kept.append(chunk)
                 kept = kept if frames <= keep_frames else None
         seconds = frames / rate_hz if frames else 0.0
-        if self._ends and seconds < self._reached - LAST_PICTURE_SECONDS:
-            self._note(f"of its sound track, {what_was_decoded(seconds, self.seconds, self._ends[-1])}")
+        if self._ends and seconds < self._reached - SHORTER_SECONDS:
+            self._note(f"of its sound track, {what_was_decoded(seconds, self._whole_seconds, self._ends[-1])}")
         if not frames:
             return None
 
@@ -178,11 +172,11 @@ def open_video(data: Source, *, partial: bool = False, note: Note = untold) -> I
     Raises:
         DecodeError: If it is no video that is read, cut off, too long, has too many pixels, or PyAV is missing.
     """
-    kind, missing = container_kind(data)
-    if missing and not partial:
-        raise DecodeError(f"truncated: {missing}")
+    layout = layout_of(data)
+    if layout.missing and not partial:
+        raise DecodeError(f"truncated: {layout.missing}")
     require_pyav()
-    with as_decode_errors(), open_container(data, kind) as container:
+    with as_decode_errors(), open_container(data, layout.demuxer) as container:
         stream = picture_stream(container)
         picture = stream.index  # a closed container's streams are not to be looked at
         track = sound_stream(container)
@@ -193,8 +187,7 @@ def open_video(data: Source, *, partial: bool = False, note: Note = untold) -> I
         raise DecodeError(f"too long: {seconds:,.0f} s, the limit is {MAX_SECONDS:,.0f} s; cut it into parts")
     yield Video(
         data,
-        kind=kind,
-        missing=missing,
+        layout=layout,
         picture=picture,
         sound=sound,
         start=start,

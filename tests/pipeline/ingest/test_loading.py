@@ -28,6 +28,7 @@ from trivium.pipeline.records import Part, part_key
 from trivium.pipeline.space.joint import space_folders
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.store import Store
+from trivium.pipeline.upkeep.verification import verify
 
 PREPARE_SECONDS = 0.03
 
@@ -183,7 +184,7 @@ def test_old_windows_stay_until_windows_are_asked_for(
     assert collection.add(work / "copy.wav").added == 1
     assert roles() == ["window 0.000 10.000", "window 10.000 20.000"]
     assert roles("copy.wav") == ["window 0.000 10.000", "window 10.000 20.000", "window 5.000 15.000"]
-    assert collection.verify().is_sound
+    assert verify(collection.folder).is_sound
     assert collection.add(work, windows=10).changed == 1
     assert roles() == roles("copy.wav")
     assert collection.add(work, windows=10).changed == 0

@@ -80,7 +80,7 @@ def decode_image(
     """
     formats: tuple[str, ...] = FORMATS
     if is_svg(data):
-        data = _render_svg(data[:])
+        data = _render_svg(data)
     elif brands := brands_of(data):
         formats = ("AVIF",) if brands & AVIF_BRANDS else ("HEIF",)
         _prepare_avif() if brands & AVIF_BRANDS else _prepare_heif()
@@ -326,7 +326,7 @@ def is_svg(data: Source) -> bool:
     return head.startswith(b"<") and b"<svg" in data[:65536]
 
 
-def _render_svg(data: bytes) -> bytes:
+def _render_svg(data: Source) -> bytes:
     """Render a drawing to PNG with resvg: no scripts, no network; references to files are blanked."""
     if len(data) > MAX_SVG_BYTES:
         raise DecodeError(f"too large for a drawing: {len(data):,} bytes, the limit is {MAX_SVG_BYTES:,}")
@@ -334,7 +334,7 @@ def _render_svg(data: bytes) -> bytes:
 
     try:
         # resvg would read the pictures that a drawing names, from anywhere on this disk.
-        drawing = OUTSIDE_REFERENCE.sub(rb'\1=""', data).decode("utf-8-sig")
+        drawing = OUTSIDE_REFERENCE.sub(rb'\1=""', data[:]).decode("utf-8-sig")
         # Both sides are given, and it is fitted inside: a drawing may claim any width, height and ratio.
         return bytes(
             resvg_py.svg_to_bytes(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.decoding.containers import container_kind
+from trivium.encoders.decoding.containers import layout_of
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.image.on_gpu import plain_jpeg_size
 from trivium.encoders.sandbox.process import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
@@ -80,8 +80,8 @@ class HostileHeaders:
         shapes = (picture_shape, sound_shape, stream_shape, frame_seconds)
         operations: list[tuple[str, Callable[[], object]]] = [
             ("jpeg", lambda: _sane_size(plain_jpeg_size(jpeg))),
-            ("boxes", lambda: container_kind(box)),
-            ("matroska", lambda: container_kind(matroska)),
+            ("boxes", lambda: layout_of(box)),
+            ("matroska", lambda: layout_of(matroska)),
             ("text", lambda: first_line(decode_text(text))),
             *((shape.__name__, lambda shape=shape: shape(answer)) for shape in shapes),
         ]  # fmt: skip

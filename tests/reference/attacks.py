@@ -361,7 +361,8 @@ def _decoded(media: list[Path]) -> dict[str, str]:
     import numpy as np
 
     from trivium.encoders.base import DecodeError
-    from trivium.encoders.sandbox.pool import DecodedVideo, DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.encoders.sandbox.streams import DecodedVideo
 
     found = {}
     with DecodeSandbox(1) as box:

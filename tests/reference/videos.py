@@ -1,8 +1,9 @@
 """Small videos made on the spot: colours that change at known times, a tone that begins at a known time."""
 
-import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -32,6 +33,8 @@ def video(
     sound_start: float = 0.0,
     channels: str = "stereo",
     rate_hz: int = 48_000,
+    opposite: bool = False,
+    flags: str = "",
 ) -> bytes:
     """Make a video of scenes (colour, seconds), each of one colour with a white upper left quarter.
 
@@ -51,9 +54,12 @@ def video(
         sound_start: When it begins, in seconds.
         channels: Of the sound.
         rate_hz: Of the sound.
+        opposite: Whether each second channel is the negative of those beside it.
+        flags: Of the muxer of MP4, which places the index by them.
     """
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=FORMATS[kind]) as container:
+    file = tempfile.NamedTemporaryFile()  # the muxer reads what it wrote to put the index before it
+    movflags = {"movflags": flags} if flags else {}
+    with file, av.open(file.name, "w", format=FORMATS[kind], options=movflags) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = pixels
@@ -78,8 +84,10 @@ def video(
                 container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if track is not None:
-            _put_sound(container, track, number / fps - sound_start, sound_start, channels, rate_hz)
-    return buffer.getvalue()
+            gain = -1.0 if opposite else 1.0
+            _put_sound(container, track, number / fps - sound_start, sound_start, channels, rate_hz, gain)
+        container.close()
+        return Path(file.name).read_bytes()
 
 
 def picture(colour: str, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -96,8 +104,11 @@ def tone(seconds: float, rate_hz: int) -> NDArray[np.float32]:
     return (0.5 * np.sin(2 * np.pi * TONE_HZ * times)).astype(np.float32)
 
 
-def _put_sound(container: Any, track: Any, seconds: float, start: float, channels: str, rate_hz: int) -> None:
+def _put_sound(
+    container: Any, track: Any, seconds: float, start: float, channels: str, rate_hz: int, gain: float
+) -> None:
     samples = np.tile(tone(seconds, rate_hz), (av.AudioLayout(channels).nb_channels, 1))
+    samples[1::2] *= gain
     size = track.codec_context.frame_size or 1024
     for place in range(0, samples.shape[1], size):
         piece = np.ascontiguousarray(samples[:, place : place + size])

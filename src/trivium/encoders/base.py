@@ -146,7 +146,7 @@ class Preparing(Protocol):
         return ()
 
     def blocks(self, sound: Any, /) -> Iterator[Prepared]:
-        """Cut a sound, whole or streamed (`sandbox.SoundStream`), into arrays of blocks as it is taken.
+        """Cut a sound, whole or streamed (`sandbox.streams.SoundStream`), into arrays of blocks as it is taken.
 
         This, and what follows from blocks, is there if ``has_windows``.
         """

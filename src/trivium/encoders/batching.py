@@ -92,16 +92,38 @@ def encode(
     return np.concatenate(vectors)
 
 
-def prepared(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None") -> Prepared:
+def prepared(
+    encoder: Preparing,
+    item: Any,
+    sandbox: "DecodeSandbox | None",
+    *,
+    partial: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> Prepared:
     """Prepare an item; a file is decoded in the sandbox, if there is one.
+
+    Args:
+        encoder: Of the item's modality.
+        item: What ``encoder.prepare`` takes.
+        sandbox: Where files are decoded; None: not here.
+        partial: Take what is there of a file that is cut off, which the sandbox alone does.
+        note: Told what of it is not there.
 
     Raises:
         DecodeError: If it cannot be read or decoded.
     """
-    return encoder.prepare(decoded(encoder, item, sandbox))
+    return encoder.prepare(decoded(encoder, item, sandbox, partial=partial, note=note))
 
 
-def decoded(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None", *, on_device: bool = False) -> Any:
+def decoded(
+    encoder: Preparing,
+    item: Any,
+    sandbox: "DecodeSandbox | None",
+    *,
+    on_device: bool = False,
+    partial: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> Any:
     """Return what is left of an item to prepare: of a file what the sandbox decodes, of others and texts all.
 
     Args:
@@ -109,6 +131,8 @@ def decoded(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None", *, o
         item: What ``encoder.prepare`` takes.
         sandbox: Where files are decoded; None: not here.
         on_device: A file that ``encoder.takes_file`` is left as it is, for ``encoder.prepare_file``.
+        partial: As of `prepared`.
+        note: As of `prepared`.
 
     Raises:
         DecodeError: If it cannot be read or decoded.
@@ -118,14 +142,22 @@ def decoded(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None", *, o
     from trivium.encoders.sandbox.heads import decodable  # texts need none of it
 
     with decodable(encoder.modality, item) as source:
-        return decoded_source(encoder, source, sandbox, on_device=on_device)
+        return decoded_source(encoder, source, sandbox, on_device=on_device, partial=partial, note=note)
 
 
-def decoded_source(encoder: Preparing, source: bytes | int, sandbox: "DecodeSandbox", *, on_device: bool) -> Any:
+def decoded_source(
+    encoder: Preparing,
+    source: bytes | int,
+    sandbox: "DecodeSandbox",
+    *,
+    on_device: bool,
+    partial: bool,
+    note: Callable[[str], None],
+) -> Any:
     """Do what `decoded` does of a file's bytes, or the descriptor of one that is open."""
     if on_device and isinstance(source, bytes) and encoder.takes_file(source):
         return source
-    return sandbox.decode(encoder.modality, source, side=encoder.side)
+    return sandbox.decode(encoder.modality, source, side=encoder.side, partial=partial, note=note)
 
 
 def _loading(

@@ -169,6 +169,8 @@ class Collection:
         metadata: str | os.PathLike[str] | None = None,
         positions: bool | None = None,
         windows: float | None = None,
+        strict: bool = False,
+        max_megapixels: float | None = None,
         index: Wish | None = None,
         drop_missing: bool = False,
         progress: Bars | None = None,
@@ -186,7 +188,12 @@ class Collection:
             metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
                 next to the media. It is read again when what was named with it is brought up to date.
             positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
-            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none.
+            windows: Sounds get a vector for each stretch of so many seconds too, each overlapping the next by half, so
+                that hits say where; 0 for none.
+            strict: Refuse files of which only a part can be decoded, because they are cut off, say; that part is taken
+                in with a note otherwise. Files that are in the collection and have not changed are not read again.
+            max_megapixels: The largest picture that is decoded, in memory and time that grow with it; if not given what
+                TRIVIUM_MAX_MEGAPIXELS says, else 100, and 400 for a JPEG, which is scaled down on the way.
             index: What to ask of the index from now on.
             drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
                 at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
@@ -196,12 +203,12 @@ class Collection:
             stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
 
         Returns:
-            Counts, timings, and every file that was left out with its reason.
+            Counts, timings, every file that was left out with its reason, and notes on files that are not all there.
 
         Raises:
             CollectionError: If the collection belongs to another space or is being written by another process.
             MetadataError: If the table cannot be read.
-            ValueError: If ``windows`` is below 0.1 and not 0.
+            ValueError: If ``windows`` is below 0.1 and not 0, or ``max_megapixels`` is not above 0 or above 4295.
             WeightsError: If the weights cannot be fetched.
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
@@ -214,6 +221,8 @@ class Collection:
             tables=None if metadata is None else [os.path.abspath(metadata)],
             positions=positions,
             windows=windows,
+            strict=strict,
+            max_megapixels=max_megapixels,
             wish=index,
             drop_missing=drop_missing,
             progress=progress,

@@ -17,7 +17,7 @@ from trivium.encoders.decoding.sounds import decode_audio
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.encoders.registry import BACKBONES, build_backbone
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 
 class Same(nn.Module):

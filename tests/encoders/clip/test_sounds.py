@@ -20,7 +20,7 @@ from trivium.encoders.clip.model import OpenClip
 from trivium.encoders.clip.sounds import ClipMel
 from trivium.encoders.devices import PLAIN
 from trivium.encoders.networks.torch_runtime import TorchNetwork
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 TinyClap = Callable[..., str]
 Waveform = NDArray[np.float32]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders import DecodeError
 from trivium.encoders.decoding import sounds as audio_decoding
-from trivium.encoders.decoding.sounds import decode_audio
+from trivium.encoders.decoding.sounds import decode_audio, scan_audio
 
 # Format -> the largest error of a sample that its number of bits or its codec explains.
 LOSSLESS = {
@@ -119,10 +119,27 @@ def test_six_channels_of_other_formats(kind: str) -> None:
     assert_allclose(found, samples.mean(axis=1), atol=1e-4 if kind == "FLAC" else 0.1)
 
 
-def test_opposite_channels_are_silence() -> None:
+def test_opposite_channels_are_no_silence() -> None:
     left = tone()
     found, _ = decode_audio(encoded(np.hstack([left, -left]), "WAV", "FLOAT"))
-    assert (found == 0).all()
+    assert_allclose(found, left[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("FLAC", None)])
+def test_opposite_channels_of_other_formats(kind: str, subtype: str | None) -> None:
+    """A codec adds noise of its own to the middle, which must not be taken for the sound."""
+    left = tone(48_000)
+    found, _ = decode_audio(encoded(np.hstack([left, -left]), kind, subtype, rate=48_000))
+    assert_allclose(np.sqrt(np.mean(found**2)), np.sqrt(np.mean(left**2)), rtol=0.1)
+
+
+def test_only_the_stretch_whose_phases_are_opposite_is_not_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_decoding, "BLOCK_FRAMES", 1000)
+    sound = noise(3000)
+    other = np.concatenate([sound[:1000], -sound[1000:2000], sound[2000:] / 3])
+    found, _ = decode_audio(encoded(np.stack([sound, other], axis=1), "WAV", "FLOAT"))
+    assert_allclose(found[:2000], sound[:2000], atol=1e-6)
+    assert_allclose(found[2000:], sound[2000:] * 2 / 3, atol=1e-6)
 
 
 def test_one_sample() -> None:
@@ -162,6 +179,85 @@ def test_truncated(kind: str, subtype: str | None, share: float) -> None:
     decode_audio(data)
     with pytest.raises(DecodeError, match=r"truncated|lost sync"):
         decode_audio(data[: int(len(data) * share)])
+
+
+# What is there of a file that is cut off
+
+CUT = {
+    "wav": lambda: encoded(noise(144_000), "WAV", rate=24_000),
+    "rf64": lambda: encoded(noise(144_000), "RF64", rate=24_000),
+    "flac": lambda: encoded(noise(144_000), "FLAC", rate=24_000),
+    "vorbis": lambda: encoded(noise(144_000), "OGG", "VORBIS", rate=24_000),
+    "opus": lambda: encoded(noise(144_000), "OGG", "OPUS", rate=24_000),
+    "mp3": lambda: encoded(noise(144_000), "MP3", rate=24_000),
+}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("kind", CUT)
+def test_what_is_there_of_a_cut_sound_is_taken(kind: str, share: float) -> None:
+    data = CUT[kind]()
+    whole, rate_hz = decode_audio(data)
+    cut, notes = data[: int(share * len(data))], list[str]()
+    found, found_hz = decode_audio(cut, partial=True, note=notes.append)
+    assert found_hz == rate_hz
+    # An Ogg page has up to a second.
+    assert share - 0.2 <= len(found) / len(whole) <= share + 0.02
+    assert_allclose(found[:-4096], whole[: len(found) - 4096], atol=1e-6)
+    (note,) = notes
+    assert note.startswith(f"only the first {len(found) / rate_hz:.1f} s")
+    if kind in ("flac", "mp3"):  # whose headers say how long it is
+        assert " of 6.0 s could be decoded" in note
+    with pytest.raises(DecodeError, match=r"truncated|lost sync"):
+        decode_audio(cut)
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_whole_sounds_have_no_note(kind: str) -> None:
+    notes = list[str]()
+    whole, _ = decode_audio(CUT[kind]())
+    found, _ = decode_audio(CUT[kind](), partial=True, note=notes.append)
+    assert found.tolist() == whole.tolist()
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_the_same_is_there_when_it_is_decoded_twice(kind: str) -> None:
+    data = CUT[kind]()
+    cut = data[: len(data) // 2]
+    kept = scan_audio(cut, max_seconds=60, keep_frames=1 << 30, partial=True)
+    again = scan_audio(cut, max_seconds=60, keep_frames=0, partial=True)
+    assert (again.frames, again.peak) == (kept.frames, kept.peak)
+    assert np.concatenate(list(again.chunks())).tolist() == np.concatenate(list(kept.chunks())).tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (CUT["wav"]()[:40], "truncated: the WAV file has no data"),
+        (CUT["wav"]()[:44], "truncated: the header says 288,000 bytes of sound, 0 are there"),
+        (CUT["vorbis"]()[:100], "truncated: the"),
+        (CUT["flac"]()[:100], "lost sync|not a sound"),
+        (CUT["mp3"]()[:50], "not a sound|truncated"),
+    ],
+    ids=["wav without data", "wav without samples", "ogg", "flac", "mp3"],
+)
+def test_where_nothing_is_there_the_reason_is_told(data: bytes, message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
+        decode_audio(data, partial=True)
+
+
+def test_damage_further_on_costs_what_follows_it() -> None:
+    data = bytearray(CUT["flac"]())
+    data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
+    notes = list[str]()
+    found, rate_hz = decode_audio(bytes(data), partial=True, note=notes.append)
+    whole, _ = decode_audio(CUT["flac"]())
+    assert 0.4 < len(found) / len(whole) < 0.52
+    assert notes == [
+        f"only the first {len(found) / rate_hz:.1f} s of 6.0 s could be decoded: the decoder failed there: Error : "
+        "flac decoder lost sync."
+    ]
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])

@@ -3,7 +3,7 @@
 import importlib.util
 import itertools
 import math
-import mmap
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding import containers as video_container
 from trivium.encoders.decoding import video_pictures
 from trivium.encoders.decoding import videos as video_decoding
+from trivium.encoders.decoding.sources import FileBytes
 from trivium.encoders.decoding.video_pictures import Frame
 from trivium.encoders.decoding.videos import open_video
 
@@ -262,6 +263,13 @@ def test_channels_are_averaged(videos: ModuleType, channels: str, rate_hz: int) 
         np.testing.assert_allclose(samples, videos.tone(1.0, rate_hz), atol=1e-4)
 
 
+def test_channels_that_cancel_out_are_no_silence(videos: ModuleType) -> None:
+    for sound in ("flac", "aac"):
+        samples, rate_hz = sound_of(videos.video("mkv", scenes=SCENES, sound=sound, opposite=True))
+        assert loudest_hz(samples[rate_hz : 5 * rate_hz], rate_hz) == pytest.approx(videos.TONE_HZ, abs=1)
+        assert np.abs(samples[rate_hz : 5 * rate_hz]).max() == pytest.approx(0.5, abs=0.05)
+
+
 def test_videos_without_sound(videos: ModuleType) -> None:
     with open_video(videos.video()) as video:
         assert video.sound(max_seconds=10, keep_frames=10) is None
@@ -279,8 +287,8 @@ def test_sounds_that_are_too_long(videos: ModuleType) -> None:
 def test_a_video_in_a_file_and_in_memory_are_the_same(videos: ModuleType, tmp_path: Path) -> None:
     data = videos.video(scenes=SCENES, sound="aac")
     (tmp_path / "v.mp4").write_bytes(data)
-    with (tmp_path / "v.mp4").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with open_video(mapped) as video:
+    with (tmp_path / "v.mp4").open("rb") as file:
+        with open_video(FileBytes(file.fileno(), len(data))) as video:
             assert video.seconds == 6
             assert [frame.seconds for frame in video.frames()] == [frame.seconds for frame in frames_of(data)]
 
@@ -290,6 +298,72 @@ def test_truncated_videos_are_refused(videos: ModuleType, kind: str, share: floa
     data = videos.video(kind, scenes=SCENES, sound="aac")
     with pytest.raises(DecodeError, match="truncated"), open_video(data[: int(len(data) * share)]):
         pass
+
+
+# What is there of a video that is cut off
+
+CUT: dict[str, dict[str, Any]] = {
+    "mp4, its index first": {"kind": "mp4", "flags": "faststart"},
+    "mp4 in fragments": {"kind": "mp4", "flags": "frag_keyframe+empty_moov"},
+    "mkv": {"kind": "mkv"},
+    "webm": {"kind": "webm", "codec": "libvpx-vp9"},
+}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("kind", CUT)
+def test_what_is_there_of_a_cut_video_is_taken(videos: ModuleType, kind: str, share: float) -> None:
+    sound = "libopus" if kind == "webm" else "aac"
+    data = videos.video(scenes=SCENES, sound=sound, **CUT[kind])
+    whole, notes = frames_of(data), list[str]()
+    with open_video(data[: int(share * len(data))], partial=True, note=notes.append) as video:
+        frames = list(video.frames())
+        track = video.sound(max_seconds=100, keep_frames=1 << 30)
+    assert 0 < len(frames) <= len(whole)
+    assert [frame.seconds for frame in frames] == [frame.seconds for frame in whole][: len(frames)]
+    for frame, expected in zip(frames, whole, strict=False):
+        np.testing.assert_array_equal(np.asarray(frame.image), np.asarray(expected.image))
+    assert track is not None
+    assert 0.5 < track.frames / track.rate_hz < 6
+    told, *more = notes
+    assert more == []
+    of = "" if "fragments" in kind else r" of 6\.0 s"
+    pattern = rf"only the first (\d\.\d) s{of} could be decoded: the header says [\d,]+ bytes, [\d,]+ are there"
+    found = re.fullmatch(pattern, told)
+    assert found is not None, told
+    assert float(found[1]) == pytest.approx(track.frames / track.rate_hz, abs=1.5)
+    with pytest.raises(DecodeError, match="truncated: the header says"), open_video(data[: int(share * len(data))]):
+        pass
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_without_its_index_nothing_of_a_video_can_be_read(videos: ModuleType, share: float) -> None:
+    data = videos.video(scenes=SCENES, sound="aac")
+    with pytest.raises(DecodeError, match="truncated: there is no index of the video, and without it nothing can be"):
+        with open_video(data[: int(share * len(data))], partial=True):
+            pass
+
+
+def test_an_index_that_is_itself_cut_off_is_none(videos: ModuleType) -> None:
+    data = videos.video(flags="faststart")
+    assert data.index(b"moov") < data.index(b"mdat")
+    with pytest.raises(DecodeError, match="truncated: there is no index"), open_video(data[:200], partial=True):
+        pass
+
+
+def test_room_that_is_left_free_may_be_cut_off(videos: ModuleType) -> None:
+    data = videos.video(scenes=SCENES, sound="aac") + b"\0\0\1\0free" + bytes(100)
+    assert len(frames_of(data)) == 3
+    with pytest.raises(DecodeError, match="truncated"):
+        frames_of(data.replace(b"free" + bytes(100), b"meta" + bytes(100)))
+
+
+def test_whole_videos_have_no_note(videos: ModuleType) -> None:
+    for kind in CUT:
+        notes = list[str]()
+        with open_video(videos.video(scenes=SCENES, **CUT[kind]), partial=True, note=notes.append) as video:
+            assert len(list(video.frames())) == 3
+        assert notes == []
 
 
 def test_a_recording_whose_length_is_left_open_is_read(videos: ModuleType) -> None:
@@ -351,7 +425,9 @@ def test_a_sound_in_a_video_file(videos: ModuleType) -> None:
 
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        videos._put_sound(container, container.add_stream("aac", rate=48_000, layout="mono"), 1.0, 0.0, "mono", 48_000)
+        videos._put_sound(
+            container, container.add_stream("aac", rate=48_000, layout="mono"), 1.0, 0.0, "mono", 48_000, 1.0
+        )
     with pytest.raises(DecodeError, match="a video without pictures"), open_video(buffer.getvalue()):
         pass
 

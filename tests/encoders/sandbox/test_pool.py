@@ -33,8 +33,8 @@ from trivium.encoders.decoding.pictures import decode_image
 from trivium.encoders.decoding.sounds import MAX_FRAMES, decode_audio
 from trivium.encoders.sandbox import pool as sandbox
 from trivium.encoders.sandbox import starts as decode_starts
+from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.pool import DecodeSandbox
-from trivium.encoders.sandbox.process import Limits
 from trivium.encoders.sandbox.starts import Template
 
 Media: TypeAlias = Literal["image", "audio"]
@@ -200,7 +200,7 @@ def test_result_can_be_written_to(shared: DecodeSandbox) -> None:
         ("image", b"A text that somebody named photo.jpg.\n"),
         ("image", PICTURES["JPEG"][:200]),
         ("image", PICTURES["TIFF"][:-500]),
-        ("image", blank_png(50_000, 50_000)[:200]),
+        ("image", blank_png(12_000, 12_000)[:200]),
         ("image", drawing("<oops")),
         ("image", SOUNDS["WAV"]),
         ("audio", b""),
@@ -333,7 +333,7 @@ def test_real_worker_killed_while_it_decodes() -> None:
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            with pytest.raises(DecodeError, match=r"^the decoder crashed on it \(signal 9, SIGKILL\)$"):
+            with pytest.raises(DecodeError, match=r"^the decoder was killed \(signal 9, SIGKILL\): did the mach"):
                 box.decode("image", data)
         finally:
             done.set()
@@ -416,9 +416,9 @@ def test_memory() -> None:
         data = blank_png(10_000, 10_000)
         assert len(data) < 100_000
         for _ in range(2):
-            with pytest.raises(DecodeError, match=r"^needs more than 0\.25 GiB of memory to decode$"):
+            with pytest.raises(DecodeError, match=r"^needs more than 0\.25 GiB of memory to decode \(--max-megapi"):
                 box.decode("image", data)
-        with pytest.raises(DecodeError, match=r"^needs more than 0\.25 GiB of memory to decode$"):
+        with pytest.raises(DecodeError, match=r"^needs more than 0\.25 GiB of memory to decode \(--max-megapi"):
             box.decode("image", bytes(300 << 20))  # the file alone
         waveform, _ = box.decode("audio", SOUNDS["WAV"])
         assert len(waveform) == 24_000
@@ -767,7 +767,7 @@ def test_busy_worker_ends_with_the_parent() -> None:
     """At the latest when its time is over, for a decoder does not look at its socket."""
     script = f"""
         import threading, time
-        from trivium.encoders.sandbox.process import Limits
+        from trivium.encoders.sandbox.limits import Limits
         from trivium.encoders.sandbox.pool import DecodeSandbox
         box = DecodeSandbox(1, limits=Limits(image_seconds=0.5))
         threading.Thread(target=box.decode, args=("image", {ENDLESS!r}), daemon=True).start()

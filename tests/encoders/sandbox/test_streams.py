@@ -18,8 +18,9 @@ from trivium.encoders.audio.backbone import AudioBackbone
 from trivium.encoders.audio.log_mel import PEAK, RATE_HZ, LogMel, resampled_chunks
 from trivium.encoders.audio.on_gpu import BLOCK_HOP_SAMPLES, BLOCK_SAMPLES, BLOCKS_PER_PART, FULL_SCALE, Samples
 from trivium.encoders.decoding.sounds import STREAM_FRAMES, decode_audio, scan_audio, whole
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
-from trivium.encoders.sandbox.process import Limits
+from trivium.encoders.sandbox.limits import Limits
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 
 
 class Nothing:
@@ -187,7 +188,7 @@ def test_a_worker_that_dies_in_the_middle_costs_the_stream(long_sound: Path) -> 
         chunks = iter(stream.chunks)
         next(chunks)
         os.kill(sandbox.pids[0], 9)
-        with pytest.raises(DecodeError, match="the decoder crashed on it"):
+        with pytest.raises(DecodeError, match="the decoder was killed"):
             list(chunks)
         assert sandbox.pids == []
 

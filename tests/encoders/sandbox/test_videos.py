@@ -11,7 +11,8 @@ import pytest
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.videos import open_video
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 
 pytest.importorskip("av", reason="PyAV comes with the extra 'video'")
 

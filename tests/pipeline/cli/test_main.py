@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,22 @@ def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, run) -> Non
     status, out, _ = run("index", str(tmp_path / "c"), str(media), "--strict")
     assert status == 3
     assert "0 indexed (0 new, 0 changed), 7 unchanged" in out
+
+
+def test_index_tells_of_files_that_are_cut_off(tmp_path: Path, media: Path, picture, run) -> None:
+    whole = picture(media / "sea.jpg", "navy").read_bytes()
+    (media / "sea.jpg").write_bytes(whole[:-2])
+    sound = (media / "low.wav").read_bytes()
+    (media / "low.wav").write_bytes(sound[: len(sound) // 2])
+    status, out, _ = run("index", str(tmp_path / "strict"), str(media), "--strict")
+    assert status == 3
+    assert "7 indexed (7 new, 0 changed)" in out
+    assert re.search(r"skipped .*low\.wav: truncated: the header says 3,200 bytes of sound, 1,578 are there", out)
+    assert re.search(r"note on .*sea\.jpg: the file is cut off behind its last pixel; all of the picture is there", out)
+    status, out, _ = run("index", str(tmp_path / "c"), str(media))
+    assert status == 0
+    assert "8 indexed (8 new, 0 changed)" in out
+    assert re.search(r"note on .*low\.wav: only the first 0\.1 s could be decoded: the header says 3,200 bytes", out)
 
 
 def test_index_json(tmp_path: Path, media: Path, run) -> None:

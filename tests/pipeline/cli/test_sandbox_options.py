@@ -65,10 +65,26 @@ def test_auto_says_it_once(collection: str, media: Path, no_landlock: None, capl
 
 
 @pytest.mark.parametrize("command", DECODING)
-def test_each_command_that_decodes_has_the_option(command: str, capsys) -> None:
+def test_each_command_that_decodes_has_the_options(command: str, capsys) -> None:
     with pytest.raises(SystemExit):
         parse([*command.split(), "--help"])
-    assert "--sandbox {auto,strict}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "--sandbox {auto,strict}" in told
+    assert "--max-megapixels N" in told
+
+
+def test_larger_pictures_on_request(collection: str, media: Path, picture, monkeypatch, capsys) -> None:
+    monkeypatch.delenv("TRIVIUM_MAX_MEGAPIXELS", raising=False)
+    large = str(picture(media / "large.png", "green", size=(1500, 1000)))
+    for command in (["index", collection, large, "--strict"], ["search", collection, "--image", large]):
+        assert main([*command, "--max-megapixels", "1.4"]) == (3 if command[0] == "index" else 2)
+        found = capsys.readouterr()
+        assert "too many pixels: 1500 x 1000, the limit is 1,400,000 (--max-megapixels or" in found.out + found.err
+        assert main([*command, "--max-megapixels", "1.5"]) == 0
+        assert "TRIVIUM_MAX_MEGAPIXELS" not in os.environ
+    assert "large.png" in capsys.readouterr().out
+    assert main(["index", collection, large, "--max-megapixels", "0"]) == 1
+    assert "TRIVIUM_MAX_MEGAPIXELS: max_megapixels must be above 0 and at most 4295, got 0.0" in capsys.readouterr().err
 
 
 def test_a_decoder_that_cannot_start_is_one_message(collection: str, media: Path, monkeypatch, capsys) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from assets import ASSETS
 from trivium.encoders.base import DecodeError, SandboxError, unit_rows
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.explain import hits as explanation_items
 from trivium.pipeline.explain.drops import Explanation

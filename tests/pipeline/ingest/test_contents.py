@@ -19,7 +19,7 @@ from trivium.encoders.files.reading import OpenedFile
 from trivium.pipeline.cli.main import main
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import contents as contents_module
-from trivium.pipeline.ingest import loading
+from trivium.pipeline.ingest import loading, sources
 from trivium.pipeline.ingest.contents import LoadedContents, portions_of
 from trivium.pipeline.records import ContentKey, content_key
 from trivium.pipeline.space.joint import JointSpace
@@ -299,9 +299,7 @@ def test_large_files_are_looked_at_before_they_are_read(
 
 
 def loading_limits() -> dict[str, int]:
-    from trivium.pipeline.ingest import loading
-
-    limits: Any = loading.MAX_FILE_BYTES
+    limits: Any = sources.MAX_FILE_BYTES
     return dict(limits) if not isinstance(limits, dict) else limits
 
 

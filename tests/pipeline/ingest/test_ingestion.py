@@ -23,7 +23,7 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import contents, ingestion, loading, scanning
+from trivium.pipeline.ingest import contents, ingestion, loading, scanning, sources
 from trivium.pipeline.ingest.ingestion import Summary
 from trivium.pipeline.ingest.scanning import scan_media
 from trivium.pipeline.space.projections import ProjectedEncoder
@@ -294,14 +294,14 @@ def test_one_bad_file_costs_one_file(tmp_path: Path, media: Path, space) -> None
     (bad / "link.png").symlink_to(media / "red.png")
     (bad / "dangling.jpg").symlink_to(bad / "nothing")
     collection = Collection.open(tmp_path / "c", space=space)
-    summary = collection.add(media)
+    summary = collection.add(media, strict=True)
     said = reasons(summary)
     expected = {
         "truncated.png": "damaged picture", "truncated.jpg": "damaged picture", "truncated.wav": "truncated",
         "empty.png": "empty", "empty.jpg": "empty", "empty.wav": "empty", "hollow.txt": "empty", "blank.md": "empty",
         "text.jpg": "not a picture", "stump.png": "begins as PNG", "long.wav": "truncated",
         "nan.wav": "NaN", "pipe.png": "not a regular file", "loop": "symbolic link", "link.png": "symbolic link",
-        "dangling.jpg": "symbolic link", "huge.png": "too many pixels: 2,500,000,000, the limit is 100,000,000",
+        "dangling.jpg": "symbolic link", "huge.png": "too many pixels: 50000 x 50000, the limit is 100,000,000",
     }  # fmt: skip
     assert said.keys() == expected.keys()
     for name, words in expected.items():
@@ -336,7 +336,7 @@ def test_the_caption_of_a_picture_that_failed_is_an_orphan_until_another_has_it(
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:
-    monkeypatch.setattr(loading, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
     monkeypatch.setattr(loading, "MAX_CAPTION_FILE_BYTES", 5)
     summary = Collection.open(tmp_path / "c", space=space).add(media)
     assert reasons(summary) == {

@@ -1,6 +1,8 @@
 """What loading a file counts: each stage its own work."""
 
+import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,12 +21,14 @@ from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.cli.terminal import clock, place_of
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import contents
+from trivium.pipeline.ingest import contents, loading, scanning
 from trivium.pipeline.ingest.contents import Claims, loading_stats
-from trivium.pipeline.ingest.loading import Loader, _windows
+from trivium.pipeline.ingest.loading import Loader
 from trivium.pipeline.records import Part, part_key
 from trivium.pipeline.space.joint import space_folders
+from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.store import Store
+from trivium.pipeline.upkeep.verification import verify
 
 PREPARE_SECONDS = 0.03
 
@@ -53,19 +57,6 @@ def test_pictures_of_a_video_are_prepared_and_not_decoded(space: Any, tmp_path: 
     assert decode.busy_seconds + preparing.busy_seconds <= stats.seconds  # nothing is counted twice
     assert (decode.items, preparing.items) == (1, 1)
     assert stats.processor_shares() == {} or stats.processor_shares()["decode"] > 0
-
-
-@given(st.floats(0.001, 5000), st.floats(0.1, 100))
-def test_windows_cover_a_sound(duration: float, seconds: float) -> None:
-    windows = _windows(duration, seconds)
-    if duration <= seconds:
-        assert windows == []
-        return
-    starts, stops = zip(*windows, strict=True)
-    assert starts[0] == 0
-    assert stops[-1] == pytest.approx(duration, abs=1e-3)
-    assert starts[1:] == stops[:-1]
-    assert all(stop - start <= seconds + 2e-3 for start, stop in windows)
 
 
 @given(st.sampled_from(["window", "passage"]), st.integers(0, 10**6), st.integers(1, 10**6))
@@ -117,12 +108,12 @@ def collection(weights: dict[str, Path], tmp_path: Path) -> Collection:
 def test_hits_say_where_in_a_sound_and_in_a_text(collection: Collection, media: Path) -> None:
     summary = collection.add(media, windows=4)
     assert summary.skipped == []
-    assert (summary.added, summary.encoded["audio"]) == (4, 2 + 5)
+    assert (summary.added, summary.encoded["audio"]) == (4, 2 + 9)
     (hit, *_) = collection.search(audio=ASSETS / "crow.ogg", only="audio", k=5)
     assert (Path(hit.path).name, hit.matched) == ("both.wav", "window")
     assert hit.start is not None
-    assert hit.start >= 12
-    assert place_of(hit) in ("at 00:12", "at 00:16")
+    assert hit.start >= 10
+    assert place_of(hit) in ("at 00:10", "at 00:12", "at 00:14", "at 00:16")
     (hit, *_) = collection.search(text="a whale in the ocean", only="text")
     text = (media / "minutes.txt").read_text()
     assert hit.matched == "passage"
@@ -142,7 +133,7 @@ def test_windows_hold_until_they_are_changed(collection: Collection, media: Path
     collection.add(work)
     assert roles() == ["content"]
     assert collection.add(work, windows=10).changed == 1  # the short one has none
-    assert roles() == ["content", "window 0.000 10.000", "window 10.000 20.000"]
+    assert roles() == ["content", "window 0.000 10.000", "window 10.000 20.000", "window 5.000 15.000"]
     shutil.copy(work / "both.wav", work / "copy.wav")
     summary = collection.add(work)  # as before, and what a copy's windows sound like is known
     assert (summary.added, summary.unchanged, summary.encoded["audio"]) == (1, 4, 0)
@@ -169,7 +160,105 @@ def test_the_vector_of_a_sound_does_not_depend_on_its_windows(
     np.testing.assert_allclose(own(collection.folder), own(tmp_path / "plain"), atol=2e-3)  # float16 in the shards
 
 
+@pytest.mark.weights
+def test_old_windows_stay_until_windows_are_asked_for(
+    collection: Collection, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once they followed each other: what is stored is searched as it is, and never half made anew."""
+    work = tmp_path / "work"
+    shutil.copytree(media, work)
+
+    def roles(name: str = "both.wav") -> list[str]:
+        items = {Path(item.path).name: item.contents for item in Store(collection.folder).items()}
+        return sorted(role for role in items[name] if role != "content")
+
+    monkeypatch.setattr(scanning, "FRESH_NS", -1)  # else what was written just now is read again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "windows_of", lambda duration, seconds, **_: [(0.0, 10.0), (10.0, round(duration, 3))])
+        collection.add(work / "both.wav", windows=10)
+    with sqlite3.connect(collection.folder / DATABASE) as db:  # as such a collection has it
+        assert db.execute("DELETE FROM setting WHERE name = 'windows_overlap'").rowcount == 1
+    db.close()
+    assert collection.add(work / "both.wav").unchanged == 1
+    shutil.copy(work / "both.wav", work / "copy.wav")
+    assert collection.add(work / "copy.wav").added == 1
+    assert roles() == ["window 0.000 10.000", "window 10.000 20.000"]
+    assert roles("copy.wav") == ["window 0.000 10.000", "window 10.000 20.000", "window 5.000 15.000"]
+    assert verify(collection.folder).is_sound
+    assert collection.add(work, windows=10).changed == 1
+    assert roles() == roles("copy.wav")
+    assert collection.add(work, windows=10).changed == 0
+
+
 # With tiny made-up networks
+
+
+def cut_media(folder: Path, picture: Callable[..., Path], sound: Callable[..., Path]) -> None:
+    """A picture without its end marker, one of which two thirds and one of which a third is there, and a cut sound."""
+    whole = picture(folder / "whole.jpg", "red", size=(640, 480)).read_bytes()
+    (folder / "no-end.jpg").write_bytes(whole[:-2])
+    noisy = np.random.default_rng(0).integers(0, 255, (90, 80, 3), dtype=np.uint8)
+    Image.fromarray(noisy).save(folder / "noisy.png")
+    data = (folder / "noisy.png").read_bytes()
+    (folder / "most.png").write_bytes(data[: 2 * len(data) // 3])
+    (folder / "little.png").write_bytes(data[: len(data) // 3])
+    data = sound(folder / "whole.wav", seconds=2.0).read_bytes()
+    (folder / "cut.wav").write_bytes(data[: len(data) // 2])
+
+
+def test_what_is_there_of_a_cut_file_is_taken_in_with_a_note(
+    tmp_path: Path, space: Any, picture: Callable[..., Path], sound: Callable[..., Path]
+) -> None:
+    cut_media(tmp_path / "media", picture, sound)
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(tmp_path / "media")
+        assert collection.info().items == {"image": 4, "audio": 2}
+        assert collection.add(tmp_path / "media").notes == []  # told once
+    notes = {Path(note.path).name: note.reason for note in summary.notes}
+    assert re.fullmatch(r"the file is cut off: 6\d % of its rows are there", notes.pop("most.png"))
+    assert notes == {
+        "no-end.jpg": "the file is cut off behind its last pixel; all of the picture is there",
+        "cut.wav": "only the first 1.0 s could be decoded: the header says 32,000 bytes of sound, 15,978 are there",
+    }
+    ((path, reason),) = [(Path(problem.path).name, problem.reason) for problem in summary.skipped]
+    assert path == "little.png"
+    assert re.fullmatch(r"damaged picture: truncated, only 3\d % of its rows are there, and more .*", reason)
+
+
+def test_strict_refuses_what_is_not_all_there(
+    tmp_path: Path, space: Any, picture: Callable[..., Path], sound: Callable[..., Path]
+) -> None:
+    cut_media(tmp_path / "media", picture, sound)
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        summary = collection.add(tmp_path / "media", strict=True)
+    assert sorted(Path(problem.path).name for problem in summary.skipped) == ["cut.wav", "little.png", "most.png"]
+    assert [Path(note.path).name for note in summary.notes] == ["no-end.jpg"]  # of which no pixel is missing
+    assert summary.added == 4
+
+
+def test_a_cut_video_is_taken_in_with_a_note(tmp_path: Path, space: Any, reference: Any) -> None:
+    pytest.importorskip("av", reason="PyAV comes with the extra 'video'")
+    scenes = [("red", 2.0), ("green", 2.0), ("blue", 2.0)]
+    data = reference("videos").video(scenes=scenes, codec="mjpeg", pixels="yuvj420p", flags="faststart")
+    (tmp_path / "cut.mp4").write_bytes(data[: int(0.6 * len(data))])
+    for strict, added in ((True, 0), (False, 1)):
+        with Collection.open(tmp_path / "c", space=space) as collection:
+            summary = collection.add(tmp_path / "cut.mp4", strict=strict)
+        assert (summary.added, len(summary.skipped), len(summary.notes)) == (added, 1 - added, added)
+    assert re.match(r"only the first [34]\.\d s of 6\.0 s could be decoded: the header says", summary.notes[0].reason)
+
+
+def test_more_megapixels_on_request(tmp_path: Path, space: Any, picture: Callable[..., Path]) -> None:
+    path = picture(tmp_path / "large.png", size=(2000, 1000))
+    with Collection.open(tmp_path / "c", space=space) as collection:
+        (problem,) = collection.add(path, max_megapixels=1.9).skipped
+        assert problem.reason == (
+            "too many pixels: 2000 x 1000, the limit is 1,900,000 "
+            "(--max-megapixels or TRIVIUM_MAX_MEGAPIXELS raises it)"
+        )
+        assert collection.add(path, max_megapixels=2).added == 1
+        with pytest.raises(ValueError, match="max_megapixels must be above 0 and at most 4295, got 0"):
+            collection.add(path, max_megapixels=0)
 
 
 def test_copies_in_one_run_are_encoded_once(

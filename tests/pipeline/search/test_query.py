@@ -56,6 +56,20 @@ def test_parts_that_cancel_out(space) -> None:
         query_vectors(space, [[parse_part("text", "a"), parse_part("text", "-a")]])
 
 
+def test_what_is_there_of_a_cut_file_is_asked_for_with_a_warning(space, tmp_path, picture, caplog) -> None:
+    whole = picture(tmp_path / "whole.jpg", size=(640, 480))
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:-2])
+    with DecodeSandbox(1) as sandbox:
+        expected, found = (
+            query_vectors(space, [[QueryPart(modality="image", item=str(tmp_path / name))]], sandbox=sandbox)
+            for name in ("whole.jpg", "cut.jpg")
+        )
+    np.testing.assert_array_equal(found, expected)
+    assert caplog.messages == [
+        "note on the image of the query: the file is cut off behind its last pixel; all of the picture is there"
+    ]
+
+
 def test_file_that_cannot_be_used(space, tmp_path) -> None:
     (tmp_path / "x.jpg").write_text("text")
     with pytest.raises(QueryError, match=r"image of the query cannot be used .*x\.jpg.*not a picture"):

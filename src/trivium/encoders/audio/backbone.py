@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import Backbone, DecodeError, Features, Modality, Prepared
+from trivium.encoders.decoding.downmix import downmixed
 from trivium.encoders.decoding.sounds import MAX_SECONDS, RATES_HZ, Sound, decode_audio
 from trivium.encoders.files import stopping
 from trivium.encoders.files.reading import item_bytes
 from trivium.encoders.networks.contract import Arrays, Network
 from trivium.encoders.networks.conversions import AISFX_HEADS
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 
 class FrontEnd(Protocol):
@@ -144,7 +145,7 @@ def _checked_pair(waveform: NDArray[np.floating[Any]], rate_hz: int) -> Sound:
     if values.ndim not in (1, 2) or not values.size:
         raise DecodeError(f"a waveform must have shape (s,) or (s, channels), none 0, got {values.shape}")
     if values.ndim == 2:
-        values = values.mean(axis=1)
+        values = downmixed(values)
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
         raise DecodeError("the sound holds NaN or infinity")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1] or len(values) / rate_hz > MAX_SECONDS:

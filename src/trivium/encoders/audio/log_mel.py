@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trivium.encoders.base import Prepared
 from trivium.encoders.networks.contract import Arrays
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 RATE_HZ = 44_100  # aiSFX's
 FFT_SAMPLES, HOP_SAMPLES, MELS = 2048, 1024, 96

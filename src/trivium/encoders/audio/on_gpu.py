@@ -30,7 +30,7 @@ from trivium.encoders.audio.log_mel import (
 )
 from trivium.encoders.base import Prepared
 from trivium.encoders.networks.contract import Arrays
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 BLOCK_SAMPLES = (BLOCK_FRAMES - 1) * HOP_SAMPLES + FFT_SAMPLES
 BLOCK_HOP_SAMPLES = BLOCK_HOP_FRAMES * HOP_SAMPLES

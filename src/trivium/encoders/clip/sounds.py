@@ -21,7 +21,7 @@ from trivium.encoders.audio.log_mel import resampled_chunks
 from trivium.encoders.base import Prepared
 from trivium.encoders.clip.facts import SoundFacts
 from trivium.encoders.networks.contract import Arrays, DeviceKind
-from trivium.encoders.sandbox.pool import SoundStream
+from trivium.encoders.sandbox.streams import SoundStream
 
 BLOCKS_PER_PASS: Mapping[DeviceKind, int] = {"cpu": 4, "gpu": 64}  # a GPU's network cuts them as its memory is
 SMALLEST = 1e-10  # of an energy, -100 dB

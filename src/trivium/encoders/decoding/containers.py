@@ -2,11 +2,11 @@
 
 import contextlib
 import importlib.util
-import mmap
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.sources import Source, as_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -18,6 +18,7 @@ READ_BYTES = 1 << 18
 
 MATROSKA = b"\x1a\x45\xdf\xa3"
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+EMPTY_BOXES = (b"free", b"skip", b"wide")  # whatever is in them
 PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 # Of libavcodec's several hundred decoders, those that videos of these kinds are made for.
 VIDEO_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}
@@ -38,23 +39,29 @@ def require_pyav() -> None:
         raise DecodeError("a video: to read it, PyAV is needed (pip install 'trivium[video]')")
 
 
-def container_kind(data: bytes | mmap.mmap) -> str:
-    """Return the name of the demuxer for a file; see that it is not cut off.
+class Layout(NamedTuple):
+    """What a file is made of, as far as it is seen without decoding."""
+
+    demuxer: str
+    missing: str  # nothing if it is not seen to be cut off
+    tells_length: bool = True  # of the whole video, though it be cut off; else of the fragments that are there
+
+
+def layout_of(data: Source) -> Layout:
+    """Recognise a file, and see whether it is cut off.
 
     Raises:
-        DecodeError: If it is of no kind that is read, or cut off.
+        DecodeError: If it is of no kind that is read, or so cut off that nothing of it can be.
     """
     if data[:4] == MATROSKA:
-        _check_matroska(data)
-        return "matroska"
+        return Layout("matroska", _missing_of_matroska(data))
     if data[4:8] in BOXES and not (data[4:8] == b"ftyp" and data[8:12] in PICTURE_BRANDS):
-        _check_boxes(data)
-        return "mov"
+        return _layout_of_boxes(data)
     raise DecodeError("not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska")
 
 
 @contextlib.contextmanager
-def open_container(data: bytes | mmap.mmap, kind: str) -> "Iterator[InputContainer]":
+def open_container(data: Source, kind: str) -> "Iterator[InputContainer]":
     """Open a file whose kind is known.
 
     Raises:
@@ -64,7 +71,7 @@ def open_container(data: bytes | mmap.mmap, kind: str) -> "Iterator[InputContain
     from av.container import InputContainer
 
     with av.open(
-        _Reader(data),
+        as_file(data),
         format=kind,
         metadata_errors="replace",
         buffer_size=READ_BYTES,
@@ -73,26 +80,6 @@ def open_container(data: bytes | mmap.mmap, kind: str) -> "Iterator[InputContain
     ) as container:
         assert isinstance(container, InputContainer)
         yield container
-
-
-class _Reader:
-    """Bytes as a file, without a copy of them."""
-
-    def __init__(self, data: bytes | mmap.mmap) -> None:
-        self._data = data
-        self._place = 0
-
-    def read(self, size: int) -> bytes:
-        piece = self._data[self._place : self._place + size]
-        self._place += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int) -> int:
-        self._place = max(0, offset + (0, self._place, len(self._data))[whence])
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
 
 
 def _no_other_file(*_: object) -> None:
@@ -142,6 +129,30 @@ def sound_stream(container: "InputContainer") -> Any:
     return next((stream for stream in container.streams.audio if codec_of(stream) in SOUND_CODECS), None)
 
 
+def packets_of(container: "InputContainer", stream: Any, on_end: Callable[[str], None] | None) -> Iterator[Any]:
+    """Yield a stream's packets.
+
+    Args:
+        container: Open, from its beginning.
+        stream: Of it.
+        on_end: Told why they end before their end, and packets that are there in part are left out; None: that is an
+            error.
+
+    Raises:
+        av.FFmpegError: If they cannot be read on, without ``on_end``.
+    """
+    from av.error import FFmpegError
+
+    try:
+        for packet in container.demux(stream):
+            if on_end is None or not packet.is_corrupt:
+                yield packet
+    except FFmpegError as error:
+        if on_end is None:
+            raise
+        on_end(f"damaged: {error.strerror or error}")
+
+
 def codec_of(stream: Any) -> str:
     """Name a stream's codec, "unknown" if this PyAV has no decoder for it."""
     context = stream.codec_context
@@ -167,38 +178,45 @@ def too_many_pixels(picture: Any) -> DecodeError:
     return DecodeError(f"too many pixels: {picture.width} x {picture.height}, the limit is {MAX_PIXELS:,}")
 
 
-def _check_boxes(data: bytes | mmap.mmap) -> None:
+def _layout_of_boxes(data: Source) -> Layout:
     """Follow the outermost boxes of ISO/IEC 14496-12."""
-    position, names = 0, set()
+    position, names, last = 0, set(), b""
     for _ in range(MAX_BOXES):
-        size, name = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
+        head = data[position : position + 16]
+        size, name = int.from_bytes(head[:4]), head[4:8]
         if size == 1:
-            size = int.from_bytes(data[position + 8 : position + 16])
+            size = int.from_bytes(head[8:])
         if len(name) < 4 or not name.isalnum() or (size < 8 and size != 0):
             break  # the end, or something appended
-        names.add(name)
+        if position + size <= len(data):
+            names.add(name)
         if size == 0:  # up to the end
             break
-        position += size
-    if position > len(data):
-        raise DecodeError(f"truncated: the header says {position:,} bytes, {len(data):,} are there")
+        position, last = position + size, name
+    missing = _lengths(position, data) if position > len(data) and last not in EMPTY_BOXES else ""
     if b"moov" not in names:
-        raise DecodeError("truncated: there is no index of the video (the recording was not finished?)")
+        what = missing or "the recording was not finished?"
+        raise DecodeError(f"truncated: there is no index of the video, and without it nothing can be read ({what})")
+    return Layout("mov", missing, b"moof" not in names)
 
 
-def _check_matroska(data: bytes | mmap.mmap) -> None:
+def _missing_of_matroska(data: Source) -> str:
     """Compare the size of the segment, which is all but the header, with the file's (RFC 8794)."""
     header, start = _vint(data, 4)
     if header is None or data[start + header : start + header + 4] != b"\x18\x53\x80\x67":
         raise DecodeError("damaged video: it has no readable header")
     size, start = _vint(data, start + header + 4)
-    if size is not None and start + size > len(data):  # None: a recorder that streamed
-        raise DecodeError(f"truncated: the header says {start + size:,} bytes, {len(data):,} are there")
+    # None: a recorder that streamed.
+    return _lengths(start + size, data) if size is not None and start + size > len(data) else ""
 
 
-def _vint(data: bytes | mmap.mmap, position: int) -> tuple[int | None, int]:
+def _lengths(said: int, data: Source) -> str:
+    return f"the header says {said:,} bytes, {len(data):,} are there"
+
+
+def _vint(data: Source, position: int) -> tuple[int | None, int]:
     """Read a number of variable length, None if it is left open; return it and where it ends."""
-    first = data[position] if position < len(data) else 0
+    first = int.from_bytes(data[position : position + 1])
     length = 9 - first.bit_length()
     value = int.from_bytes(data[position : position + length]) & ((1 << 7 * length) - 1)
     is_open = length > 8 or value == (1 << 7 * length) - 1

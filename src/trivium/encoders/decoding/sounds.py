@@ -1,15 +1,16 @@
 """Sound files to a mono waveform: any rate and channel count, bounded before allocation, damage noticed."""
 
-import io
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.downmix import downmixed
+from trivium.encoders.decoding.sound_ends import what_is_missing, with_its_length
+from trivium.encoders.decoding.sources import Source, as_file
 
 if TYPE_CHECKING:
     import soundfile
@@ -34,7 +35,12 @@ SUBTYPES = {
 }
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 BLOCK_FRAMES = 1 << 18
-MAX_WAVE_CHUNKS = 1000
+Note: TypeAlias = Callable[[str], None]  # told what the owner of a file should know of it
+
+
+def untold(note: str) -> None:
+    """Tell nobody."""
+    del note
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,13 @@ class ScannedAudio:
     chunks: Callable[[], Iterator[NDArray[np.float32]]]  # all of it, (s_i,); to be called once
 
 
-def decode_audio(data: bytes) -> Sound:
-    """Decode a sound file's bytes to one channel, the mean of all.
+def decode_audio(data: bytes, *, partial: bool = False, note: Note = untold) -> Sound:
+    """Decode a sound file's bytes to one channel, the mean of all (`downmixed`).
+
+    Args:
+        data: The file.
+        partial: Take what can be decoded of a file that is cut off or damaged further on; else it is refused.
+        note: Told what of it is not there, and what its header says wrongly.
 
     Returns:
         The waveform, shape (s,), and its rate in Hz.
@@ -56,7 +67,7 @@ def decode_audio(data: bytes) -> Sound:
     Raises:
         DecodeError: If the content is no known sound, damaged, truncated, empty, not finite, or over a limit.
     """
-    return whole(scan_audio(data, max_seconds=MAX_SECONDS, keep_frames=MAX_FRAMES))
+    return whole(scan_audio(data, max_seconds=MAX_SECONDS, keep_frames=MAX_FRAMES, partial=partial, note=note))
 
 
 def whole(sound: ScannedAudio) -> Sound:
@@ -69,27 +80,35 @@ def whole(sound: ScannedAudio) -> Sound:
     return waveform, sound.rate_hz
 
 
-def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int) -> ScannedAudio:
+def scan_audio(
+    data: Source, *, max_seconds: float, keep_frames: int, partial: bool = False, note: Note = untold
+) -> ScannedAudio:
     """Decode a sound from end to end to see whether it is whole, and how loud.
 
     Args:
         data: The file.
         max_seconds: Longer ones are refused.
         keep_frames: Up to as many are kept in memory; else ``chunks`` decodes again.
+        partial: As of `decode_audio`.
+        note: As of `decode_audio`.
 
     Raises:
         DecodeError: As `decode_audio` does.
     """
     import soundfile  # loads a library, which those who never meet a sound need not wait for
 
-    _check_complete(data)
+    missing = what_is_missing(data)
+    if missing and not partial:
+        raise DecodeError(f"truncated: {missing}")
+    data, remark = with_its_length(data)
     kept: list[NDArray[np.float32]] | None = []
+    ends: list[str] = []  # why it ends before its end
     frames, peak = 0, 0.0
     try:
-        with soundfile.SoundFile(_file(data)) as sound:
+        with soundfile.SoundFile(as_file(data)) as sound:
             _check_header(sound, max_seconds)
             expected, rate_hz = sound.frames, sound.samplerate
-            for mono in _chunks(sound):
+            for mono in _chunks(sound, ends.append if partial else None):
                 frames += len(mono)
                 check_length(frames, rate_hz, max_seconds)
                 peak = max(peak, float(mono.max()), -float(mono.min()))
@@ -99,21 +118,35 @@ def scan_audio(data: bytes | mmap.mmap, *, max_seconds: float, keep_frames: int)
     except DecodeError:
         raise
     except soundfile.LibsndfileError as error:
-        raise DecodeError(f"not a sound that can be decoded: {error.error_string}") from error
+        reason = f"truncated: {missing}" if missing else f"not a sound that can be decoded: {error.error_string}"
+        raise DecodeError(reason) from error
     except Exception as error:
         raise DecodeError(f"damaged sound: {error or type(error).__name__}") from error
+    if frames < expected and not ends and not missing and _length_is_exact(data, expected):
+        if not partial and frames:
+            lengths = f"the header says {expected / rate_hz:.2f} s, {frames / rate_hz:.2f} s are there"
+            raise DecodeError(f"truncated: {lengths}")
+        missing = "it is cut off"
     if not frames:
-        raise DecodeError("the sound holds no samples")
-    if frames < expected and _length_is_exact(data, expected):
-        raise DecodeError(f"truncated: the header says {expected / rate_hz:.2f} s, {frames / rate_hz:.2f} s are there")
-    return ScannedAudio(frames, rate_hz, peak, lambda: _again(data) if kept is None else given_back(kept))
+        raise DecodeError(ends[0] if ends else f"truncated: {missing}" if missing else "the sound holds no samples")
+    if remark:
+        note(remark)
+    if ends or missing:
+        note(what_was_decoded(frames / rate_hz, expected / rate_hz, ends[0] if ends else missing))
+    return ScannedAudio(frames, rate_hz, peak, lambda: _again(data, partial) if kept is None else given_back(kept))
 
 
-def _again(data: bytes | mmap.mmap) -> Iterator[NDArray[np.float32]]:
+def what_was_decoded(seconds: float, of_seconds: float, reason: str) -> str:
+    """Say how much of a sound or video is there; ``of_seconds`` may be as little, or anything, if nobody knows."""
+    of = f" of {of_seconds:,.1f} s" if seconds < of_seconds <= MAX_STREAM_SECONDS else ""
+    return f"only the first {seconds:,.1f} s{of} could be decoded: {reason}"
+
+
+def _again(data: Source, partial: bool) -> Iterator[NDArray[np.float32]]:
     import soundfile
 
-    with soundfile.SoundFile(_file(data)) as sound:
-        yield from _chunks(sound)
+    with soundfile.SoundFile(as_file(data)) as sound:
+        yield from _chunks(sound, untold if partial else None)
 
 
 def given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -123,35 +156,29 @@ def given_back(chunks: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32
         yield chunks.pop()
 
 
-def _file(data: bytes | mmap.mmap) -> Any:  # soundfile reads both, its types know neither
-    if isinstance(data, bytes):
-        return io.BytesIO(data)
-    data.seek(0)
-    return data
+def _chunks(sound: "soundfile.SoundFile", on_end: Note | None) -> Iterator[NDArray[np.float32]]:
+    """Decode block by block; where one fails, ``on_end`` is told why, and what was decoded of it comes as the last."""
+    import soundfile
 
-
-def _chunks(sound: "soundfile.SoundFile") -> Iterator[NDArray[np.float32]]:
-    # read() and not blocks(): that pads a short read with whatever lay in memory.
-    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        mono = _mean(block)
+    is_last = False
+    while not is_last:
+        # Given to be filled, so that what precedes a failure can be told from what follows it: no sample is NaN.
+        block = np.full((BLOCK_FRAMES, sound.channels), np.nan, np.float32)
+        try:
+            count = len(sound.read(out=block))
+        except soundfile.LibsndfileError as error:
+            if on_end is None:
+                raise
+            on_end(f"the decoder failed there: {error.error_string}")
+            unfilled = np.isnan(block[:, 0])
+            count, is_last = int(unfilled.argmax()) if unfilled.any() else BLOCK_FRAMES, True
+        if not count:
+            return
+        mono = downmixed(block[:count])
         # Both are NaN where there is one.
         if not (mono.min() >= -FLOAT32_MAX and mono.max() <= FLOAT32_MAX):
             raise DecodeError("the sound holds NaN or infinity")
         yield mono.astype(np.float32)
-
-
-def _mean(block: Any) -> NDArray[np.float64]:
-    """Average channels, float32 (s, c) to (s,), in float64: the mean of two large float32 samples may overflow."""
-    channels = block.shape[1]
-    if channels >= 8:
-        mean: NDArray[np.float64] = block.mean(axis=1, dtype=np.float64)
-        return mean
-    # The same sums in the same order, and several times as fast: NumPy is slow along short rows.
-    total: NDArray[np.float64] = block[:, 0].astype(np.float64)
-    for channel in range(1, channels):
-        total += block[:, channel]
-    total /= channels
-    return total
 
 
 def _check_header(sound: "soundfile.SoundFile", max_seconds: float) -> None:
@@ -179,45 +206,9 @@ def check_length(frames: int, rate_hz: int, max_seconds: float) -> None:
         )
 
 
-def _length_is_exact(data: bytes | mmap.mmap, frames: int) -> bool:
+def _length_is_exact(data: Source, frames: int) -> bool:
     """Whether the header states the length; an MP3 without a Xing or Info header, or a piped FLAC, does not."""
     if frames >= UNKNOWN_FRAMES:
         return False
     is_mpeg = data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS")
     return not is_mpeg or any(tag in data[: 1 << 18] for tag in (b"Xing", b"Info"))
-
-
-def _check_complete(data: bytes | mmap.mmap) -> None:
-    """Notice a cut-off file where libsndfile would quietly return what is left."""
-    if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
-        _check_wave(data, "big" if data[:4] == b"RIFX" else "little")
-    elif data[:4] == b"OggS":
-        last = data.rfind(b"OggS")
-        # Byte 5 of a page header holds its flags, 4 is "end of stream" (RFC 3533).
-        if last + 27 > len(data) or not data[last + 5] & 4:
-            raise DecodeError("truncated: the Ogg stream has no last page")
-        segments = data[last + 26]
-        table = data[last + 27 : last + 27 + segments]
-        if last + 27 + segments + sum(table) > len(data):
-            raise DecodeError("truncated: the last Ogg page is cut off")
-
-
-def _check_wave(data: bytes | mmap.mmap, order: Literal["little", "big"]) -> None:
-    position, long_size = 12, 0
-    for _ in range(MAX_WAVE_CHUNKS):
-        if position + 8 > len(data):
-            break
-        name, size = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], order)
-        position += 8
-        if name == b"ds64":  # RF64: the sizes that do not fit into 32 bits (EBU Tech 3306)
-            long_size = int.from_bytes(data[position + 8 : position + 16], "little")
-        if name == b"data":
-            size = long_size if size == 0xFFFFFFFF else size  # 0 where there is no ds64
-            # Recorders that stream leave all ones, and mean "to the end of the file".
-            if position + size > len(data):
-                raise DecodeError(
-                    f"truncated: the header says {size:,} bytes of sound, {len(data) - position:,} are there"
-                )
-            return
-        position += size + size % 2
-    raise DecodeError("truncated: the WAV file has no data")

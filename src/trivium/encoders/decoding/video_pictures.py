@@ -59,6 +59,7 @@ class Pictures:
         # Decoders count the margins that they add, so this is only for pictures that grow far beyond the header's.
         self._decoder.options = {"max_pixels": str(2 * MAX_PIXELS)}
         self._scaler = _scaler()
+        self.reached = 0.0  # seconds of the last picture that was there to be decoded
         self._filling_pixels = FILLING_PIXELS
         self._tried, self._failed = 0, 0
         self._considered = -math.inf  # seconds
@@ -78,6 +79,7 @@ class Pictures:
             seconds = self._seconds(packet.pts if packet.pts is not None else packet.dts)
             if not packet.size or seconds is None:
                 continue
+            self.reached = max(self.reached, seconds)
             if packet.is_keyframe:
                 if is_filling:
                     yield from self._chosen(self._decoded(None))

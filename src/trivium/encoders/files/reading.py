@@ -110,8 +110,13 @@ class OpenedFile:
         self.close()
 
 
-def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES) -> OpenedFile:
+def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE_BYTES, remedy: str = "") -> OpenedFile:
     """Open one regular file for reading.
+
+    Args:
+        path: Where it is.
+        max_bytes: A larger one is refused.
+        remedy: What helps against that.
 
     Raises:
         DecodeError: If it is no regular file, unreadable, over ``max_bytes``, or gone.
@@ -133,7 +138,8 @@ def open_file(path: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_FILE
     status = os.fstat(file.fileno())
     if status.st_size > max_bytes:
         file.close()
-        raise DecodeError(f"too large: {status.st_size:,} bytes, the limit is {max_bytes:,}")
+        told = f" ({remedy})" if remedy else ""
+        raise DecodeError(f"too large: {status.st_size:,} bytes, the limit is {max_bytes:,}{told}")
     return OpenedFile(file, status)
 
 

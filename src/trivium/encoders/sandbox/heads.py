@@ -14,7 +14,7 @@ from trivium.encoders.sandbox.kinds import MediaKind
 # Larger files are not held in memory as well: the decoder reads them itself.
 MAX_HELD_BYTES = 32 << 20
 HEAD_BYTES = 64
-# As `decode_image`, `decode_audio` and `container_kind` tell them; a drawing is XML, of any encoding.
+# As `decode_image`, `decode_audio` and `layout_of` tell them; a drawing is XML, of any encoding.
 KNOWN: Mapping[MediaKind, re.Pattern[bytes]] = {
     "image": re.compile(
         rb"\x89PNG|\xff\xd8|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|(\xef\xbb\xbf)?[ \t\r\n]*<", re.DOTALL

@@ -1,4 +1,4 @@
-"""How much isolation of decoding is asked for, and what is said where a system has less."""
+"""What is asked of decoding: how much isolation, and what is said where a system has less; and pictures how large."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ from trivium.encoders.base import SandboxError
 SandboxMode: TypeAlias = Literal["auto", "strict"]
 MODES: tuple[SandboxMode, ...] = get_args(SandboxMode)
 VARIABLE = "TRIVIUM_SANDBOX"
+MEGAPIXELS_VARIABLE = "TRIVIUM_MAX_MEGAPIXELS"
 
 log = logging.getLogger(__name__)
 _told = threading.Event()
@@ -29,19 +30,34 @@ def sandbox_mode() -> SandboxMode:
     return mode
 
 
+def asked_megapixels() -> float | None:
+    """Return what TRIVIUM_MAX_MEGAPIXELS says, None if nothing.
+
+    Raises:
+        SandboxError: If it is no number.
+    """
+    if not (told := os.environ.get(MEGAPIXELS_VARIABLE)):
+        return None
+    try:
+        return float(told)
+    except ValueError:
+        raise SandboxError(f"{MEGAPIXELS_VARIABLE} must be a number, got '{told}'") from None
+
+
 @contextlib.contextmanager
-def asked_for(mode: SandboxMode | None) -> Iterator[None]:
-    """Ask for a mode within this context, in this process and those that it starts; None: leave it."""
-    before = os.environ.get(VARIABLE)
-    if mode is not None:
-        os.environ[VARIABLE] = mode
+def asked_for(mode: SandboxMode | None, *, max_megapixels: float | None = None) -> Iterator[None]:
+    """Ask for a mode and a limit within this context, in this process and those that it starts; None: leave it."""
+    asked = {VARIABLE: mode, MEGAPIXELS_VARIABLE: None if max_megapixels is None else str(max_megapixels)}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update({name: value for name, value in asked.items() if value is not None})
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[VARIABLE] = before
-        else:
-            os.environ.pop(VARIABLE, None)
+        for name, value in before.items():
+            if value is not None:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
 
 
 def judge(found: Mapping[str, int], mode: SandboxMode) -> None:

@@ -6,24 +6,22 @@ libjpeg, libtiff, libsndfile and their kin are C, and read files from anywhere. 
 
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Modality, SandboxError
-from trivium.encoders.decoding.sounds import Sound
+from trivium.encoders.decoding.sounds import Note, Sound, untold
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
 from trivium.encoders.sandbox.kinds import DecodeKind
+from trivium.encoders.sandbox.limits import Limits, limits_of
 from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
 from trivium.encoders.sandbox.process import (
     DecodeProcess,
-    Limits,
     Request,
     WorkerFailed,
     frame_seconds,
@@ -31,12 +29,11 @@ from trivium.encoders.sandbox.process import (
     stream_shape,
 )
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
+from trivium.encoders.sandbox.streams import DecodedVideo, SoundStream, StreamedSamples
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
 T = TypeVar("T")
 
-STREAM_CHUNK_FRAMES = 1 << 20
-STREAM_SECONDS = 60.0  # for a chunk, which takes some 20 ms
 MAX_VIDEO_FRAMES = 2_000  # as `video_pictures` has it, which brings PyAV's needs
 # Of one worker: what has taken it over sees, and may forge, no more. A new one takes 12 ms, 0.4 of them for each file.
 MAX_FILES = 32
@@ -60,19 +57,19 @@ class DecodeSandbox:
 
         Args:
             workers: The most processes at once; one per core when None.
-            limits: What one file may take.
+            limits: What one file may take; the usual, and the pixels that TRIVIUM_MAX_MEGAPIXELS allows, if None.
             mode: Whether nothing is decoded (``strict``) where the system cannot isolate a worker, or that is said
                 (``auto``); what TRIVIUM_SANDBOX says if None.
             command: A program that speaks the worker's protocol on file descriptor 0, for tests.
 
         Raises:
             ValueError: If ``workers`` is below 1.
-            SandboxError: If TRIVIUM_SANDBOX says nothing that is known.
+            SandboxError: If TRIVIUM_SANDBOX or TRIVIUM_MAX_MEGAPIXELS says nothing that is known.
         """
         count = usable_cores() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
-        self._limits = limits or Limits()
+        self._limits = limits or limits_of()
         self._mode: SandboxMode = mode or sandbox_mode()
         self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(command)
         self._slots = threading.BoundedSemaphore(count)
@@ -84,6 +81,11 @@ class DecodeSandbox:
         self._closed = False
         self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _end_all, self._running, self._starts, self._process)
+
+    @property
+    def limits(self) -> Limits:
+        """What one file may take."""
+        return self._limits
 
     @property
     def pids(self) -> list[int]:
@@ -123,19 +125,51 @@ class DecodeSandbox:
 
     @overload
     def decode(
-        self, modality: Literal["image"], data: bytes | int, *, side: int | None = None
+        self,
+        modality: Literal["image"],
+        data: bytes | int,
+        *,
+        side: int | None = None,
+        partial: bool = False,
+        note: Note = untold,
     ) -> NDArray[np.uint8]: ...
     @overload
-    def decode(self, modality: Literal["audio"], data: bytes | int, *, side: int | None = None) -> Sound: ...
+    def decode(
+        self,
+        modality: Literal["audio"],
+        data: bytes | int,
+        *,
+        side: int | None = None,
+        partial: bool = False,
+        note: Note = untold,
+    ) -> Sound: ...
     @overload
-    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia: ...
-    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia:
+    def decode(
+        self,
+        modality: Modality,
+        data: bytes | int,
+        *,
+        side: int | None = None,
+        partial: bool = False,
+        note: Note = untold,
+    ) -> DecodedMedia: ...
+    def decode(
+        self,
+        modality: Modality,
+        data: bytes | int,
+        *,
+        side: int | None = None,
+        partial: bool = False,
+        note: Note = untold,
+    ) -> DecodedMedia:
         """Decode a file in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
 
         Args:
             modality: What it is.
             data: Its bytes, or the descriptor of a file that is open for reading and does not change.
             side: What a picture will be brought to.
+            partial: Take what is there of a file that is cut off; else it is refused.
+            note: Told what of it is not there, and what else its owner should know.
 
         Returns:
             Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
@@ -147,26 +181,35 @@ class DecodeSandbox:
         """
         if modality not in ("image", "audio"):
             raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
-        request = Request(modality, data, self._limits, side=side)
+        request = Request(modality, data, self._limits, side=side, partial=partial)
         if modality == "image":
-            return self._ask(request, DecodeProcess.picture)
-        return self._ask(request, DecodeProcess.sound)
+            return self._ask(request, DecodeProcess.picture, note)
+        return self._ask(request, DecodeProcess.sound, note)
 
-    def sound(self, source: bytes | int) -> "Sound | SoundStream":
+    def sound(self, source: bytes | int, *, partial: bool = False, note: Note = untold) -> "Sound | SoundStream":
         """Decode a sound of up to a day: whole, or as a stream if it is longer than `STREAM_FRAMES`.
 
         Args:
             source: A file's bytes, or the descriptor of a file that is open for reading and does not change; it must
                 stay open until a stream is at its end.
+            partial: As of `decode`.
+            note: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does. The whole file has been decoded once when this returns.
             SandboxError: As `decode` does.
         """
-        return self._ask(Request("audio", source, self._limits, streams=True), self._sound_or_stream)
+        request = Request("audio", source, self._limits, streams=True, partial=partial)
+        return self._ask(request, self._sound_or_stream, note)
 
     def video(
-        self, source: bytes | int, prepare: Callable[[NDArray[np.uint8]], T], *, side: int | None = None
+        self,
+        source: bytes | int,
+        prepare: Callable[[NDArray[np.uint8]], T],
+        *,
+        side: int | None = None,
+        partial: bool = False,
+        note: Note = untold,
     ) -> "DecodedVideo[T]":
         """Decode a video's pictures, one for each scene or every few seconds, and its sound track.
 
@@ -174,6 +217,8 @@ class DecodeSandbox:
             source: As of `sound`.
             prepare: Called with each picture's pixels, (h, w, 3), so that they need not all be held.
             side: What the pictures will be brought to.
+            partial: As of `decode`.
+            note: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does.
@@ -194,16 +239,18 @@ class DecodeSandbox:
             sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
             return DecodedVideo(frames, sound)
 
-        return self._ask(Request("video", source, self._limits, side=side, streams=True), take)
+        return self._ask(Request("video", source, self._limits, side=side, streams=True, partial=partial), take, note)
 
     def _sound_or_stream(self, worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
         if "peak" not in answer:
             return worker.sound(answer, deadline)
         frames, rate_hz, peak = stream_shape(answer)
-        return SoundStream(frames, rate_hz, peak, _StreamedSamples(self, worker, frames))
+        return SoundStream(
+            frames, rate_hz, peak, StreamedSamples(worker, frames, give_back=self.give_back, end=self.end)
+        )
 
-    def _ask(self, request: Request, take: Callable[[DecodeProcess, dict[str, Any], float], T]) -> T:
-        """Have a worker decode a file, and take its answer."""
+    def _ask(self, request: Request, take: Callable[[DecodeProcess, dict[str, Any], float], T], note: Note) -> T:
+        """Have a worker decode a file, and take its answer and its notes."""
         if os.getpid() != self._process:
             raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
         with self._slots:
@@ -228,6 +275,8 @@ class DecodeSandbox:
                 else:
                     if not isinstance(taken.sound if isinstance(taken, DecodedVideo) else taken, SoundStream):
                         self.give_back(worker)
+                    for text in request.notes:
+                        note(text)
                     return taken
 
     def close(self) -> None:
@@ -307,70 +356,6 @@ class DecodeSandbox:
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the sandbox is closed")
-
-
-@dataclass(frozen=True, slots=True)
-class SoundStream:
-    """A long sound: what is known of it, and its samples as they are taken."""
-
-    frames: int
-    rate_hz: int
-    peak: float  # largest distance from 0
-    chunks: Iterable[NDArray[np.float32]]  # (s_i,), in all ``frames``; once
-
-    def close(self) -> None:
-        """Give up what was not taken."""
-        if isinstance(self.chunks, _StreamedSamples):
-            self.chunks.close()
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedVideo(Generic[T]):
-    """A video's pictures with their times in seconds, as they were prepared, and its sound track if it has one."""
-
-    frames: Sequence[tuple[float, T]]
-    sound: Sound | SoundStream | None
-
-
-class _StreamedSamples:
-    """What a worker sends as it is asked for; the worker is of this stream alone until then."""
-
-    def __init__(self, sandbox: DecodeSandbox, worker: DecodeProcess, frames: int) -> None:
-        self._sandbox = sandbox
-        self._worker: DecodeProcess | None = worker
-        self._left = frames
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> NDArray[np.float32]:
-        """Wait for the next part.
-
-        Raises:
-            DecodeError: If the worker crashes, or takes too long.
-        """
-        if self._worker is None:
-            raise StopIteration
-        try:
-            chunk = self._worker.samples(min(self._left, STREAM_CHUNK_FRAMES), time.monotonic() + STREAM_SECONDS)
-        except WorkerFailed as failure:
-            self.close()
-            raise DecodeError(failure.reason) from None
-        except BaseException:
-            self.close()
-            raise
-        self._left -= len(chunk)
-        if not self._left:
-            self._sandbox.give_back(self._worker)
-            self._worker = None
-        return chunk
-
-    def close(self) -> None:
-        """End the worker, if it is still at work."""
-        if self._worker is not None:
-            self._sandbox.end(self._worker)
-            self._worker = None
 
 
 def _end_all(workers: set[DecodeProcess], starts: Starts, process: int) -> None:

@@ -13,14 +13,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, SandboxError
-from trivium.encoders.decoding.pictures import MAX_PIXELS
 from trivium.encoders.decoding.sounds import (
     MAX_FRAMES,
     MAX_STREAM_SECONDS,
@@ -32,42 +30,23 @@ from trivium.encoders.decoding.sounds import (
 from trivium.encoders.machine import cpu_seconds_of
 from trivium.encoders.sandbox import starts as decode_starts
 from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind, kind_of
+from trivium.encoders.sandbox.limits import Limits
 from trivium.encoders.sandbox.starts import Starts, fate
-from trivium.encoders.sandbox.worker import LENGTH, MAX_HEADER_BYTES, MAX_REASON_CHARACTERS, OUT_OF_MEMORY, packed
+from trivium.encoders.sandbox.worker import (
+    CHANGED,
+    LENGTH,
+    MAX_HEADER_BYTES,
+    MAX_REASON_CHARACTERS,
+    OUT_OF_MEMORY,
+    packed,
+)
 
 T = TypeVar("T")
 
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What decoding one file may take; measured on two cores of 2.9 GHz."""
-
-    # Processor time, which does not run while other programs have the machine. The slowest legal pictures, 100
-    # megapixels of PNG with alpha, take 7 s; the slowest half-hour of stereo, Opus, takes 14 s.
-    image_seconds: float = 10.0
-    audio_seconds: float = 30.0
-    # Pictures between key frames may have to be decoded for about a minute, and the sound track twice.
-    video_seconds: float = 180.0
-    # Beside it, for larger files.
-    bytes_per_second: float = 1 << 20
-    most_seconds: float = 120.0
-    # Seconds by the clock to one of processor time: beside four other busy processes on two cores it was 2.7.
-    patience: float = 4.0
-    # Address space. 100 megapixels of WebP with alpha take 1.85 GiB, 0.12 of them for Python and the libraries.
-    memory_bytes: int = 2 << 30
-
-    # A day of MP3 takes 134 s: it is decoded twice.
-    most_stream_seconds: float = 600.0
-
-    def cpu_seconds(self, modality: MediaKind, size_bytes: int, *, streams: bool = False) -> float:
-        """Processor time for a file of this size."""
-        base = {"image": self.image_seconds, "audio": self.audio_seconds, "video": self.video_seconds}
-        seconds = base.get(modality, self.image_seconds)
-        most = self.most_stream_seconds if streams else self.most_seconds
-        return min(seconds + size_bytes / self.bytes_per_second, most)
+MAX_NOTES = 8  # of a file
+PICTURE_KINDS = ("picture", "heif", "drawing")
 
 
 class WorkerFailed(Exception):
@@ -90,6 +69,7 @@ class Request:
         *,
         side: int | None = None,
         streams: bool = False,
+        partial: bool = False,
     ) -> None:
         if isinstance(source, int) and fcntl.fcntl(source, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             # A worker could change the file through it, whatever it may open.
@@ -100,8 +80,10 @@ class Request:
         size = os.fstat(source).st_size if isinstance(source, int) else len(source)
         self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
         self.seconds = self.cpu_seconds * limits.patience
+        self.notes: list[str] = []  # what its owner should know of the file
         self.header = {
-            **{"modality": modality, "size": size, "is_mapped": isinstance(source, int), "side": side},
+            **{"modality": modality, "size": size, "is_open": isinstance(source, int), "side": side},
+            **{"partial": partial, "max_pixels": limits.max_pixels},
             # The worker's own alarm rings later than ours: it is for when we are gone.
             **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
         }
@@ -128,6 +110,8 @@ class DecodeProcess:
                 raise
         self._starts = starts
         self._used = 0.0
+        self._notes: list[str] = []
+        self._limits, self._cpu_seconds = Limits(), 0.0  # of the file that it is at
 
     def cpu_seconds(self) -> float:
         """Return the processor's time that it has used; of a dead one what was known before."""
@@ -167,6 +151,8 @@ class DecodeProcess:
     def ask(self, request: Request, take: "Callable[[DecodeProcess, dict[str, Any], float], T]") -> T:
         """Send a file, and have ``take`` read the answer until the deadline that it is given."""
         self.files += 1
+        self._notes = request.notes = []  # of this answer, not of one before that failed
+        self._limits, self._cpu_seconds = request.limits, request.cpu_seconds
         deadline = time.monotonic() + request.seconds
         try:
             self._send(packed(request.header), deadline)
@@ -180,18 +166,23 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed(f"took longer than {request.seconds:.3g} s to decode", is_final=True) from None
         except (OSError, EOFError):
-            raise self._death(request.limits, request.cpu_seconds) from None
+            raise self._death() from None
 
     def header(self, deadline: float) -> dict[str, Any]:
-        """Take an answer that is no refusal."""
+        """Take an answer that is no refusal, and the notes before it."""
         answer = self._header(deadline)
+        while "note" in answer:
+            if not isinstance(note := answer["note"], str) or len(self._notes) == MAX_NOTES:
+                raise nonsense()
+            self._notes.append(note[:MAX_REASON_CHARACTERS])
+            answer = self._header(deadline)
         if isinstance(reason := answer.get("refused"), str) and reason:
             raise DecodeError(reason[:MAX_REASON_CHARACTERS])
         return answer
 
     def picture(self, answer: dict[str, Any], deadline: float) -> NDArray[np.uint8]:
         """Take a picture's pixels, (h, w, 3)."""
-        pixels = np.empty(picture_shape(answer), np.uint8)
+        pixels = np.empty(picture_shape(answer, self._limits.max_pixels), np.uint8)
         self._fill(pixels.data.cast("B"), deadline)
         return pixels
 
@@ -207,7 +198,7 @@ class DecodeProcess:
         except TimeoutError:
             raise WorkerFailed("took too long to decode") from None
         except (OSError, EOFError):
-            raise WorkerFailed(f"the decoder crashed on it ({fate(self._starts.wait(self.pid))})") from None
+            raise self._death() from None
 
     def _samples(self, frames: int, deadline: float) -> NDArray[np.float32]:
         waveform = np.empty(frames, np.float32)
@@ -261,12 +252,20 @@ class DecodeProcess:
                 raise EOFError
             view = view[count:]
 
-    def _death(self, limits: Limits, cpu_seconds: float) -> WorkerFailed:
+    def _death(self) -> WorkerFailed:
+        """Say how it ended."""
         status = self._starts.wait(self.pid)
+        if status == CHANGED:
+            return WorkerFailed("changed while it was being read; run again when it is finished", is_final=True)
         if status == -signal.SIGXCPU:
-            return WorkerFailed(f"took longer than {cpu_seconds:.3g} s to decode (processor time)", is_final=True)
+            return WorkerFailed(f"took longer than {self._cpu_seconds:.3g} s to decode (processor time)", is_final=True)
         if status == OUT_OF_MEMORY:
-            return WorkerFailed(f"needs more than {limits.memory_bytes / 2**30:.3g} GiB of memory to decode")
+            more = " (--max-megapixels raises that too)" if self.kind in PICTURE_KINDS else ""
+            return WorkerFailed(
+                f"needs more than {self._limits.memory_bytes / 2**30:.3g} GiB of memory to decode{more}"
+            )
+        if status == -signal.SIGKILL:
+            return WorkerFailed(f"the decoder was killed ({fate(status)}): did the machine run out of memory?")
         return WorkerFailed(f"the decoder crashed on it ({fate(status)})")
 
 
@@ -276,11 +275,11 @@ def _remaining(deadline: float) -> float:
     return seconds
 
 
-def picture_shape(answer: dict[str, Any]) -> tuple[int, int, int]:
+def picture_shape(answer: dict[str, Any], max_pixels: int) -> tuple[int, int, int]:
     """Return a picture's (h, w, 3), or raise `WorkerFailed`."""
     match answer.get("shape"):
         case [height, width, 3] if type(height) is type(width) is int and min(height, width) > 0:
-            if height * width <= MAX_PIXELS:
+            if height * width <= max_pixels:
                 return height, width, 3
     raise nonsense()
 

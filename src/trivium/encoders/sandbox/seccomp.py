@@ -43,6 +43,7 @@ class Check(NamedTuple):
 # x86_64 and aarch64; -1 where there is none.
 NUMBERS = {
     **{"recvfrom": (45, 207), "recvmsg": (47, 212), "sendto": (44, 206), "read": (0, 63), "close": (3, 57)},
+    **{"pread64": (17, 67)},
     **{"mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226), "madvise": (28, 233)},
     **{"brk": (12, 214), "futex": (202, 98), "fstat": (5, 80), "lseek": (8, 62), "fcntl": (72, 25)},
     **{"rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132)},
@@ -66,7 +67,9 @@ NO_THREAD = (
 )  # CLONE_NEW..., VFORK, PTRACE, PARENT, UNTRACED
 # What computing takes, and answering on a socket that is there.
 COMPUTING: Mapping[str, tuple[Check, ...]] = {
-    **dict.fromkeys(("recvfrom", "sendto", "read", "munmap", "mremap", "futex", "brk", "madvise", "close"), ()),
+    **dict.fromkeys(
+        ("recvfrom", "sendto", "read", "pread64", "munmap", "mremap", "futex", "brk", "madvise", "close"), ()
+    ),
     "mmap": (Check(2, EXECUTABLE, (0,)),),
     "mprotect": (Check(2, EXECUTABLE, (0,)),),
     **dict.fromkeys(("recvmsg", "fstat", "lseek", "setitimer", "getrusage", "restart_syscall"), ()),

@@ -13,13 +13,13 @@ an operation and a number (`REQUEST`), answered by one (`ANSWER`):
 A worker decodes one file after another from its socket until that closes, for `DecodeSandbox` only. A message in
 either direction is the length of a JSON object (`LENGTH`), the object, and then the raw bytes that it announces:
 
-- To the worker: ``{"modality", "size", "is_mapped", "side", "streams", "cpu_seconds", "seconds"}`` and the file's bytes
-  or, if it is to be mapped, one byte that carries its descriptor.
+- To the worker: ``{"modality", "size", "is_open", "side", "streams", "partial", "max_pixels", "cpu_seconds",
+  "seconds"}`` and the file's bytes or, if it is open, one byte that carries its descriptor.
 - From the worker: ``{"ready": true}`` once, with what `isolate` says; then for each file ``{"shape": [h, w, 3]}`` and
   uint8 pixels, ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has
   a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
   the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
-  ``{"no_sound": true}``.
+  ``{"no_sound": true}``. What its owner should know of a file precedes its last answer: ``{"note": text}``.
 
 Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
 opened: a file comes through the socket, and what its kind takes was loaded before (`kinds`).
@@ -30,7 +30,6 @@ import errno
 import gc
 import json
 import math
-import mmap
 import os
 import resource
 import signal
@@ -49,13 +48,16 @@ from PIL import Image
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.pictures import decode_image, strips
 from trivium.encoders.decoding.sounds import (
+    MAX_FRAMES,
+    MAX_SECONDS,
     MAX_STREAM_SECONDS,
     STREAM_FRAMES,
+    Note,
     ScannedAudio,
-    decode_audio,
     scan_audio,
     whole,
 )
+from trivium.encoders.decoding.sources import FileBytes, Source
 from trivium.encoders.sandbox.isolation import isolate
 from trivium.encoders.sandbox.kinds import KINDS, READS_FONTS, STARTS_THREADS, DecodeKind, load_libraries
 
@@ -69,7 +71,10 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_REASON_CHARACTERS = 4000  # of up to 12 bytes each in JSON
 CHANGED = 78  # the exit status when a file gave other samples the second time
 OUT_OF_MEMORY = 77  # the exit status that says so
-OUT_OF_MEMORY_WORDS = ("out of memory error", "malloc () failed")  # Pillow's codecs, libsndfile
+# Pillow's codecs, libsndfile, libheif, libavif, FFmpeg.
+OUT_OF_MEMORY_WORDS = (
+    *("out of memory error", "malloc () failed", "Memory allocation error", "Out of memory", "Cannot allocate memory"),
+)
 MAX_OPEN_FILES = 64
 
 
@@ -85,6 +90,7 @@ def main(memory_bytes: int) -> None:
         os.dup2(null, descriptor)
     os.close(null)
     sys.dont_write_bytecode = True
+    Image.MAX_IMAGE_PIXELS = None  # `decode_image` has its own limit, which users may raise
     for number in (signal.SIGALRM, signal.SIGXCPU):  # they end a worker, whatever the parent does with them
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -196,7 +202,7 @@ def serve(link: socket.socket, kind: DecodeKind, memory_bytes: int) -> None:
         while length := _received(link, LENGTH.size):
             request = json.loads(_received(link, LENGTH.unpack(length)[0]))
             _set_time(request["cpu_seconds"], request["seconds"])
-            with _file(link, request["size"], is_mapped=request["is_mapped"]) as data:
+            with _file(link, request["size"], is_open=request["is_open"]) as data:
                 _answer(link, request, data)
             signal.setitimer(signal.ITIMER_REAL, 0)
     except MemoryError:  # half an answer may be under way
@@ -242,32 +248,36 @@ def _received(link: socket.socket, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _file(link: socket.socket, size: int, *, is_mapped: bool) -> Iterator[bytes | mmap.mmap]:
-    """Take a file as its bytes, or map the one whose descriptor comes."""
-    if not is_mapped:
+def _file(link: socket.socket, size: int, *, is_open: bool) -> Iterator[Source]:
+    """Take a file as its bytes, or as the descriptor that comes."""
+    if not is_open:
         yield _received(link, size)
         return
     _, (descriptor,), _, _ = socket.recv_fds(link, 1, 1)
     try:
         # Of this size: the call that asks for it, of a descriptor, could ask of any path too, and is denied.
-        with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
+        yield FileBytes(descriptor, size)
     finally:
         os.close(descriptor)
 
 
-def _answer(link: socket.socket, request: Mapping[str, Any], data: bytes | mmap.mmap) -> None:
+def _answer(link: socket.socket, request: Mapping[str, Any], data: Source) -> None:
+    def note(text: str) -> None:
+        link.sendall(packed({"note": text[:MAX_REASON_CHARACTERS]}))
+
+    partial = request["partial"]
     try:
         if request["modality"] == "image":
-            image = decode_image(bytes(data), side=request["side"])
+            image = decode_image(
+                data, side=request["side"], max_pixels=request["max_pixels"], partial=partial, note=note
+            )
             _send_picture(link, image)
-            return
-        if request["modality"] == "video":
-            _answer_video(link, data, request["side"])
-        elif request["streams"]:
-            _send_sound(link, scan_audio(data, max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES))
+        elif request["modality"] == "video":
+            _answer_video(link, data, request["side"], partial=partial, note=note)
         else:
-            _send_waveform(link, *decode_audio(bytes(data)))
+            seconds, keep = (MAX_STREAM_SECONDS, STREAM_FRAMES) if request["streams"] else (MAX_SECONDS, MAX_FRAMES)
+            sound = scan_audio(data, max_seconds=seconds, keep_frames=keep, partial=partial, note=note)
+            _send_sound(link, sound) if request["streams"] else _send_waveform(link, *whole(sound))
     except (ConnectionError, MemoryError):
         raise
     except DecodeError as error:
@@ -276,10 +286,10 @@ def _answer(link: socket.socket, request: Mapping[str, Any], data: bytes | mmap.
         _refuse(link, error, f"the decoder failed on it: {type(error).__name__}: {error}")
 
 
-def _answer_video(link: socket.socket, data: bytes | mmap.mmap, side: int | None) -> None:
+def _answer_video(link: socket.socket, data: Source, side: int | None, *, partial: bool, note: Note) -> None:
     from trivium.encoders.decoding.videos import open_video  # PyAV is an extra, and few workers meet a video
 
-    with open_video(data) as video:
+    with open_video(data, partial=partial, note=note) as video:
         for frame in video.frames(side=side):
             _send_picture(link, frame.image, seconds=frame.seconds)
         link.sendall(packed({"frames_end": True}))

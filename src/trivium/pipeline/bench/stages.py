@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from trivium.encoders import engine
 from trivium.encoders.base import DecodeError, Encoder, Prepared, Vectors
 from trivium.encoders.engine import Stats
-from trivium.encoders.files.reading import open_file, read_file
+from trivium.encoders.files.reading import read_file
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.pipeline.bench.media import evenly
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, batch_files, encode_files, loading_stats
-from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader
+from trivium.pipeline.ingest.loading import Loader
+from trivium.pipeline.ingest.sources import MAX_FILE_BYTES
 from trivium.pipeline.records import ItemKind, Part, content_key, modality_of
 from trivium.pipeline.space.joint import JointSpace
 
@@ -302,7 +303,7 @@ def _until(files: Sequence[str], until: float) -> Iterator[str]:
 def _load(space: JointSpace, kind: ItemKind, path: str, sandbox: DecodeSandbox, stats: Stats) -> LoadedContents:
     # Claims of its own: the same file, met again, is encoded again.
     loader = Loader(space, sandbox, Claims(()), stats=stats)
-    return loader.contents(kind, open_file(path, max_bytes=MAX_FILE_BYTES[kind]))
+    return loader.contents(kind, loader.opened(path, kind))
 
 
 def _give_up(contents: LoadedContents) -> None:

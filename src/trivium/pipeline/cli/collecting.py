@@ -63,7 +63,8 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         "--windows",
         type=float,
         metavar="SECONDS",
-        help="give sounds a vector for each stretch of so many seconds too, so that hits say where; 0: none again",
+        help="give sounds a vector for each stretch of so many seconds too, each half over the next, so that hits "
+        "say where; 0: none again",
     )
     parser.add_argument("--drop-missing", action="store_true", help="forget all items whose files are gone")
     parser.add_argument(
@@ -74,7 +75,11 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         help="forget what was named before, and all items below it; the files stay",
     )
     parser.add_argument("--stats", action="store_true", help="tell what each stage did, and which one limits the run")
-    parser.add_argument("--strict", action="store_true", help="exit with 3 if a file was skipped")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="skip files that are cut off or damaged in part, and exit with 3 if a file was skipped",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     add_wish(parser)
     add_device(parser)
@@ -100,6 +105,7 @@ def index(options: argparse.Namespace) -> int:
             metadata=options.metadata,
             positions=options.positions,
             windows=options.windows,
+            strict=options.strict,
             index=wish_of(options),
             drop_missing=options.drop_missing,
         )

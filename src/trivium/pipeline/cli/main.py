@@ -192,7 +192,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     from trivium.pipeline.tables.reading import TableError
 
     try:
-        with asked_for(getattr(options, "sandbox", None)):
+        with asked_for(getattr(options, "sandbox", None), max_megapixels=getattr(options, "max_megapixels", None)):
             status = command.run(options)
         sys.stdout.flush()  # here, where a full disk can still be told
         return status

@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from trivium.encoders.sandbox.mode import MODES, VARIABLE
+from trivium.encoders.sandbox.mode import MEGAPIXELS_VARIABLE, MODES, VARIABLE
 from trivium.pipeline.records import ITEM_KINDS
 from trivium.pipeline.store.filters import Filter
 
@@ -42,6 +42,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         choices=MODES,
         help="strict: decode no file where this system cannot isolate its decoder; auto: say so once (default: what "
         f"{VARIABLE} says, else auto)",
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="the largest picture that is decoded, in memory and time that grow with it (default: what "
+        f"{MEGAPIXELS_VARIABLE} says, else 100; JPEGs that can be scaled down: 4 times that)",
     )
 
 

@@ -28,7 +28,7 @@ PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)
 # Options of a query that take a value, and its one-letter options: other words with a leading dash are texts.
 VALUE_OPTIONS = (
     *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--html", "--explain-hits"),
-    *("--space", "--device", "--precision", "--sandbox", "-k"),
+    *("--space", "--device", "--precision", "--sandbox", "--max-megapixels", "-k"),
 )
 LETTERS, LINE_LETTERS = re.compile(r"-(h|k|k\d+)"), re.compile(r"-k(\d*)")
 EXPLAIN, EXPLANATIONS = "--explain", "explanations"  # an option whose value may be left out, and what it then is

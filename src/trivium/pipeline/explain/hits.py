@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, SandboxError, WeightsError, unit_rows
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text
-from trivium.encoders.files.reading import OpenedFile, open_file
+from trivium.encoders.files.reading import OpenedFile
 from trivium.encoders.sandbox.heads import MAX_HELD_BYTES
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS
 from trivium.pipeline.explain.drops import (
     MAX_MEANS,
@@ -29,8 +30,8 @@ from trivium.pipeline.explain.drops import (
     sound_drops,
     text_drops,
 )
-from trivium.pipeline.ingest.loading import MAX_FILE_BYTES
 from trivium.pipeline.ingest.scanning import fingerprint
+from trivium.pipeline.ingest.sources import open_media
 from trivium.pipeline.records import Part, modality_of
 from trivium.pipeline.search.query import QueryPart
 from trivium.pipeline.search.retrieval import Hit
@@ -104,13 +105,12 @@ class _Explainer:
 
     def _opened(self, hit: Hit) -> OpenedFile:
         """Open a hit's file, if it holds what was indexed."""
-        most = MAX_FILE_BYTES[hit.modality]
         if fingerprint(os.lstat(hit.path)) != hit.fingerprint:
             known = self._sha256_of(hit.path)
-            with open_file(hit.path, max_bytes=most) as file:
+            with open_media(hit.path, hit.modality, self._sandbox.limits) as file:
                 if known is None or file.sha256() != known:
                     raise DecodeError(CHANGED)
-        return open_file(hit.path, max_bytes=most)
+        return open_media(hit.path, hit.modality, self._sandbox.limits)
 
     def _of_text(self, text: str, hit: Hit | None = None) -> Explanation:
         at = 0
@@ -129,7 +129,7 @@ class _Explainer:
     def _of_pictures(self, file: OpenedFile) -> Explanation:
         """Explain a whole video, whose vector is the mean of its pictures': by when they are."""
         encoder = self._space.encoder("image")
-        frames = self._sandbox.video(_source(file), encoder.prepare, side=encoder.side)
+        frames = self._sandbox.video(_source(file), encoder.prepare, side=encoder.side, partial=True)
         _give_up(frames.sound)
         kept = frames.frames[:: -(-len(frames.frames) // MAX_MEANS)]
         vectors = encoder.embed([prepared for _, prepared in kept])
@@ -148,11 +148,11 @@ class _Explainer:
 
     def _of_sound(self, file: OpenedFile, hit: Hit) -> Explanation:
         if hit.modality == "video":
-            sound = self._sandbox.video(_source(file), lambda _: None).sound
+            sound = self._sandbox.video(_source(file), lambda _: None, partial=True).sound
             if sound is None:
                 raise DecodeError(CHANGED)
         else:
-            sound = self._sandbox.sound(_source(file))
+            sound = self._sandbox.sound(_source(file), partial=True)
         at = hit.start or 0.0
         taken = _stretch(sound, at, hit.stop)
         vector, seconds = sound_drops(self._space.encoder("audio"), taken, self._asked.vector, at=at)
@@ -161,14 +161,16 @@ class _Explainer:
     def _picture(self, file: OpenedFile, hit: Hit) -> NDArray[np.uint8]:
         side = self._space.encoder("image").side
         if hit.modality == "image":
-            return self._sandbox.decode("image", file.read(), side=side)
+            return self._sandbox.decode("image", _source(file), side=side, partial=True)
         # Twice, because a video's pictures are too large to be kept until their times are known.
         source = _source(file)
-        times = self._sandbox.video(source, lambda _: None, side=side)
+        times = self._sandbox.video(source, lambda _: None, side=side, partial=True)
         _give_up(times.sound)
         nearest = int(np.argmin([abs(seconds - (hit.start or 0.0)) for seconds, _ in times.frames]))
         count = iter(range(len(times.frames)))
-        again = self._sandbox.video(source, lambda pixels: pixels if next(count) == nearest else None, side=side)
+        again = self._sandbox.video(
+            source, lambda pixels: pixels if next(count) == nearest else None, side=side, partial=True
+        )
         _give_up(again.sound)
         picture = again.frames[nearest][1]
         assert picture is not None

@@ -60,6 +60,10 @@ class LoadedContents:
     reads_on: bool = False  # the file, when it is encoded
     note: str = ""  # what its owner should know of it
 
+    def add_note(self, note: str) -> None:
+        """Say one thing more."""
+        self.note = f"{self.note}; {note}" if self.note else note
+
 
 class Claims:
     """Contents that somebody has taken on in this run; what is known needs nobody. Safe to use from several threads."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.engine import Stats
+from trivium.encoders.sandbox.limits import limits_of
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
 from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats, small_first
@@ -79,6 +80,8 @@ class IngestSettings:
         tables: Where that metadata came from, absolute paths, to be read again when a root is brought up to date.
         positions: Keep where items were made, as far as a sidecar says so.
         windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
+        strict: Refuse files of which only a part can be decoded; else that is taken in, with a note.
+        max_megapixels: The largest picture that is decoded; see `limits_of`.
         wish: What to ask of the index from now on.
         drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
         shallow: Look at the files of folders, and not at the folders in them.
@@ -88,7 +91,7 @@ class IngestSettings:
         stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
 
     Raises:
-        ValueError: If ``windows`` is below 0.1 and not 0.
+        ValueError: If ``windows`` is below 0.1 and not 0, or ``max_megapixels`` out of range.
     """
 
     captions: bool | None = None
@@ -96,6 +99,8 @@ class IngestSettings:
     tables: Sequence[str] | None = None
     positions: bool | None = None
     windows: float | None = None
+    strict: bool = False
+    max_megapixels: float | None = None
     wish: Wish | None = None
     drop_missing: bool = False
     shallow: bool = False
@@ -106,6 +111,7 @@ class IngestSettings:
     def __post_init__(self) -> None:
         if self.windows and not MIN_WINDOW_SECONDS <= self.windows < float("inf"):
             raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {self.windows}")
+        limits_of(self.max_megapixels)
 
     @property
     def of_roots(self) -> dict[str, Any]:
@@ -135,7 +141,8 @@ def ingest(
     """
     settings = settings or IngestSettings()
     store.require(space.space)
-    with writing(store) as writer, contextlib.closing(store.lookup()) as known, DecodeSandbox() as sandbox:
+    sandbox = DecodeSandbox(limits=limits_of(settings.max_megapixels))
+    with writing(store) as writer, contextlib.closing(store.lookup()) as known, sandbox:
         if settings.wish is not None:
             writer.set_wish(asdict(settings.wish))
         indexer = Indexer(writer, examples=lambda: example_queries(space), progress=settings.index_progress)
@@ -166,7 +173,10 @@ class _Ingestion:
         self._given = settings.of_roots
         before = self._store.windows
         self._windows = before if settings.windows is None else settings.windows or None
-        self._other_windows = self._windows != before
+        # Whoever asks for windows where old ones do not overlap gets all of them anew; else those stay as they are.
+        are_old = bool(settings.windows) and not self._store.windows_overlap
+        self._other_windows = self._windows != before or are_old
+        self._partial = not settings.strict
         self._summary = Summary(stats=settings.stats)
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
@@ -309,7 +319,7 @@ class _Ingestion:
         while groups:
             # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
             waiting: list[MediaFile] = []
-            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats)
+            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats, partial=self._partial)
             batches = encode_files(
                 groups.popleft(),
                 load=partial(self._load, loader),

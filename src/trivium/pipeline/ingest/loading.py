@@ -1,9 +1,7 @@
 """Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +10,19 @@ from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepa
 from trivium.encoders.batching import decoded_source
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.decoding.texts import decode_text, first_line
-from trivium.encoders.engine import Stats, one_ahead
+from trivium.encoders.engine import Stats
 from trivium.encoders.files import stopping
-from trivium.encoders.files.reading import OpenedFile, open_file, read_file
+from trivium.encoders.files.reading import OpenedFile, read_file
 from trivium.encoders.files.stopping import ByteBudget
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
+from trivium.pipeline.ingest.sources import Source, open_media, seconds_of, streamed
+from trivium.pipeline.ingest.windows import VIDEO_WINDOW_SECONDS, windows_of
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
@@ -29,17 +30,25 @@ from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidec
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
-VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
-MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
-# A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
-MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
 MAX_CAPTION_FILE_BYTES = 1 << 20
 
 
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
-    def __init__(self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats) -> None:
+    def __init__(
+        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, partial: bool = True
+    ) -> None:
+        """Prepare.
+
+        Args:
+            space: Whose encoders.
+            sandbox: Where files are decoded.
+            claims: Which contents need vectors.
+            stats: Where stages are counted.
+            partial: Whether what is there is taken of a file that is cut off, with a note; else it is refused.
+        """
+        self._partial = partial
         self._space = space
         self._sandbox = sandbox
         self._claims = claims
@@ -47,6 +56,14 @@ class Loader:
         self._reading, self._decoding, self._preparing = (
             stats.stage(name, workers=usable_cores()) for name in ("read", "decode", "prepare")
         )
+
+    def opened(self, path: str, kind: ItemKind) -> OpenedFile:
+        """Open a file that is no larger than those of its kind may be.
+
+        Raises:
+            DecodeError: If it is, or cannot be opened.
+        """
+        return open_media(path, kind, self._sandbox.limits)
 
     def contents(
         self,
@@ -94,11 +111,11 @@ class Loader:
             if loaded is None or not loaded.reads_on:
                 file.close()
 
-    def _read(self, file: OpenedFile, is_held: bool) -> "_Source":
+    def _read(self, file: OpenedFile, is_held: bool) -> Source:
         with self._reading.working():
             stopping.check()
             data = file.read() if is_held else None
-            return _Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
+            return Source(file, data, file.sha256() if data is None else content_key("text", data).sha256)
 
     def caption(self, caption: str, loaded: LoadedContents) -> None:
         """Add the vector of a caption."""
@@ -107,7 +124,7 @@ class Loader:
         if self._claims.claim(key):
             loaded.prepared[key] = self._space.encoder("text").prepare(caption)
 
-    def _text(self, source: "_Source", parts: Sequence[Part] | None) -> LoadedContents:
+    def _text(self, source: Source, parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("text")
         assert source.data is not None  # a text is held
         with self._decoding.working():
@@ -130,27 +147,34 @@ class Loader:
                     loaded.prepared[key] = prepared
         return loaded
 
-    def _image(self, source: "_Source") -> LoadedContents:
+    def _image(self, source: Source) -> LoadedContents:
         encoder = self._space.encoder("image")
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "image", source)
         if is_new:
             with self._decoding.working():
-                content = decoded_source(encoder, source.data_or_descriptor, self._sandbox, on_device=True)
+                content = decoded_source(
+                    encoder,
+                    source.data_or_descriptor,
+                    self._sandbox,
+                    on_device=True,
+                    partial=self._partial,
+                    note=loaded.add_note,
+                )
             source.file.require_unchanged()
             with self._preparing.working():
                 loaded.prepared[own] = encoder.prepare_file(content)
         return loaded
 
-    def _sound(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
+    def _sound(self, source: Source, windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("audio")
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "audio", source)
         if windows is None and not parts and not is_new:
             return loaded
         with self._decoding.working():
-            sound = self._sandbox.sound(source.data_or_descriptor)
-        spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
+            sound = self._sandbox.sound(source.data_or_descriptor, partial=self._partial, note=loaded.add_note)
+        spans = _spans(parts) if parts is not None else windows_of(seconds_of(sound), windows, note=loaded.add_note)
         self._preparing.add(0.0)  # one file, whatever is made of it
         if spans or isinstance(sound, SoundStream):
             self._take_sound(loaded, source, sound, spans, whole=own if is_new else None)
@@ -159,7 +183,7 @@ class Loader:
                 loaded.prepared[own] = encoder.prepare(sound)
         return loaded
 
-    def _video(self, source: "_Source", windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
+    def _video(self, source: Source, windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
         """Load a video: its pictures, the mean of their vectors as its own, and windows of its sound track."""
         encoder = self._space.encoder("image")
         loaded = LoadedContents()
@@ -170,7 +194,9 @@ class Loader:
                 return encoder.prepare(pixels)
 
         with self._decoding.working():
-            video = self._sandbox.video(source.data_or_descriptor, prepare, side=encoder.side)
+            video = self._sandbox.video(
+                source.data_or_descriptor, prepare, side=encoder.side, partial=self._partial, note=loaded.add_note
+            )
         self._preparing.add(0.0)  # one file, however many pictures
         for seconds, prepared in video.frames:
             key = _add(loaded, "image", Part("frame", round(seconds, 3)), source.sha256)
@@ -180,16 +206,18 @@ class Loader:
         if is_new:
             loaded.means[own] = list(loaded.prepared)
         if video.sound is not None and "audio" in self._space.modalities:
-            seconds = _seconds(video.sound)
-            spans = _windows(seconds, windows or VIDEO_WINDOW_SECONDS) or [(0.0, round(seconds, 3))]
+            seconds = seconds_of(video.sound)
             if parts is not None:
                 spans = _spans(parts)
+            else:
+                found = windows_of(seconds, windows or VIDEO_WINDOW_SECONDS, note=loaded.add_note)
+                spans = found or [(0.0, round(seconds, 3))]
             self._take_sound(loaded, source, video.sound, spans, whole=None)
         elif isinstance(video.sound, SoundStream):
             video.sound.close()
         return loaded
 
-    def _own(self, loaded: LoadedContents, modality: Modality, source: "_Source") -> tuple[ContentKey, bool]:
+    def _own(self, loaded: LoadedContents, modality: Modality, source: Source) -> tuple[ContentKey, bool]:
         """Give a file a vector of its own; return also whether that has to be made."""
         own = _add(loaded, modality, Part("content"), source.sha256)
         return own, self._claims.claim(own)
@@ -197,7 +225,7 @@ class Loader:
     def _take_sound(
         self,
         loaded: LoadedContents,
-        source: "_Source",
+        source: Source,
         sound: Sound | SoundStream,
         windows: Sequence[tuple[float, float]],
         *,
@@ -211,25 +239,11 @@ class Loader:
             if isinstance(sound, SoundStream):
                 sound.close()
         elif isinstance(sound, SoundStream):  # prepared as it is encoded
-            loaded.sounds.append(WindowedSound(_streamed(encoder, sound, source.file), windows, keys))
+            loaded.sounds.append(WindowedSound(streamed(encoder, sound, source.file), windows, keys))
             loaded.reads_on = True
         else:
             with self._preparing.working(0):
                 loaded.sounds.append(WindowedSound(list(encoder.blocks(sound)), windows, keys))
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A file that was read, or only hashed because it is large."""
-
-    file: OpenedFile
-    data: bytes | None
-    sha256: bytes
-
-    @property
-    def data_or_descriptor(self) -> bytes | int:
-        """What a decoder takes."""
-        return self.file.descriptor if self.data is None else self.data
 
 
 def _prepared(encoder: Encoder, text: str, parts: Sequence[Part]) -> list[Prepared]:
@@ -253,37 +267,10 @@ def _note_of(text: str, passages: Sequence[Passage]) -> str:
     return f"only its first {stop:,} characters are searched: of a text, at most {limit} are"
 
 
-def _streamed(encoder: Encoder, sound: SoundStream, file: OpenedFile) -> Iterator[Prepared]:
-    """Yield blocks; at the end see whether the file is still the one that was hashed."""
-    try:
-        yield from one_ahead(encoder.blocks(sound))
-        file.require_unchanged()
-    finally:
-        sound.close()
-        file.close()
-
-
 def _add(loaded: LoadedContents, modality: Modality, part: Part, sha256: bytes) -> ContentKey:
     key = ContentKey(modality, sha256) if part.kind == "content" else part_key(modality, part.role, sha256)
     loaded.roles[part.role] = key
     return key
-
-
-def _seconds(sound: Sound | SoundStream) -> float:
-    if isinstance(sound, SoundStream):
-        return sound.frames / sound.rate_hz
-    waveform, rate_hz = sound
-    return len(waveform) / rate_hz
-
-
-def _windows(duration: float, seconds: float | None) -> list[tuple[float, float]]:
-    """Cut a duration into windows; none if one would be all of it."""
-    if seconds is None or duration <= seconds:
-        return []
-    count = min(math.ceil(round(duration / seconds, 6)), MAX_WINDOWS)
-    # As roles have them: three decimals.
-    edges = np.round(np.minimum(np.arange(count + 1) * seconds, duration), 3).tolist()
-    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
 def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
@@ -346,7 +333,7 @@ class FileLoading:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
             state = lasting_fingerprint(file.path)
             beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
-            opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
+            opened = loader.opened(file.path, file.modality)
             was_read = True
             contents = loader.contents(file.modality, opened, windows=self.windows)
             problems: list[Problem] = []

@@ -1,5 +1,6 @@
 """What a user asks for: texts, pictures and sounds with weights, combined into one vector."""
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from trivium.pipeline.space.joint import JointSpace
 if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
 
+log = logging.getLogger(__name__)
 BATCH_PARTS = 32  # encoded in one pass
 # "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
 WEIGHTED = re.compile(r"(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+)):(?P<rest>.*)", re.DOTALL)
@@ -147,7 +149,10 @@ def query_vectors(
 
 
 def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
+    def note(text: str) -> None:
+        log.warning("note on the %s of the query: %s", part.modality, text)
+
     try:
-        return prepared(encoder, part.item, sandbox)
+        return prepared(encoder, part.item, sandbox, partial=True, note=note)
     except DecodeError as error:
         raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error

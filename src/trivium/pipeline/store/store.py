@@ -211,7 +211,15 @@ class Store:
     @property
     def windows(self) -> float | None:
         """Seconds of the stretches that sounds have vectors of; None if they have none."""
-        row = read_row(self.db, "SELECT value FROM setting WHERE name = 'windows'", columns=(column.seconds,))
+        return self._setting("windows")
+
+    @property
+    def windows_overlap(self) -> bool:
+        """Whether those that were asked for last overlap; they once followed each other."""
+        return self._setting("windows_overlap") is not None
+
+    def _setting(self, name: str) -> float | None:
+        row = read_row(self.db, "SELECT value FROM setting WHERE name = ?", (name,), columns=(column.seconds,))
         return None if row is None else float(row[0])
 
     def roots(self) -> dict[str, Root]:

@@ -133,11 +133,11 @@ class Writer:
             )
 
     def set_windows(self, seconds: float | None) -> None:
-        """Record what stretches sounds have vectors of (`Store.windows`)."""
+        """Record what stretches sounds have vectors of (`Store.windows`), and that they overlap."""
         with self.transaction():
-            self._db.execute("DELETE FROM setting WHERE name = 'windows'")
+            self._db.execute("DELETE FROM setting WHERE name IN ('windows', 'windows_overlap')")
             if seconds is not None:
-                self._db.execute("INSERT INTO setting VALUES ('windows', ?)", (seconds,))
+                self._db.execute("INSERT INTO setting VALUES ('windows', ?), ('windows_overlap', 1)", (seconds,))
 
     def set_roots(self, roots: Mapping[str, Root]) -> None:
         """Record which files and folders the collection is made of, by path; what was recorded before goes."""

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.files.reading import open_file
-from trivium.pipeline.ingest.loading import MAX_FILE_BYTES
+from trivium.encoders.sandbox.limits import limits_of
+from trivium.pipeline.ingest.sources import open_media
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.search.indexing import Examples, Indexer
@@ -259,7 +259,7 @@ class _Import:
         if row.sha256 is not None:
             return ContentKey(modality, row.sha256)
         try:
-            with open_file(row.path, max_bytes=MAX_FILE_BYTES[row.modality]) as file:
+            with open_media(row.path, row.modality, limits_of()) as file:
                 sha256 = file.sha256()
         except DecodeError:  # there is no such file here; the vector is good all the same
             sha256 = hashlib.sha256(os.fsencode(row.path) + b"\0" + vector.astype("<f2").tobytes()).digest()

@@ -9,12 +9,11 @@ import numpy as np
 
 from trivium.encoders.base import MODALITIES, DecodeError, Vectors
 from trivium.encoders.engine import Stats
-from trivium.encoders.files.reading import open_file
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import checked_vectors
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, encode_files, loading_stats, reason_of
 from trivium.pipeline.ingest.ingestion import example_queries
-from trivium.pipeline.ingest.loading import MAX_FILE_BYTES, Loader, parts_of
+from trivium.pipeline.ingest.loading import Loader, parts_of
 from trivium.pipeline.ingest.scanning import Problem
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, ItemKind, StoredItem
@@ -180,7 +179,7 @@ def _load(item: StoredItem, loader: Loader) -> _Item:
     contents = LoadedContents()
     try:
         if own := item.contents.get("content"):
-            file = open_file(item.path, max_bytes=MAX_FILE_BYTES[item.modality])
+            file = loader.opened(item.path, item.modality)
             parts = parts_of(item.contents)
             contents = loader.contents(item.modality, file, parts=parts, expected_sha256=own.sha256)
     except (DecodeError, MemoryError) as error:

@@ -182,7 +182,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
 
     from trivium.encoders.base import SandboxError, WeightsError
     from trivium.encoders.sandbox.mode import asked_for
-    from trivium.pipeline.cli.options import UsageError
+    from trivium.pipeline.cli.options import UsageError, require_values
     from trivium.pipeline.cli.terminal import fail
     from trivium.pipeline.search.query import QueryError
     from trivium.pipeline.space.config import SpaceError
@@ -192,6 +192,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     from trivium.pipeline.tables.reading import TableError
 
     try:
+        require_values(options)
         with asked_for(getattr(options, "sandbox", None)):
             status = command.run(options)
         sys.stdout.flush()  # here, where a full disk can still be told

@@ -23,6 +23,20 @@ class UsageError(Exception):
     """Options that cannot be followed."""
 
 
+def require_values(options: argparse.Namespace) -> None:
+    """Refuse empty texts, whatever they are for: an empty path would be the current folder.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    for name, value in vars(options).items():
+        if "" in (value if isinstance(value, list) else [value]):
+            what = name.removesuffix("s").replace("_", "-")
+            raise UsageError(
+                f"an empty {what} is given: leave it out, or say what is meant ('.' is the current folder)"
+            )
+
+
 def add_json(parser: argparse.ArgumentParser, *, help: str = "print one JSON object") -> None:
     """Let the user have an answer for programs."""
     parser.add_argument("--json", action="store_true", help=help)

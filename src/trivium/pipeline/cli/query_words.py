@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.cli.options import UsageError, add_filter, add_json, add_min_relevance, positive
+from trivium.pipeline.cli.options import UsageError, add_filter, add_json, add_min_relevance, positive, require_values
 from trivium.pipeline.search.query import WEIGHTED
 
 PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)
@@ -108,6 +108,7 @@ def parse_line(line: str) -> argparse.Namespace:
     add_query(parser)
     parser.set_defaults(k=None)
     options = parser.parse_args(_name_parts(split_words(line)))
+    require_values(options)
     for name in ("image", "audio"):
         setattr(options, name, [_with_home(file) for file in getattr(options, name)])
     return options

@@ -105,8 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ends.settle_streams()
         ends.install()
     try:
-        name, options = parse(sys.argv[1:] if arguments is None else arguments)
-        status = _run(command_of(name), options)
+        words = sys.argv[1:] if arguments is None else [arguments] if isinstance(arguments, str) else arguments
+        with ends.escaped_output():
+            name, options = parse(words)
+            status = _run(command_of(name), options)
         ends.finished()
         return status
     except KeyboardInterrupt as error:

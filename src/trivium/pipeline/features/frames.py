@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders.several import path_of
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.networks.contract import Precision
 from trivium.pipeline.features.cache import FeatureCache
@@ -240,7 +241,7 @@ class FrameColumns(FrameTags):
         return space_named(str(self.space), self.device, self.precision, is_named=is_named)
 
     def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
-        cache = None if self.cache is None else Path(self.cache)
+        cache = None if self.cache is None else Path(path_of(self.cache, "cache"))
         return encode_frame(X, self.joint_space(), modalities, cache=cache)
 
 

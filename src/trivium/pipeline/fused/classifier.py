@@ -1,5 +1,6 @@
 """`FusedClassifier` and `FusedRegressor`: classes and numbers from texts, pictures and sounds.
 
+from trivium.encoders.several import path_of
 from trivium.fusion import FusedClassifier
 
 classifier = FusedClassifier().fit(frame[["text", "image"]], frame["gender"])
@@ -65,7 +66,7 @@ class FusedModel(FrameColumns):
     def save(self, folder: str | Path) -> None:
         """Write the fitted model: numbers as safetensors, all else as JSON. The encoders are not part of it."""
         check_is_fitted(self, "model_")
-        save_model(self, Path(folder), kind=self.kind)
+        save_model(self, Path(path_of(folder, "folder")), kind=self.kind)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -74,7 +75,7 @@ class FusedModel(FrameColumns):
         Raises:
             ModelError: If it is no such folder, or of other encoders than those that are there.
         """
-        return load_model(cls(), Path(folder), kind=cls.kind)
+        return load_model(cls(), Path(path_of(folder, "folder")), kind=cls.kind)
 
 
 class FusedClasses(FusedModel):

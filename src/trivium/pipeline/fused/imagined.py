@@ -1,5 +1,6 @@
 """`ImaginedFeatures`: a scikit-learn transformer that gives each row what an indexed collection recalls of it.
 
+from trivium.encoders.several import path_of
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 
 features = make_union(FusedFeatures(), ImaginedFeatures("photos"))  # texts, and the photos that they bring to mind
@@ -159,7 +160,7 @@ class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
 
     def _recall(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return what is recalled of the rows that have something to ask by, and which rows these are."""
-        folder = None if self.cache is None else Path(self.cache)
+        folder = None if self.cache is None else Path(path_of(self.cache, "cache"))
         with Collection.open(self.collection, device=self.device) as collection:
             space = collection.space
             if self.asked_by not in modalities_of(X, space):

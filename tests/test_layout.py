@@ -45,7 +45,7 @@ FLOORS = {
         {"state"},
     ),
     "pipeline": (
-        {"csv_text", "escaping", "paths", "progress", "records"},
+        {"escaping", "paths", "progress", "records"},
         {"space", "store", "tables"},
         {"features", "search", "evaluation", "text_learning"},
         {"ingest", "align"},

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, Modality, SandboxError
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
-from trivium.encoders.several import listed
 from trivium.encoders.sandbox.kinds import DecodeKind
 from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
 from trivium.encoders.sandbox.process import (
@@ -32,6 +31,7 @@ from trivium.encoders.sandbox.process import (
     stream_shape,
 )
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
+from trivium.encoders.several import listed
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
 T = TypeVar("T")
@@ -75,7 +75,9 @@ class DecodeSandbox:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._limits = limits or Limits()
         self._mode: SandboxMode = mode or sandbox_mode()
-        self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(listed(command, "command"))
+        self._starts: Starts = (
+            Template(self._limits.memory_bytes) if command is None else Programs(listed(command, "command"))
+        )
         self._slots = threading.BoundedSemaphore(count)
         self._count = count
         self._lock = threading.Lock()  # over the four below

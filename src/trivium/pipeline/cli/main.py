@@ -58,7 +58,9 @@ LIST: Mapping[str, Listed] = {
     ),
     "rebuild": Listed("collections", "make the index anew from the stored vectors", "upkeep"),
     "compact": Listed("collections", "really delete what was removed, and merge small files", "upkeep"),
-    "export": Listed("collections", "write items and vectors to a .parquet or .npy file", "upkeep"),
+    "export": Listed(
+        "collections", "write items to a .parquet, .npy or .csv file, but for .csv with their vectors", "upkeep"
+    ),
     "import": Listed("collections", "take in vectors from a .parquet or .npy file", "upkeep"),
     "migrate": Listed("collections", "encode everything in another space, then search that one", "upkeep"),
     "spaces": Listed("spaces", "list the spaces", "spaces"),

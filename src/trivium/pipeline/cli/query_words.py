@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.cli.options import UsageError, add_filter, add_json, add_min_relevance, add_plain, positive, require_values
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_filter,
+    add_json,
+    add_min_relevance,
+    add_plain,
+    positive,
+    require_values,
+)
 from trivium.pipeline.search.query import WEIGHTED
 
 PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.several import path_of
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.networks.contract import Precision
+from trivium.encoders.several import path_of
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.space.joint import JointSpace, load_space

@@ -1,6 +1,5 @@
 """`FusedClassifier` and `FusedRegressor`: classes and numbers from texts, pictures and sounds.
 
-from trivium.encoders.several import path_of
 from trivium.fusion import FusedClassifier
 
 classifier = FusedClassifier().fit(frame[["text", "image"]], frame["gender"])
@@ -18,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.encoders.several import path_of
 from trivium.fusion.blocks import Metric, Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.fusion import Names, SubsetModel

@@ -1,6 +1,5 @@
 """`ImaginedFeatures`: a scikit-learn transformer that gives each row what an indexed collection recalls of it.
 
-from trivium.encoders.several import path_of
 from trivium.fusion import FusedFeatures, ImaginedFeatures
 
 features = make_union(FusedFeatures(), ImaginedFeatures("photos"))  # texts, and the photos that they bring to mind
@@ -27,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.files.reading import read_file
+from trivium.encoders.several import path_of
 from trivium.fusion.blocks import BlockScaler
 from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection

@@ -131,7 +131,7 @@ def test_empty_paths_are_refused_everywhere(collection: Collection, tmp_path: Pa
         lambda: FusedClassifier.load(empty),
         lambda: ImaginedFeatures(empty).fit(None),
     ):
-        with pytest.raises(ValueError, match="empty|got the bytes"):  # of patterns FilterError, which is one
+        with pytest.raises(ValueError, match=r"empty|got the bytes"):  # of patterns FilterError, which is one
             refused()
     assert len(collection) == count
     assert sorted(path.name for path in tmp_path.iterdir()) == ["collection", "media"]

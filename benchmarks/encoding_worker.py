@@ -28,7 +28,7 @@ def trivium(space: str, modality: str, precision: str = "float32") -> Encode:
 
     keep_freed_memory()  # as `trivium index` does
     loaded = load_space(space, precision=precision)  # type: ignore[arg-type]
-    return lambda items: loaded.encode(modality, items)  # type: ignore[arg-type]
+    return lambda items: loaded.encode(modality, items)  # type: ignore[call-overload]
 
 
 def open_clip_images(checkpoint: str, model: str) -> Encode:

@@ -36,7 +36,7 @@ def captions_to(name: str, space: JointSpace, gallery: Sequence[Stamp], modality
     """Find each distinct caption's own files."""
     captions = sorted({stamp.caption for stamp in gallery})
     relevant = np.array([[stamp.caption == caption for stamp in gallery] for caption in captions])
-    vectors = space.encode(modality, [stamp.path for stamp in gallery])  # type: ignore[arg-type]
+    vectors = space.encode(modality, [stamp.path for stamp in gallery])  # type: ignore[call-overload]
     report(name, space.encode("text", captions) @ vectors.T, relevant)
     report_expected(f"{name}: chance", np.zeros_like(relevant, dtype=np.float32), relevant)
     names = [words(stamp.path.stem) for stamp in gallery]

@@ -16,6 +16,7 @@ Modality = Literal["text", "image", "audio"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 Vectors: TypeAlias = NDArray[np.float32]  # (n, d), every row of length 1
+Vector: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]  # (d,), of length 1
 Prepared: TypeAlias = NDArray[Any]  # one decoded item, no batch axis
 
 # Inner layers that are kept beside the pooled features, for heads to learn from. A last layer was trained for one task

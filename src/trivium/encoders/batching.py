@@ -4,15 +4,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from trivium.encoders import engine
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Preparing, Vectors
+from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Preparing, Vector, Vectors
 from trivium.encoders.engine import Stats
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
+from trivium.encoders.several import OneItem, is_one, listed
 
 if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
@@ -26,9 +27,29 @@ TOGETHER = 256  # texts that are tokenized in one call
 OnError = Callable[[int, DecodeError], None]
 
 
+@overload
+def encode(
+    encoder: Encoder | Sequence[Encoder],
+    items: OneItem,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    stats: Stats | None = None,
+    on_error: None = None,
+) -> Vector: ...
+@overload
 def encode(
     encoder: Encoder | Sequence[Encoder],
     items: Iterable[Any],
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    stats: Stats | None = None,
+    on_error: OnError | None = None,
+) -> Vectors: ...
+def encode(
+    encoder: Encoder | Sequence[Encoder],
+    items: Any,
     *,
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -43,7 +64,7 @@ def encode(
     Args:
         encoder: Any encoder; or several of the same, which share the work: on different devices, or the very same
             one that several threads may call at once.
-        items: What ``encoder.prepare`` takes.
+        items: What ``encoder.prepare`` takes, one (see `several.is_one`) or several.
         batch_size: Items that are loaded and encoded together, at least 1; how many go through the network at a time
             is the encoder's own choice.
         progress: Called with the number of items done after each batch.
@@ -51,16 +72,23 @@ def encode(
         on_error: Called with the position of each item that cannot be decoded and the reason; it has no row then.
 
     Returns:
-        Unit vectors, shape (n, d), without those of items that failed.
+        Unit vectors, shape (n, d), without those of items that failed; of one item its vector, shape (d,).
 
     Raises:
-        ValueError: If ``batch_size`` is below 1.
+        TypeError: If ``items`` is None or a mapping.
+        ValueError: If ``batch_size`` is below 1, or there is an ``on_error`` for one item, which has to have a vector.
         DecodeError: If an item cannot be decoded, and there is no ``on_error``.
     """
     from trivium.encoders.sandbox.pool import (
         DecodeSandbox,  # brings the decoders, which importing this package should not
     )
 
+    if items is None or isinstance(items, Mapping) or is_one(items):
+        if on_error is not None:
+            raise ValueError("on_error is for several items; one that cannot be decoded raises DecodeError")
+        one = listed(items, "items")
+        vector: Vector = encode(encoder, one, batch_size=batch_size, progress=progress, stats=stats)[0]
+        return vector
     encoders = [encoder] if isinstance(encoder, Encoder) else list(encoder)
     first = encoders[0]
     size = BATCH_ITEMS["cpu"][first.modality] if batch_size is None else batch_size

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.encoders.several import is_one
+
 Numbers = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -119,11 +121,15 @@ def check_views(views: Mapping[str, Sequence[int]] | None, blocks: Mapping[str, 
     """Return how many columns each view of each block has.
 
     Raises:
+        TypeError: If they are no sequence of numbers.
         ValueError: If they are not those of the blocks.
     """
     found = {}
     for name, (start, stop) in blocks.items():
-        own = tuple(int(width) for width in (views or {}).get(name, (stop - start,)))
+        widths = (views or {}).get(name, (stop - start,))
+        if is_one(widths):
+            raise TypeError(f"views['{name}'] must be a list of widths, got {widths!r}: write [{widths}]")
+        own = tuple(int(width) for width in widths)
         if sum(own) != stop - start or min(own) < 1:
             raise ValueError(
                 f"views['{name}'] must be of {stop - start} columns in all, got {', '.join(map(str, own))}"

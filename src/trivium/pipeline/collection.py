@@ -4,13 +4,14 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.encoders.networks.contract import Precision
+from trivium.encoders.several import Paths, listed, path_of, paths_of
 from trivium.indexes import Wish
 from trivium.pipeline.closing import Uses
 from trivium.pipeline.progress import Bars, Progress
@@ -19,6 +20,7 @@ from trivium.pipeline.search.query import (
     Items,
     QueryPart,
     asked_with,
+    checked_parts,
     parts_of_many,
     query_parts,
     query_vectors,
@@ -141,8 +143,10 @@ class Collection:
         Raises:
             CollectionError: If the folder is not a collection, damaged, of a newer format or another space.
             SpaceError: If there is no such space.
+            ValueError: If a path is empty.
         """
-        return cls(Path(os.path.abspath(folder)), space=space, device=device, precision=precision, announce=announce)
+        folder = os.path.abspath(path_of(folder, "folder"))
+        return cls(Path(folder), space=space, device=device, precision=precision, announce=announce)
 
     @property
     def space(self) -> JointSpace:
@@ -163,7 +167,7 @@ class Collection:
     @_while_open
     def add(
         self,
-        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
+        media: Paths | None = None,
         *,
         captions: bool | None = None,
         metadata: str | os.PathLike[str] | None = None,
@@ -182,7 +186,7 @@ class Collection:
         The collection remembers them, and how each was indexed: what is not given is as it was for the nearest of them.
 
         Args:
-            media: Files and folders; all that were ever named if not given.
+            media: Files and folders, one or several; all that were ever named if not given.
             captions: Whether captions become vectors of their items too (at first they do); they are shown in hits
                 either way.
             metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
@@ -208,12 +212,16 @@ class Collection:
         Raises:
             CollectionError: If the collection belongs to another space or is being written by another process.
             MetadataError: If the table cannot be read.
-            ValueError: If ``windows`` is below 0.1 and not 0, or ``max_megapixels`` is not above 0 or above 4295.
+            TypeError: If one of ``media`` is no path.
+            ValueError: If a path is empty, ``windows`` is below 0.1 and not 0, or ``max_megapixels`` is not above 0 or
+                above 4295.
             WeightsError: If the weights cannot be fetched.
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
-        paths = [media] if isinstance(media, str | os.PathLike) else None if media is None else list(media)
+        paths = None if media is None else paths_of(media, "media")
+        if metadata is not None:
+            metadata = path_of(metadata, "metadata")
         store = self._existing() if paths is None else self._existing_or_new()
         settings = IngestSettings(
             captions=captions,
@@ -273,7 +281,7 @@ class Collection:
         audio: Items = None,
         k: int = 10,
         only: ItemKind | None = None,
-        paths: Sequence[str] = (),
+        paths: Paths = (),
         where: str | None = None,
         min_relevance: float | None = None,
     ) -> list[Hit]:
@@ -285,7 +293,8 @@ class Collection:
             audio: The same with paths, bytes or (waveform, rate in Hz) pairs of array and int.
             k: How many hits, at least 1.
             only: Restrict the hits to one kind of item.
-            paths: Restrict the hits to files that one of these patterns matches (see `filters`).
+            paths: Restrict the hits to files that one of these patterns matches (see `filters.patterns`), one or
+                several; an `os.PathLike` is a name and no pattern.
             where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
             min_relevance: Leave out what is less likely to be relevant, 0 to 1; perhaps nothing is left.
 
@@ -298,7 +307,7 @@ class Collection:
             QueryError: If the query is empty, cannot be decoded or cancels out, or ``k`` is below 1.
         """
         parts = query_parts(text=text, image=image, audio=audio)
-        filter = Filter(only=only, paths=tuple(paths), where=where)
+        filter = Filter(only=only, paths=tuple(listed(paths, "paths")), where=where)
         (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance)
         if not hits:
             self._warn_of(filter)
@@ -308,19 +317,19 @@ class Collection:
     def search_many(
         self,
         *,
-        text: Sequence[Items] | None = None,
-        image: Sequence[Items] | None = None,
-        audio: Sequence[Items] | None = None,
+        text: Items = None,
+        image: Items = None,
+        audio: Items = None,
         k: int = 10,
         only: ItemKind | None = None,
-        paths: Sequence[str] = (),
+        paths: Paths = (),
         where: str | None = None,
         min_relevance: float | None = None,
     ) -> list[list[Hit]]:
         """Answer many queries at once: encoded in batches, and compared as matrices.
 
         Args:
-            text: For each query what `search` takes, or None.
+            text: For each query what `search` takes, or None; for one query that alone.
             image: The same, as many as of ``text`` where both are given: entries at one place are one query.
             audio: The same.
             k: How many hits for each query, at least 1.
@@ -338,7 +347,7 @@ class Collection:
             QueryError: As in `search`, or if the numbers of texts, pictures and sounds differ.
         """
         queries = parts_of_many(text=text, image=image, audio=audio)
-        filter = Filter(only=only, paths=tuple(paths), where=where)
+        filter = Filter(only=only, paths=tuple(listed(paths, "paths")), where=where)
         found = self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
         if queries and not any(found):
             self._warn_of(filter)
@@ -351,7 +360,7 @@ class Collection:
         *,
         k: int = 10,
         only: ItemKind | None = None,
-        paths: Sequence[str] = (),
+        paths: Paths = (),
         where: str | None = None,
     ) -> list[list[Hit]]:
         """Find the items nearest to vectors of the collection's space, which need not come from an item.
@@ -373,7 +382,7 @@ class Collection:
         """
         store, space = self._existing(), self.space.space
         unit = unit_queries(vectors, dim=space.dim)
-        filter = Filter(only=only, paths=tuple(paths), where=where)
+        filter = Filter(only=only, paths=tuple(listed(paths, "paths")), where=where)
         retrieval = self._retrieval(store)
         with store.reading():
             store.require(space)
@@ -388,7 +397,12 @@ class Collection:
         filter: Filter | None = None,
         min_relevance: float | None = None,
     ) -> list[list[Hit]]:
-        """Do what `search_many` does, with the parts of each query in one list."""
+        """Do what `search_many` does, with the parts of each query in one list.
+
+        Raises:
+            TypeError: If ``queries`` are no lists of parts.
+        """
+        queries = checked_parts(queries)
         store = self._existing()
         sandbox, space = self._sandbox_for(queries), self.space
         store.require(space.space)
@@ -422,10 +436,18 @@ class Collection:
         return explanation
 
     @_while_open
-    def explain_parts(self, parts: Sequence[QueryPart], hits: Sequence[Hit]) -> "list[Explanation]":
-        """Do what `explain` does for several hits of a query, with its parts in one list."""
+    def explain_parts(self, parts: QueryPart | Sequence[QueryPart], hits: Hit | Sequence[Hit]) -> "list[Explanation]":
+        """Do what `explain` does for several hits of a query, or one, with its parts in one list.
+
+        Raises:
+            TypeError: If they are no parts and hits.
+        """
         from trivium.pipeline.explain.hits import explain
 
+        ((*parts,),) = checked_parts([listed(parts, "parts")])
+        hits = listed(hits, "hits")
+        if not all(isinstance(hit, Hit) for hit in hits):
+            raise TypeError("hits must be what a search gave: a Hit, or a list of them")
         store = self._existing()
         store.require(self.space.space)
 
@@ -437,23 +459,35 @@ class Collection:
         return explain(self.space, parts, hits, sha256_of=sha256_of)
 
     @_while_open
-    def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
+    def remove(self, paths: Paths, *, on_missing: Callable[[str], None] | None = None) -> int:
         """Forget the items at these paths, and all items below those that are folders; the files stay.
+
+        Args:
+            paths: One or several. Where neither an item nor a file is named so, a text (no `os.PathLike`) with ``*``,
+                ``?`` or ``[`` is a pattern, see `filters.patterns`: ``*.tmp``.
+            on_missing: Called with each of them that nothing was found for.
 
         Returns:
             How many items were forgotten. A file that still lies in an indexed folder comes back with the next `add`.
 
         Raises:
             CollectionError: If there is no collection, or another process is writing to it.
+            FilterError: If a pattern cannot be understood.
+            TypeError: If one is no path.
+            ValueError: If one is empty.
         """
         from trivium.pipeline.store.writer import writing
 
+        asked = {path_of(path, "paths"): isinstance(path, str) for path in listed(paths, "paths")}
         store = self._existing()
         with writing(store) as writer:
-            found = {item for path in paths for item in store.items_below(os.path.abspath(os.fspath(path)))}
-            if found:
-                writer.remove(found)
-        return len(found)
+            found = {path: store.items_named(path, or_pattern=is_text) for path, is_text in asked.items()}
+            if items := {item for items in found.values() for item in items}:
+                writer.remove(items)
+        for path in asked:
+            if not found[path] and on_missing is not None:
+                on_missing(path)
+        return len(items)
 
     @_while_open
     def forget(self, root: str | os.PathLike[str]) -> int:
@@ -531,7 +565,7 @@ class Collection:
 
         return import_vectors(
             self._existing_or_new(),
-            Path(source),
+            Path(path_of(source, "source")),
             assume_space=assume_space,
             positions=positions,
             examples=self._examples,
@@ -557,7 +591,9 @@ class Collection:
         """Write items and their vectors to a ``.parquet`` or ``.npy`` file; see `exporting.export`."""
         from trivium.pipeline.upkeep.exporting import export
 
-        return export(self._existing(), Path(target), filter=filter, overwrite=overwrite, progress=progress)
+        return export(
+            self._existing(), Path(path_of(target, "target")), filter=filter, overwrite=overwrite, progress=progress
+        )
 
     @_while_open
     def backup(
@@ -566,7 +602,7 @@ class Collection:
         """Copy the collection, checked, to a folder of its own, also while it is written to; see `backup.backup`."""
         from trivium.pipeline.upkeep.backup import backup
 
-        return backup(self.folder, Path(target), replace=replace, progress=progress)
+        return backup(self.folder, Path(path_of(target, "target")), replace=replace, progress=progress)
 
     @_while_open
     def migrate(
@@ -677,6 +713,7 @@ class Collection:
         if isinstance(space, JointSpace):
             return space.source
         if space is not None:
+            path_of(space, "space")
             is_name = os.fspath(space) in space_folders() or str(space).startswith(OPEN_CLIP)
             return os.fspath(space) if is_name else os.path.abspath(space)
         return DEFAULT_SPACE if self._store is None else self._store.space_source

@@ -1,13 +1,13 @@
 """A space whose vectors the test chooses: a text's is looked up, a file's by its name without suffix."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trivium.encoders.base import DecodeError, Modality, Space, Vectors, unit_rows
+from trivium.encoders.base import DecodeError, Modality, Space, unit_rows
 from trivium.pipeline.space.config import SpaceConfig
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.pairs import PairTable, Row
@@ -28,7 +28,7 @@ class ChosenSpace(JointSpace):
     def modalities(self) -> tuple[Modality, ...]:
         return self._modalities
 
-    def encode(self, modality: Modality, items: Iterable[Any], **options: Any) -> Vectors:
+    def encode(self, modality: Modality, items: Any, **options: Any) -> Any:
         rows = []
         for place, item in enumerate(items):
             self.encoded.append((modality, item))

@@ -105,7 +105,7 @@ def change(job: dict[str, Any], voice: Any) -> None:
             for _ in range(INDEX_EVERY):
                 group = int(rng.integers(GROUPS))
                 if group in present and not is_lasting(group) and rng.random() < 0.4:
-                    writer.remove(store.items_below(f"/group/{group}"))
+                    writer.remove(store.items_named(f"/group/{group}"))
                     present.discard(group)
                 else:
                     versions[group] += 1

@@ -30,6 +30,7 @@ from trivium.encoders.sandbox.process import (
 )
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
 from trivium.encoders.sandbox.streams import DecodedVideo, SoundStream, StreamedSamples
+from trivium.encoders.several import listed
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
 T = TypeVar("T")
@@ -71,7 +72,9 @@ class DecodeSandbox:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._limits = limits or limits_of()
         self._mode: SandboxMode = mode or sandbox_mode()
-        self._starts: Starts = Template(self._limits.memory_bytes) if command is None else Programs(command)
+        self._starts: Starts = (
+            Template(self._limits.memory_bytes) if command is None else Programs(listed(command, "command"))
+        )
         self._slots = threading.BoundedSemaphore(count)
         self._count = count
         self._lock = threading.Lock()  # over the four below

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.machine import keep_freed_memory
-from trivium.pipeline.cli.ends import EXIT_MISSING, EXIT_SKIPPED, Command
+from trivium.pipeline.cli.ends import EXIT_FAILED, EXIT_MISSING, EXIT_SKIPPED, Command
 from trivium.pipeline.cli.options import add_device, add_json, add_wish, open_collection, wish_of
 from trivium.pipeline.cli.terminal import (
     announce,
@@ -203,15 +203,25 @@ def _root_line(root: Root) -> str:
 def remove_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium remove`."""
     parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, or folders with all that is below them")
+    parser.description = "Exit status: 0 if something was forgotten, 1 if nothing was there to forget."
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="files, folders with all that is below them, or patterns in quotes: '*.tmp'",
+    )
 
 
 def remove(options: argparse.Namespace) -> int:
     """Forget items."""
     with Collection.open(options.collection) as collection:
-        count = collection.remove(options.paths)
+        count = collection.remove(options.paths, on_missing=_tell_missing)
     say(f"forgot {count:,} {'item' if count == 1 else 'items'}; the files were not touched")
-    return 0
+    return 0 if count else EXIT_FAILED
+
+
+def _tell_missing(path: str) -> None:
+    announce(f"the collection has nothing at {printable(path)}")
 
 
 def index_with_progress(

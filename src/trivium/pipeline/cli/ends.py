@@ -212,8 +212,24 @@ def settle_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
-        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # of a terminal or pipe that is not UTF-8
+
+
+@contextlib.contextmanager
+def escaped_output() -> Iterator[None]:
+    """Let all that is printed meanwhile, by us or a library, escape what a stream that is not UTF-8 cannot say.
+
+    Whoever called `main` gets the streams back as they were.
+    """
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    try:
+        for stream in streams:
+            stream.reconfigure(errors="backslashreplace")
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            with contextlib.suppress(ValueError, OSError):  # closed, or nobody reads any more: told elsewhere
+                stream.reconfigure(errors=errors)
 
 
 def drop_output() -> None:

@@ -58,7 +58,9 @@ LIST: Mapping[str, Listed] = {
     ),
     "rebuild": Listed("collections", "make the index anew from the stored vectors", "upkeep"),
     "compact": Listed("collections", "really delete what was removed, and merge small files", "upkeep"),
-    "export": Listed("collections", "write items and vectors to a .parquet or .npy file", "upkeep"),
+    "export": Listed(
+        "collections", "write items to a .parquet, .npy or .csv file, but for .csv with their vectors", "upkeep"
+    ),
     "import": Listed("collections", "take in vectors from a .parquet or .npy file", "upkeep"),
     "migrate": Listed("collections", "encode everything in another space, then search that one", "upkeep"),
     "spaces": Listed("spaces", "list the spaces", "spaces"),
@@ -105,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ends.settle_streams()
         ends.install()
     try:
-        name, options = parse(sys.argv[1:] if arguments is None else arguments)
-        status = _run(command_of(name), options)
+        words = sys.argv[1:] if arguments is None else [arguments] if isinstance(arguments, str) else arguments
+        with ends.escaped_output():
+            name, options = parse(words)
+            status = _run(command_of(name), options)
         ends.finished()
         return status
     except KeyboardInterrupt as error:
@@ -182,7 +186,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
 
     from trivium.encoders.base import SandboxError, WeightsError
     from trivium.encoders.sandbox.mode import asked_for
-    from trivium.pipeline.cli.options import UsageError
+    from trivium.pipeline.cli.options import UsageError, require_values
     from trivium.pipeline.cli.terminal import fail
     from trivium.pipeline.search.query import QueryError
     from trivium.pipeline.space.config import SpaceError
@@ -192,6 +196,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     from trivium.pipeline.tables.reading import TableError
 
     try:
+        require_values(options)
         with asked_for(getattr(options, "sandbox", None), max_megapixels=getattr(options, "max_megapixels", None)):
             status = command.run(options)
         sys.stdout.flush()  # here, where a full disk can still be told

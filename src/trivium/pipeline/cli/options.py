@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from trivium.encoders.base import MODALITIES
 from trivium.encoders.sandbox.mode import MEGAPIXELS_VARIABLE, MODES, VARIABLE
 from trivium.pipeline.records import ITEM_KINDS
 from trivium.pipeline.store.filters import Filter
@@ -23,9 +24,46 @@ class UsageError(Exception):
     """Options that cannot be followed."""
 
 
+def require_values(options: argparse.Namespace) -> None:
+    """Refuse empty values, whatever they are for: an empty path would be the current folder.
+
+    Parts of a query are read, and refused, elsewhere: what is left of them beside a weight may be empty too.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    for name, value in vars(options).items():
+        if name not in (*MODALITIES, "texts") and "" in (value if isinstance(value, list) else [value]):
+            what = name.removesuffix("s").replace("_", "-")
+            raise UsageError(
+                f"an empty {what} is given: leave it out, or say what is meant ('.' is the current folder)"
+            )
+
+
 def add_json(parser: argparse.ArgumentParser, *, help: str = "print one JSON object") -> None:
     """Let the user have an answer for programs."""
     parser.add_argument("--json", action="store_true", help=help)
+
+
+def add_plain(parser: argparse.ArgumentParser) -> None:
+    """Let the user have hits for other programs than those that read JSON."""
+    parser.add_argument("--csv", action="store_true", help="print the hits as CSV, with a line of names first")
+    parser.add_argument("--paths", action="store_true", help="print the hits' paths alone, a line each, for programs")
+    parser.add_argument(
+        "--paths0", action="store_true", help="the same with a NUL after each, for `xargs -0`: names may have newlines"
+    )
+
+
+def plain_of(options: argparse.Namespace) -> str | None:
+    """Return which form of hits was asked for: "json", "csv", "paths" or "paths0"; None for what people read.
+
+    Raises:
+        UsageError: If it is more than one.
+    """
+    asked = [form for form in ("json", "csv", "paths", "paths0") if getattr(options, form)]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(f'--{form}' for form in asked)} are forms of one answer: choose one")
+    return asked[0] if asked else None
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.cli.options import UsageError, add_filter, add_json, add_min_relevance, positive
+from trivium.pipeline.cli.options import (
+    UsageError,
+    add_filter,
+    add_json,
+    add_min_relevance,
+    add_plain,
+    positive,
+    require_values,
+)
 from trivium.pipeline.search.query import WEIGHTED
 
 PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)
@@ -61,6 +69,7 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     add_min_relevance(parser)
     parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
     add_json(parser, help="print one JSON object and nothing else")
+    add_plain(parser)
     parser.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
     parser.add_argument(
         EXPLAIN,
@@ -108,6 +117,7 @@ def parse_line(line: str) -> argparse.Namespace:
     add_query(parser)
     parser.set_defaults(k=None)
     options = parser.parse_args(_name_parts(split_words(line)))
+    require_values(options)
     for name in ("image", "audio"):
         setattr(options, name, [_with_home(file) for file in getattr(options, name)])
     return options

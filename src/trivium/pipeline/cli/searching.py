@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from trivium.pipeline.cli.ends import Command
-from trivium.pipeline.cli.options import UsageError, add_device, filter_of, open_collection
+from trivium.pipeline.cli.options import UsageError, add_device, filter_of, open_collection, plain_of
 from trivium.pipeline.cli.query_words import add_query, name_texts
-from trivium.pipeline.cli.terminal import announce, excerpt_of, place_of, print_hits, say
+from trivium.pipeline.cli.terminal import announce, excerpt_of, place_of, print_hits, say, say_bytes, say_paths
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import Html, joined, markup, printable
 from trivium.pipeline.explain.lines import explanation_json, lines_of
 from trivium.pipeline.search.query import QueryPart, parse_part
 from trivium.pipeline.search.retrieval import Hit
 from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.tables.csv_text import csv_of, path_cells
 
 if TYPE_CHECKING:
     from trivium.pipeline.explain.drops import Explanation
 
+CSV_COLUMNS = (
+    *("path", "path_bytes", "modality", "score", "relevance", "caption", "matched", "start", "stop", "metadata"),
+)
 PAGE_BEGINS = b"<!doctype html>"
 # Nothing is loaded from elsewhere and no script runs, whatever a caption or a file name holds.
 POLICY = "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'"
@@ -69,6 +73,9 @@ def search(options: argparse.Namespace) -> int:
 
 def answer(collection: Collection, options: argparse.Namespace) -> None:
     """Answer one query, of a command line or of a line of the shell."""
+    form = plain_of(options)
+    if options.explain is not None and form not in (None, "json") and not options.html:
+        raise UsageError(f"--{form} has no place for what --explain tells: give --json or --html")
     parts = [parse_part("text", text) for text in [*options.texts, *options.text]]
     parts += [parse_part("image", file) for file in options.image]
     parts += [parse_part("audio", file) for file in options.audio]
@@ -81,7 +88,11 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
     if options.html:
         note = f"{len(hits)} hits in {printable(str(options.collection))}, space {space}"
         _write_page(Path(options.html), parts, hits, explained or {}, note=note)
-    if options.json:
+    if form in ("paths", "paths0"):
+        say_paths((hit.path for hit in hits), end=b"\n" if form == "paths" else b"\0")
+    elif form == "csv":
+        say_bytes(csv_of([CSV_COLUMNS, *map(_csv_row, hits)]))
+    elif form == "json":
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
         fields = (
             "path",
@@ -103,6 +114,11 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
         say(json.dumps({"query": query, "space": space, "hits": found}))
     else:
         print_hits(hits, explained, min_relevance=options.min_relevance)
+
+
+def _csv_row(hit: Hit) -> list[object]:
+    metadata = json.dumps(hit.metadata, ensure_ascii=False) if hit.metadata else None
+    return [*path_cells(os.fsencode(hit.path)), *(getattr(hit, name) for name in CSV_COLUMNS[2:-1]), metadata]
 
 
 def _warn_of_keys(collection: Collection, filter: Filter) -> None:

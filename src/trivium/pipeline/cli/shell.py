@@ -24,6 +24,7 @@ from trivium.pipeline.cli.options import (
     add_min_relevance,
     filter_of,
     open_collection,
+    plain_of,
     positive,
 )
 from trivium.pipeline.cli.query_words import parse_line, split_words
@@ -175,11 +176,11 @@ class Shell:
         options.path = options.path or settings.path
         options.where = options.where or settings.where
         options.k = options.k or settings.k
-        options.json = options.json or settings.json
+        options.json = options.json or (settings.json and not (options.csv or options.paths or options.paths0))
         if options.min_relevance is None:
             options.min_relevance = settings.min_relevance
         answer(self._collection, options)
-        if not options.json and not sys.stdout.isatty():
+        if plain_of(options) is None and not sys.stdout.isatty():
             say()  # where an answer ends
 
     def _tell(self, error: Exception | str, line: str | None) -> None:

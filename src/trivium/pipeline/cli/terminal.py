@@ -3,6 +3,7 @@
 All that is printed is printed here, and made safe to show here, whatever it holds and wherever it came from.
 """
 
+import io
 import os
 import sys
 import time
@@ -200,6 +201,21 @@ def print_hits(
     if explained is not None:
         columns["because of"] = {"ratio": 4, **folds}
     say_table(ShownTable(columns, list(rows)))
+
+
+def say_paths(paths: Iterable[str], *, end: bytes) -> None:
+    """Print paths byte for byte as the disk has them, unescaped: for programs."""
+    say_bytes(b"".join(os.fsencode(path) + end for path in paths))
+
+
+def say_bytes(data: bytes) -> None:
+    """Print bytes as they are, or, where standard output takes text alone, as the text that they are."""
+    sys.stdout.flush()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(os.fsdecode(data))
 
 
 def print_stats(stats: "Mapping[Any, Stats]") -> None:

@@ -172,7 +172,11 @@ def compact(options: argparse.Namespace) -> int:
 def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium export`."""
     parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder")
-    parser.add_argument("file", metavar="FILE", help="NAME.parquet, or NAME.npy (with NAME.jsonl and NAME.json)")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="NAME.parquet, NAME.npy (with NAME.jsonl and NAME.json), or without vectors NAME.csv",
+    )
     add_filter(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
 
@@ -186,7 +190,7 @@ def export(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             progress=lambda done, total: show("vectors", done, total),
         )
-    say(f"{count:,} vectors written to {printable(options.file)}")
+    say(f"{count:,} {'rows' if options.file.endswith('.csv') else 'vectors'} written to {printable(options.file)}")
     return 0
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import MODALITIES, Features, Modality, Vectors
 from trivium.encoders.networks.contract import Precision
+from trivium.encoders.several import path_of
 from trivium.pipeline.features.cache import FeatureCache
 from trivium.pipeline.features.frozen import encode_items
 from trivium.pipeline.space.joint import JointSpace, load_space
@@ -240,7 +241,7 @@ class FrameColumns(FrameTags):
         return space_named(str(self.space), self.device, self.precision, is_named=is_named)
 
     def _encode(self, X: Any, modalities: Sequence[Modality]) -> EncodedFrame:
-        cache = None if self.cache is None else Path(self.cache)
+        cache = None if self.cache is None else Path(path_of(self.cache, "cache"))
         return encode_frame(X, self.joint_space(), modalities, cache=cache)
 
 

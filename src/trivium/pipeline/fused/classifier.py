@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from trivium.encoders.networks.contract import Precision
+from trivium.encoders.several import path_of
 from trivium.fusion.blocks import Metric, Numbers
 from trivium.fusion.estimators import MOST_ROWS, BlockClassifier, BlockRegressor
 from trivium.fusion.kernels.fusion import Names, SubsetModel
@@ -65,7 +66,7 @@ class FusedModel(FrameColumns):
     def save(self, folder: str | Path) -> None:
         """Write the fitted model: numbers as safetensors, all else as JSON. The encoders are not part of it."""
         check_is_fitted(self, "model_")
-        save_model(self, Path(folder), kind=self.kind)
+        save_model(self, Path(path_of(folder, "folder")), kind=self.kind)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -74,7 +75,7 @@ class FusedModel(FrameColumns):
         Raises:
             ModelError: If it is no such folder, or of other encoders than those that are there.
         """
-        return load_model(cls(), Path(folder), kind=cls.kind)
+        return load_model(cls(), Path(path_of(folder, "folder")), kind=cls.kind)
 
 
 class FusedClasses(FusedModel):

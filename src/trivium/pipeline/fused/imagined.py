@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.files.reading import read_file
+from trivium.encoders.several import path_of
 from trivium.fusion.blocks import BlockScaler
 from trivium.fusion.projections.plain import softmax
 from trivium.pipeline.collection import Collection
@@ -159,7 +160,7 @@ class ImaginedFeatures(TransformerMixin, FrameTags, BaseEstimator):
 
     def _recall(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return what is recalled of the rows that have something to ask by, and which rows these are."""
-        folder = None if self.cache is None else Path(self.cache)
+        folder = None if self.cache is None else Path(path_of(self.cache, "cache"))
         with Collection.open(self.collection, device=self.device) as collection:
             space = collection.space
             if self.asked_by not in modalities_of(X, space):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trivium.encoders.several import path_of
 from trivium.encoders.text.own_models import CLASSIFIER_FILE, CLASSIFIER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def load_classifier(
         ModelError: If the folder holds no classifier, or one of other encoders than those that are there.
         TextModelError: If it holds a text classifier that is damaged.
     """
-    folder = Path(folder)
+    folder = Path(path_of(folder, "folder"))
     if is_text_classifier(folder):
         from trivium.pipeline.text_learning.classifying import load_text_classifier
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trivium.encoders.several import path_of
 from trivium.pipeline.features.frames import file_of
 from trivium.pipeline.records import SUFFIXES
 from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role, find_roles, table_rows
@@ -31,7 +32,7 @@ def read_frame(path: str | os.PathLike[str], *, columns: Mapping[Role, str] | No
     """
     import pandas
 
-    path, columns = Path(path), columns or {}
+    path, columns = Path(path_of(path, "path")), columns or {}
     rows = _rows(path)
     if not rows:
         raise TableError(f"{path} has no rows")

@@ -20,7 +20,8 @@ from trivium.indexes import Wish
 from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats, small_first
 from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
 from trivium.pipeline.ingest.roots import Vanished, plan, vanished_roots
-from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, root_path, scan_media
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, scan_media
+from trivium.pipeline.paths import Naming, named
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import (
     ITEM_KINDS,
@@ -187,14 +188,19 @@ class _Ingestion:
     def run(self, media: Iterable[str | os.PathLike[str]] | None) -> Summary:
         summary = self._summary
         known = self._store.roots()
-        self._plan = plan(known, None if media is None else [root_path(path) for path in media], self._given)
+        self._plan = plan(known, None if media is None else [named(path) for path in media], self._given)
         self._loadings = {settings: self._loading(settings) for settings in self._plan.walked.values()}
         with self._timed("scan"):
             scan = scan_media(self._plan.walked, shallow=self._is_shallow)
         summary.ignored = scan.ignored
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
-        self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
+        naming = Naming()  # an earlier version named items through links
+        self._gone = {
+            path: item
+            for path, item in self._recorded.items()
+            if path not in present and (scan.covers(path) or naming.in_folder(path) in present)
+        }
         todo = [file for file in scan.files if not self._is_unchanged(file)]
         if self._table is None:
             self._table = self._kept_table()

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trivium.pipeline.escaping import printable
-from trivium.pipeline.ingest.scanning import Scan, root_path
+from trivium.pipeline.ingest.scanning import Scan
+from trivium.pipeline.paths import named
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.store.roots import Root, RootSettings, nearest
 from trivium.pipeline.store.store import Store
@@ -50,7 +51,7 @@ def plan(known: Mapping[str, Root], media: Collection[str] | None, given: Mappin
 
     Args:
         known: The collection's roots by path.
-        media: What is asked for, as `root_path` has it; None for all roots.
+        media: What is asked for, as `paths.named` has it; None for all roots.
         given: Settings that are asked for; others are as the nearest root has them.
     """
     roots = dict(known)
@@ -131,7 +132,7 @@ def forget(store: Store, root: str | os.PathLike[str]) -> int:
     Raises:
         CollectionError: If the collection has no such root, or another process is writing to it.
     """
-    path, roots = root_path(root), store.roots()
+    path, roots = named(root), store.roots()
     if path not in roots:
         known = ", ".join(map(printable, roots)) or "none"
         raise CollectionError(f"{path} is not what {store.folder} was made of, which is: {known}")

@@ -58,16 +58,11 @@ class Scan:
         return root not in self.shallow or nearest(path, self.shallow[root]) is None
 
 
-def root_path(media: str | os.PathLike[str]) -> str:
-    """Return the path by which a collection knows a file or folder that is asked for by name: links are followed."""
-    path = os.path.abspath(os.fspath(media))
-    return os.path.realpath(path) if os.path.islink(path) else path
-
-
 def scan_media(roots: Collection[str], *, shallow: bool = False) -> Scan:
-    """Walk files and folders, given as `root_path` has them; one that lies in another is walked once, by itself.
+    """Walk files and folders, given as `paths.named` has them; one that lies in another is walked once, by itself.
 
-    Links inside a folder are not followed, hidden files and folders (a leading dot) and collections are passed over.
+    Links inside a folder are not followed: what they lead to may be asked for too, and they may lead in circles. Hidden
+    files and folders (a leading dot) and collections are passed over.
     """
     scan = Scan()
     seen: set[str] = set()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trivium.pipeline.ingest.ingestion import IngestSettings, Summary, ingest
-from trivium.pipeline.ingest.scanning import root_path
+from trivium.pipeline.paths import named
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.database import CollectionLockedError
@@ -230,7 +230,7 @@ def is_remote(path: str) -> bool:
         fields, _, rest = line.partition(b" - ")
         point = fields.split()[4].replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\134", b"\\")
         mounts[os.fsdecode(point)] = rest.split()[0].decode("ascii", "replace")
-    folder = root_path(path)
+    folder = named(path)
     while folder not in mounts and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     return mounts.get(folder) in REMOTE

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.batching import prepared
+from trivium.encoders.several import is_one, listed
 from trivium.fusion.combination import weighted_sum
 from trivium.pipeline.space.joint import JointSpace
 
@@ -46,32 +47,70 @@ class QueryPart:
 
 
 def query_parts(*, text: Items = None, image: Items = None, audio: Items = None) -> list[QueryPart]:
-    """Return the parts of a query whose items are given by modality."""
+    """Return the parts of a query whose items are given by modality.
+
+    Raises:
+        QueryError: If one is nothing that can be asked with.
+    """
     given: dict[Modality, Items] = {"text": text, "image": image, "audio": audio}
     return [
-        QueryPart(modality=modality, weight=float(entry[0]), item=entry[1])
-        if isinstance(entry, tuple) and isinstance(entry[0], int | float)
-        else QueryPart(modality=modality, item=entry)
+        _part(modality, entry)
         for modality, items in given.items()
         if items is not None
         for entry in (items if isinstance(items, list) else [items])
     ]
 
 
-def parts_of_many(
-    *, text: Sequence[Items] | None, image: Sequence[Items] | None, audio: Sequence[Items] | None
-) -> list[list[QueryPart]]:
+def _part(modality: Modality, entry: Any) -> QueryPart:
+    weight, item = entry if _is_weighted(entry) else (1.0, entry)
+    if not (isinstance(item, str) if modality == "text" else is_one(item)) or item is None:
+        what = "a text" if modality == "text" else "a path, bytes or decoded"
+        raise QueryError(
+            f"{modality} must be {what}, a pair (weight, {modality}), or a list of these; got "
+            f"{type(item).__name__}: {item!r:.80}"
+        )
+    if isinstance(item, os.PathLike | str | bytes) and not os.fspath(item):
+        raise QueryError(f"an empty query: {item!r} names no {modality}")
+    return QueryPart(modality=modality, weight=float(weight), item=item)
+
+
+def _is_weighted(entry: Any) -> bool:
+    """Whether it is a pair (weight, item), and no sound (waveform, rate)."""
+    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], int | float)
+
+
+def parts_of_many(*, text: Items | None, image: Items | None, audio: Items | None) -> list[list[QueryPart]]:
     """Return the parts of many queries, whose items are given by modality: those at one place are one query.
 
     Raises:
-        QueryError: If the numbers of items differ.
+        QueryError: If the numbers of items differ, or one is nothing that can be asked with.
+        TypeError: If a mapping is given for several.
     """
     given = {"text": text, "image": image, "audio": audio}
-    columns = {modality: items for modality, items in given.items() if items is not None}
+    columns = {
+        modality: [items] if _is_weighted(items) else listed(items, modality)
+        for modality, items in given.items()
+        if items is not None
+    }
     if len({len(items) for items in columns.values()}) > 1:
         counts = ", ".join(f"{len(items)} of {modality}" for modality, items in columns.items())
         raise QueryError(f"as many entries of each modality are needed, None where a query has none: got {counts}")
     return [query_parts(**dict(zip(columns, items, strict=True))) for items in zip(*columns.values(), strict=True)]
+
+
+def checked_parts(queries: Iterable[Sequence[QueryPart]]) -> list[list[QueryPart]]:
+    """Return queries as lists of their parts.
+
+    Raises:
+        TypeError: If they are anything else.
+    """
+    found = listed(queries, "queries")
+    if any(isinstance(query, QueryPart | str) or not isinstance(query, Iterable) for query in found):
+        raise TypeError("queries must be a list of queries, each a list of its parts: write [[part, ...], ...]")
+    lists = [list(query) for query in found]
+    if not all(isinstance(part, QueryPart) for query in lists for part in query):
+        raise TypeError("queries must be lists of QueryPart: `search_many` takes texts, pictures and sounds")
+    return lists
 
 
 def unit_queries(vectors: Vectors, *, dim: int) -> Vectors:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import platformdirs
 
@@ -15,6 +15,7 @@ from trivium.encoders.base import (
     Encoder,
     Modality,
     Space,
+    Vector,
     Vectors,
 )
 from trivium.encoders.batching import BATCH_ITEMS, OnError, encode
@@ -24,6 +25,7 @@ from trivium.encoders.files.foreign import shown
 from trivium.encoders.networks.contract import DeviceKind, Precision, device_kind
 from trivium.encoders.networks.weights import Weights
 from trivium.encoders.registry import backbone_spec, build_backbone
+from trivium.encoders.several import OneItem, path_of
 from trivium.encoders.text.shapes import TEXT_MODEL
 from trivium.fusion.projections.plain import Projection
 from trivium.pipeline.space.config import (
@@ -125,6 +127,18 @@ class JointSpace:
                 self._encoders[modality, replica] = ProjectedEncoder(self.space, backbone, projection)
             return self._encoders[modality, replica]
 
+    @overload
+    def encode(
+        self,
+        modality: Modality,
+        items: OneItem,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        stats: Stats | None = None,
+        on_error: None = None,
+    ) -> Vector: ...
+    @overload
     def encode(
         self,
         modality: Modality,
@@ -134,22 +148,35 @@ class JointSpace:
         progress: Callable[[int], None] | None = None,
         stats: Stats | None = None,
         on_error: OnError | None = None,
+    ) -> Vectors: ...
+    def encode(
+        self,
+        modality: Modality,
+        items: Any,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        stats: Stats | None = None,
+        on_error: OnError | None = None,
     ) -> Vectors:
-        """Encode items of one modality.
+        """Encode items of one modality, or one item.
 
         Args:
             modality: "text", "image" or "audio".
             items: Strings for text; paths, bytes, PIL images or uint8 arrays (h, w, 3) for images; paths, bytes or
-                pairs (waveform, rate in Hz) for audio.
+                pairs (waveform, rate in Hz) for audio. One of them, or any iterable of several.
             batch_size: Items that are loaded and encoded together; see `encoders.batching.encode`.
             progress: Called with the number of items done after each batch.
             stats: Where the stages count what they do.
             on_error: Called with the position of each item that cannot be decoded and the reason; it has no row then.
 
         Returns:
-            Unit vectors, shape (n, d), float32, in the order of ``items``, without those of items that failed.
+            Unit vectors, shape (n, d), float32, in the order of ``items``, without those of items that failed; of one
+            item its vector, shape (d,).
 
         Raises:
+            TypeError: If ``items`` is None or a mapping.
+            ValueError: If there is an ``on_error`` for one item, which has to have a vector.
             SpaceError: If the space has no encoder for the modality.
             DecodeError: If an item cannot be decoded, and there is no ``on_error``.
         """
@@ -280,8 +307,10 @@ def load_space(
 
     Raises:
         SpaceError: If there is no such space, or its folder is not valid.
+        ValueError: If the name is empty.
         WeightsError: If open_clip has no such model, or its weights cannot be had.
     """
+    path_of(name_or_folder, "name_or_folder")
     if str(name_or_folder).startswith(OPEN_CLIP):
         clip = _open_clip(str(name_or_folder), is_named=is_named, announce=announce)
         return _open_clip_space(clip, device=device, precision=precision, announce=announce)

@@ -44,6 +44,7 @@ from trivium.pipeline.store.database import (
     what_is_missing,
 )
 from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.filters import conditions_of
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.roots import Root, read_roots, read_skipped
 from trivium.pipeline.store.rows import Column, maybe, read_numbers, read_row, read_rows
@@ -303,10 +304,18 @@ class Store:
         )
         return [path for (path,) in rows]
 
-    def items_below(self, path: str) -> list[int]:
-        """Ids of the item at a path and of all below it."""
-        sql = "SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?"
-        return [row[0] for row in self._rows(sql, below(path), columns=(column.whole,))]
+    def items_named(self, path: str, *, or_pattern: bool = False) -> list[int]:
+        """Ids of the item at a path and of all below it; else, if asked for, of those that it matches as a pattern.
+
+        Raises:
+            FilterError: If it cannot be a pattern.
+            ValueError: If it is empty, or has a NUL.
+        """
+        for condition in conditions_of(path, or_pattern=or_pattern):
+            sql = f"SELECT i.id FROM item AS i WHERE {condition.text}"
+            if found := [row[0] for row in self._rows(sql, condition.parameters, columns=(column.whole,))]:
+                return found
+        return []
 
     def counts(self) -> dict[ItemKind, int]:
         """Count the items of each kind."""

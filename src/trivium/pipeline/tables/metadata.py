@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
 
+from trivium.pipeline.paths import Naming
 from trivium.pipeline.tables.reading import CsvRows, Lines, TableError, find_column, is_utf8, open_lines, table_kind
 
 Metadata: TypeAlias = dict[str, str | int | float | bool | list[str]]
@@ -316,15 +317,16 @@ class _Rows:
     def __init__(self, folder: str, *, positions: bool) -> None:
         self._folder = folder
         self._positions = positions
+        self._naming = Naming()
         self.taken: dict[str, bytes] = {}
         self.problems: list[TableProblem] = []
         self.problem_count = 0
 
     def add(self, line: int, path: object, entries: Mapping[str, object]) -> None:
-        if not isinstance(path, str) or not path:
+        if not isinstance(path, str) or not path or "\0" in path:
             self.refuse(line, "names no file")
             return
-        path = os.path.normpath(os.path.join(self._folder, path))
+        path = self._naming.of(os.path.join(self._folder, path))
         if path in self.taken:
             self.refuse(line, f"names a file for the second time, the first row counts: {path}")
             return

@@ -9,6 +9,7 @@ so the float32 numbers have 11 significant bits.
     NAME.npy        the vectors, float32 (n, d), and beside it:
     NAME.jsonl      one line for each row with all else; path_bytes in hex
     NAME.json       the space, and the SHA-256 of the two others
+    NAME.csv        all but the vectors, for spreadsheets; path_bytes in hex, cells as `tables.csv_text` has them
 """
 
 import contextlib
@@ -33,10 +34,12 @@ from trivium.pipeline.store.filters import Filter
 from trivium.pipeline.store.rows import Column, maybe, read_rows
 from trivium.pipeline.store.shards import Locations, ShardSource, check_shard
 from trivium.pipeline.store.store import Store
+from trivium.pipeline.tables.csv_text import csv_of, path_cells
 
 EXPORT_FORMAT = "1"
 FORMAT_KEY, SPACE_KEY, DIGEST_KEY = "trivium.format", "trivium.space", "trivium.sha256"
-EXPORT_SUFFIXES = (".parquet", ".npy")
+VECTOR_SUFFIXES = (".parquet", ".npy")
+EXPORT_SUFFIXES = (*VECTOR_SUFFIXES, ".csv")
 PARQUET_COLUMNS = ("id", "path", "path_bytes", "modality", "role", "caption", "metadata", "sha256", "vector")
 CHUNK_BYTES = 32 << 20  # of vectors in memory at a time; in Parquet, a row group
 CHUNK_ROWS = 65_536  # at most
@@ -184,7 +187,7 @@ def export(
         load_pyarrow()
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(store.folder)):
         raise CollectionError(f"cannot export to {target}: it lies in the collection's own folder; name another one")
-    names = [target] if target.suffix == ".parquet" else [target, *companions(target)]
+    names = [target, *companions(target)] if target.suffix == ".npy" else [target]
     existing = [str(name) for name in names if os.path.lexists(name)]
     if existing and not overwrite:
         raise CollectionError(f"{', '.join(existing)} exists already: name another file, or ask to overwrite it")
@@ -193,6 +196,8 @@ def export(
             chunks = _told(rows.chunks(), rows.count, progress)
             if target.suffix == ".parquet":
                 _write_parquet(drafts[0], rows, chunks)
+            elif target.suffix == ".csv":
+                _write_csv(drafts[0], chunks)
             else:
                 _write_npy(drafts, rows, chunks)
     except (OSError, sqlite3.OperationalError) as error:
@@ -323,6 +328,17 @@ def _write_npy(files: Sequence[Any], listed: _Listed, chunks: Iterator[tuple[lis
         "sha256": {"npy": matrix.digest.hexdigest(), "jsonl": lines.digest.hexdigest()},
     }
     about.write((json.dumps(facts, indent=2) + "\n").encode())
+
+
+def _write_csv(file: Any, chunks: Iterator[tuple[list[_Row], Vectors]]) -> None:
+    file.write(csv_of([PARQUET_COLUMNS[:-1]]))
+    for rows, _ in chunks:
+        file.write(
+            csv_of(
+                (row.id, *path_cells(row.path), row.modality, row.role, row.caption, row.metadata, row.sha256.hex())
+                for row in rows
+            )
+        )
 
 
 class RowsDigest:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError
 from trivium.encoders.sandbox.limits import limits_of
 from trivium.pipeline.ingest.sources import open_media
+from trivium.pipeline.paths import named
 from trivium.pipeline.progress import Progress
 from trivium.pipeline.records import ContentKey, ItemKind, NewItem, Part, Role, StoredItem, modality_of, part_key
 from trivium.pipeline.search.indexing import Examples, Indexer
@@ -91,9 +92,7 @@ def import_vectors(
         file.verify()
         with writing(store) as writer, contextlib.closing(_SeenRows()) as seen:
             is_export = file.space is not None
-            form = _Form(
-                folder=os.path.abspath(source.parent), is_export=is_export, keeps_positions=positions or is_export
-            )
+            form = _Form(folder=named(source.parent), is_export=is_export, keeps_positions=positions or is_export)
             run = _Import(writer, seen, form)
             for rows, vectors in file.chunks(dim=store.space.dim):
                 run.take(rows, vectors)

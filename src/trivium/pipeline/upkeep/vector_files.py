@@ -26,10 +26,10 @@ from trivium.pipeline.upkeep.exporting import (
     CHUNK_ROWS,
     DIGEST_KEY,
     EXPORT_FORMAT,
-    EXPORT_SUFFIXES,
     FORMAT_KEY,
     PARQUET_COLUMNS,
     SPACE_KEY,
+    VECTOR_SUFFIXES,
     RowsDigest,
     companions,
     load_pyarrow,
@@ -87,13 +87,13 @@ class VectorFile(Protocol):
 
 @contextlib.contextmanager
 def open_vectors(source: Path) -> Iterator[VectorFile]:
-    """Open a file whose name ends in one of `exporting.EXPORT_SUFFIXES`.
+    """Open a file whose name ends in one of `exporting.VECTOR_SUFFIXES`.
 
     Raises:
         CollectionError: If there is no such file or format, or it lacks what is needed.
     """
-    if source.suffix not in EXPORT_SUFFIXES:
-        raise CollectionError(f"cannot import {source}: the name must end in {' or '.join(EXPORT_SUFFIXES)}")
+    if source.suffix not in VECTOR_SUFFIXES:
+        raise CollectionError(f"cannot import {source}: the name must end in {' or '.join(VECTOR_SUFFIXES)}")
     if source.suffix == ".parquet":
         load_pyarrow()
         _regular_size(source)

@@ -1,26 +1,19 @@
-"""What expressions and patterns of paths are in SQL. No text of the user's is ever part of it: all goes by parameters.
+"""What expressions are in SQL. No text of the user's is ever part of it: all goes by parameters.
 
-Several patterns are alternatives. ``*`` (crosses folders), ``?`` and ``[...]`` stand for characters; case
-counts. A pattern matches at any depth (``*.jpg``, ``holiday/*``) unless it begins with ``/``, ``~``, ``./`` or ``../``.
-One without such signs names a file or a folder, and one that ends in ``/`` a folder; a folder matches all that lies
-below it. ``[[]`` is a bracket that means itself.
-
-SQLite calls functions of ours: its own lower() and GLOB know ASCII only, and take broken bytes for one another.
+SQLite calls functions of ours: its own lower() knows ASCII only, and takes broken bytes for one another.
 """
 
-import fnmatch
 import functools
-import glob
 import json
 import os
-import re
 import sqlite3
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from trivium.pipeline.store.filters.expression import Comparison, FilterError, Group, Node, Not, Operator
+from trivium.pipeline.paths import names_of
+from trivium.pipeline.store.filters.expression import Comparison, Group, Node, Not, Operator, Value
 
 SqlValue: TypeAlias = str | bytes | int | float | None
 
@@ -107,10 +100,18 @@ _METADATA_COLUMN = _Column(  # of json_each, which gives true and false as 1 and
 
 def _on_item(comparison: Comparison) -> Sql:
     column = _ITEM_COLUMNS[comparison.field]
+    if comparison.field == "path" and comparison.operator == "=":
+        comparison = replace(comparison, values=_with_names(comparison.values))
     if comparison.operator == "has":
         return Sql(f"({column.value} IS NOT NULL)")
     condition = _contains(column, comparison) if comparison.operator == "contains" else _compares(column, comparison)
     return Sql(f"ifnull({condition.text}, 0)", condition.parameters)
+
+
+def _with_names(values: Sequence[Value]) -> tuple[Value, ...]:
+    """Return paths as they are written, and as collections name them."""
+    paths = [os.path.expanduser(value.text) for value in values if value.text and "\0" not in value.text]
+    return (*values, *(Value(name, is_number=False) for path in paths for name in names_of(path)))
 
 
 def _on_metadata(comparison: Comparison) -> Sql:
@@ -162,70 +163,10 @@ def _any_of(left: str, operator: str, right: str, values: Sequence[SqlValue]) ->
     return Sql(f"{left} {operator} {right}", tuple(values))
 
 
-MAX_PATTERNS = 1_000
-MAX_PATTERN_LENGTH = 4_096  # as Linux has it for paths
-_MAGIC = re.compile(r"[*?[]")
-_ESCAPED = re.compile(r"\[([*?[])\]")
-
-
-def resolved(pattern: str) -> str:
-    """Check a pattern and make ``~/x`` and ``./x`` absolute."""
-    if not pattern:
-        raise FilterError("a path pattern is empty")
-    if len(pattern) > MAX_PATTERN_LENGTH:
-        raise FilterError(f"a path pattern has {len(pattern):,} characters, at most {MAX_PATTERN_LENGTH:,} are taken")
-    try:
-        os.fsencode(pattern)
-    except UnicodeEncodeError as error:
-        raise FilterError(f"the path pattern {pattern!r} has a character that no path can have") from error
-    first, slash, rest = pattern.partition("/")
-    if first.startswith("~"):
-        try:
-            pattern = glob.escape(os.path.expanduser(first)) + slash + rest
-        except ValueError as error:  # a NUL
-            raise FilterError(f"the path pattern {pattern!r} names no user") from error
-    elif first in (".", ".."):
-        pattern = os.path.join(glob.escape(os.getcwd()), pattern)
-    if pattern.startswith("/"):
-        return os.path.normpath(pattern).rstrip("/") + ("/" if pattern.endswith("/") else "")
-    return pattern
-
-
-def path_condition(pattern: str) -> Sql:
-    """Return the condition of a pattern that is `resolved`."""
-    absolute, folder = pattern.startswith("/"), pattern.endswith("/")
-    plain = _ESCAPED.sub("", pattern)
-    if not _MAGIC.search(plain):  # the name of a file or a folder
-        name = os.fsencode(_ESCAPED.sub(r"\1", pattern).rstrip("/"))
-        if absolute:
-            below = Sql("i.path >= ? AND i.path < ?", (name + b"/", name + b"0"), "AND")  # 0 comes after /
-            return below if folder else joined("OR", [Sql("i.path = ?", (name,)), below])
-        below = Sql("instr(i.path, ?) > 0", (b"/" + name + b"/",))
-        return below if folder else joined("OR", [_ends_with(b"/" + name), below])
-    if pattern[0] == "*" and not _MAGIC.search(pattern, 1) and "/" not in pattern:
-        return _ends_with(os.fsencode(pattern[1:]))  # *.jpg, the usual one, without a call for every item
-    whole = os.fsencode(pattern if absolute else f"*/{pattern}") + (b"*" if folder else b"")
-    matching = Sql("trivium_glob(i.path, ?)", (whole,))
-    if not absolute:
-        return matching
-    start = os.fsencode(_MAGIC.split(pattern, maxsplit=1)[0]).rstrip(b"\xff")
-    return joined("AND", [Sql("i.path >= ?", (start,)), Sql("i.path < ?", (_after(start),)), matching])
-
-
-def _ends_with(end: bytes) -> Sql:
-    return Sql("substr(i.path, ?) = ?", (-len(end), end)) if end else Sql("1")
-
-
-def _after(start: bytes) -> bytes:
-    """Return the first bytes that come after all that begin so: with it, SQLite can use the order of paths."""
-    return start[:-1] + bytes([start[-1] + 1])
-
-
 def register_functions(db: sqlite3.Connection) -> None:
     """Give a connection the functions that the conditions call."""
     db.create_function("trivium_fold", 1, folded, deterministic=True)
     db.create_function("trivium_name", 1, os.path.basename, deterministic=True)
-    db.create_function("trivium_glob", 2, _matches, deterministic=True)
     db.create_function("trivium_entry", 2, _entry, deterministic=True)
 
 
@@ -251,15 +192,6 @@ def folded(value: str | bytes | float | None) -> bytes | None:
 def _composed(text: str) -> bytes:
     folded = unicodedata.normalize("NFD", text).casefold()
     return unicodedata.normalize("NFC", folded).encode("utf-8", "surrogateescape")
-
-
-def _matches(path: bytes, pattern: bytes) -> bool:
-    return _matcher(pattern).match(os.fsdecode(path)) is not None
-
-
-@functools.lru_cache(maxsize=MAX_PATTERNS)
-def _matcher(pattern: bytes) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(os.fsdecode(pattern)))  # its stars never backtrack: no pattern takes for ever
 
 
 def _entry(metadata: str | None, key: str) -> str | None:

@@ -1,18 +1,14 @@
 """Filters on items, as conditions of SQL: by modality, by path, and by an expression over captions and metadata."""
 
+import glob
+import os
 from dataclasses import dataclass
 
+from trivium.encoders.several import listed, path_of
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
-from trivium.pipeline.store.filters.conditions import (
-    MAX_PATTERNS,
-    Sql,
-    SqlValue,
-    compiled,
-    joined,
-    path_condition,
-    resolved,
-)
+from trivium.pipeline.store.filters.conditions import Sql, SqlValue, compiled, joined
 from trivium.pipeline.store.filters.expression import FilterError, keys_of, parse
+from trivium.pipeline.store.filters.patterns import MAX_PATTERNS, path_condition, resolved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +20,17 @@ class Filter:
     """
 
     only: ItemKind | None = None
-    paths: tuple[str, ...] = ()  # patterns; ~ and ./ are resolved when the filter is made
+    paths: tuple[str, ...] = ()  # patterns, one or several, names as os.PathLike; resolved when the filter is made
     where: str | None = None
 
     def __post_init__(self) -> None:
         if self.only is not None and self.only not in ITEM_KINDS:
             raise FilterError(f"only must be one of {', '.join(ITEM_KINDS)}, got {self.only!r}")
-        if isinstance(self.paths, str):
-            raise FilterError(f"paths must be a tuple of patterns, got the text {self.paths!r}")
-        if len(self.paths) > MAX_PATTERNS:
-            raise FilterError(f"{len(self.paths):,} path patterns are given, at most {MAX_PATTERNS:,} are taken")
-        object.__setattr__(self, "paths", tuple(resolved(pattern) for pattern in self.paths))
+        patterns = [_pattern(path) for path in listed(self.paths, "paths")]
+        if len(patterns) > MAX_PATTERNS:
+            raise FilterError(f"{len(patterns):,} path patterns are given, at most {MAX_PATTERNS:,} are taken")
+        resolutions = [resolved(pattern) for pattern in patterns]
+        object.__setattr__(self, "paths", tuple(dict.fromkeys(one for found in resolutions for one in found)))
         if self.where is not None:
             parse(self.where)
 
@@ -62,3 +58,12 @@ class Filter:
             parts.append(compiled(parse(self.where), negated=False))
         condition = joined("AND", parts) if parts else Sql("1")
         return f"({condition.text})", list(condition.parameters)
+
+
+def _pattern(path: object) -> str:
+    """Return a text as it is; an `os.PathLike` is a name, from the current folder on, whatever signs it has."""
+    if isinstance(path, str):
+        return path
+    if isinstance(path, os.PathLike):
+        return glob.escape(os.path.abspath(path_of(path, "paths")))
+    raise FilterError(f"paths must be a pattern or several, got the {type(path).__name__} {path!r:.80}")

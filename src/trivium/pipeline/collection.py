@@ -27,7 +27,7 @@ from trivium.pipeline.store.database import CollectionError, is_free, what_is_mi
 from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
 from trivium.pipeline.store.store import Store
-from trivium.pipeline.tables.metadata import read_table
+from trivium.pipeline.tables.metadata_table import read_table
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
     from trivium.encoders.engine import Stats
@@ -127,7 +127,7 @@ class Collection:
         media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         captions: bool = True,
-        metadata: str | os.PathLike[str] | None = None,
+        metadata: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         positions: bool = False,
         windows: float | None = None,
         index: Wish | None = None,
@@ -140,8 +140,9 @@ class Collection:
         Args:
             media: Files and folders.
             captions: Whether captions become vectors of their items too; they are shown in hits either way.
-            metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
-                next to the media.
+            metadata: A table of metadata, or several (CSV or JSON lines, see `read_table`), beside the JSON files that
+                lie next to the media; of a key that several have, the last counts. What tables of earlier runs said
+                stays of files that none of these names.
             positions: Keep where the media were made, if metadata say so; they are private, and left out otherwise.
             windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none; as
                 before if not given.
@@ -162,10 +163,10 @@ class Collection:
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
         paths = [media] if isinstance(media, str | os.PathLike) else list(media)
-        table = None if metadata is None else read_table(Path(metadata), positions=positions)
+        tables = [metadata] if isinstance(metadata, str | os.PathLike) else metadata or []
         settings = IngestSettings(
             captions=captions,
-            table=table,
+            tables=[read_table(Path(table), positions=positions) for table in tables],
             positions=positions,
             windows=windows,
             wish=index,

@@ -32,7 +32,10 @@ def index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metadata",
         metavar="TABLE",
-        help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read",
+        action="append",
+        default=[],
+        help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read; of "
+        "several, the last counts where they differ",
     )
     parser.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
     parser.add_argument(
@@ -118,7 +121,7 @@ def index_with_progress(
     media: Sequence[str | os.PathLike[str]],
     *,
     captions: bool = True,
-    metadata: str | None = None,
+    metadata: Sequence[str] = (),
     positions: bool = False,
     windows: float | None = None,
     index: Wish | None = None,

@@ -33,7 +33,8 @@ from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, merged
+from trivium.pipeline.tables.metadata import merged, told
+from trivium.pipeline.tables.metadata_table import MetadataTable, said_of
 
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
@@ -68,8 +69,8 @@ class IngestSettings:
 
     Args:
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
-        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
-            said stays.
+        tables: Metadata by path, see `said_of`; what a file's own sidecar says comes before them. Of files that none
+            names, what tables of earlier runs said stays.
         positions: Keep where items were made, as far as a sidecar says so.
         windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
         wish: What to ask of the index from now on; as before if not given.
@@ -82,7 +83,7 @@ class IngestSettings:
     """
 
     captions: bool = True
-    table: MetadataTable | None = None
+    tables: Sequence[MetadataTable] = ()
     positions: bool = False
     windows: float | None = None
     wish: Wish | None = None
@@ -136,7 +137,7 @@ class _Ingestion:
         self._known = known
         self._space = space
         self._sandbox = sandbox
-        self._table = settings.table
+        self._tables = settings.tables
         self._progress = settings.progress
         before = self._store.windows
         self._loading = FileLoading(
@@ -159,8 +160,8 @@ class _Ingestion:
         present = {file.path for file in scan.files}
         self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
         todo = [file for file in scan.files if not self._is_unchanged(file)]
-        if self._table is not None:
-            todo = self._apply_table(self._table, scan.files, todo)
+        if self._tables:
+            todo = self._apply_tables(scan.files, todo)
         summary.unchanged = len(scan.files) - len(todo) - summary.changed
         for kind in ITEM_KINDS:
             with self._timed(kind):
@@ -188,16 +189,14 @@ class _Ingestion:
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
 
-    def _apply_table(
-        self, table: MetadataTable, files: Sequence[MediaFile], todo: Sequence[MediaFile]
-    ) -> list[MediaFile]:
-        """Record what the table says of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
+    def _apply_tables(self, files: Sequence[MediaFile], todo: Sequence[MediaFile]) -> list[MediaFile]:
+        """Record what tables say of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
         recorded, taken = self._store.tabled(), {file.path for file in todo}
         again: list[MediaFile] = []
         metadata: dict[int, tuple[str | None, str | None]] = {}
         for file in files:
-            row = table.json_of(file.path)
-            if file.path in taken or row == recorded.get(file.path):
+            row = said_of(file.path, self._tables)
+            if row is None or file.path in taken or row == recorded.get(file.path):
                 continue
             if file.sidecar_path is not None:
                 again.append(file)
@@ -206,8 +205,26 @@ class _Ingestion:
         if metadata:
             self._writer.set_metadata(metadata)
             self._summary.changed += len(metadata)
-        self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
+        known = self._recorded.keys() | {file.path for file in files}
+        for table in self._tables:
+            self._tell_of(table, known)
         return [*todo, *again]
+
+    def _tell_of(self, table: MetadataTable, known: Set[str]) -> None:
+        """Tell of a table's rows that were left out, or of which something was, and of those that name no file."""
+        summary = self._summary
+        for problem in table.problems:
+            if problem.is_taken:
+                summary.notes.append(Problem(path=table.path, reason=f"line {problem.line}: {problem.reason}"))
+            else:
+                reason = f"line {problem.line} left out: {problem.reason}"
+                summary.skipped.append(Problem(path=table.path, reason=reason))
+        if more := table.problem_count - len(table.problems):
+            reason = f"{more:,} more lines left out, or something of them"
+            summary.skipped.append(Problem(path=table.path, reason=reason))
+        if unused := table.unused(known):
+            reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
+            summary.skipped.append(Problem(path=table.path, reason=reason))
 
     def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
         needed = modality_of(kind, Part("content"))
@@ -260,6 +277,7 @@ class _Ingestion:
                 postponed.append(file.file)
                 continue
             self._summary.skipped += file.problems
+            self._summary.notes += file.notes
             if file.contents.note:
                 self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
             item, before = self._new_item(file)
@@ -288,14 +306,12 @@ class _Ingestion:
             before = self._renamed_from(file.contents.roles["content"])
             renamed_from = before.id if before is not None else None
         tabled = before.tabled if before is not None else None
-        if self._table is not None:
-            tabled = self._table.json_of(file.file.path)
-        try:
-            metadata = merged(tabled, file.sidecar)
-        except MetadataError as error:  # together they are too much
-            assert file.file.sidecar_path is not None
-            self._summary.skipped.append(Problem(path=file.file.sidecar_path, reason=f"metadata left out: {error}"))
-            metadata = tabled
+        if (row := said_of(file.file.path, self._tables)) is not None:
+            tabled = row
+        left_out: list[str] = []
+        metadata = merged(None, tabled, file.sidecar, left_out=left_out)
+        if left_out:
+            self._summary.notes.append(Problem(path=file.file.path, reason=told(left_out)))
         item = NewItem(
             path=file.file.path,
             modality=file.file.modality,
@@ -326,18 +342,6 @@ class _Ingestion:
         if before is not None and (failed.was_read or _is_gone(path)):
             self._writer.remove([before.id])
             self._summary.removed += 1
-
-
-def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:
-    problems = [
-        Problem(path=table.path, reason=f"line {problem.line} left out: {problem.reason}") for problem in table.problems
-    ]
-    if more := table.problem_count - len(table.problems):
-        problems.append(Problem(path=table.path, reason=f"{more:,} more lines left out"))
-    if unused := table.unused(known):
-        reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
-        problems.append(Problem(path=table.path, reason=reason))
-    return problems
 
 
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:

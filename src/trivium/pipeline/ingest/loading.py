@@ -25,7 +25,7 @@ from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_bes
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
-from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar, told
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
@@ -309,6 +309,7 @@ class LoadedFile:
     caption: str | None
     sidecar: Metadata
     problems: Sequence[Problem] = ()  # with what lies beside it
+    notes: Sequence[Problem] = ()  # on what of that was left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +351,8 @@ class FileLoading:
             was_read = True
             contents = loader.contents(file.modality, opened, windows=self.windows)
             problems: list[Problem] = []
-            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
+            notes: list[Problem] = []
+            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems, notes)
             if file.modality == "text":
                 caption = contents.first_line
             elif caption is not None and self.embeds_captions_of(file.modality):
@@ -374,17 +376,22 @@ class FileLoading:
             caption=caption,
             sidecar=sidecar,
             problems=problems,
+            notes=notes,
         )
 
-    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
+    def _load_sidecar(self, file: MediaFile, problems: list[Problem], notes: list[Problem]) -> Metadata:
         if file.sidecar_path is None:
             return {}
         try:
             data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
-            return read_sidecar(data, positions=self.positions)
+            left_out: list[str] = []
+            sidecar = read_sidecar(data, positions=self.positions, left_out=left_out)
         except (DecodeError, MetadataError) as error:
             problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
             return {}
+        if left_out:
+            notes.append(Problem(path=file.sidecar_path, reason=told(left_out)))
+        return sidecar
 
 
 def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:

@@ -185,7 +185,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Sequence[str] = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
     ) -> list[Hit]:
         """Find the items nearest to a query of any modality, or several at once.
@@ -197,7 +197,8 @@ class Collection:
             k: How many hits, at least 1.
             only: Restrict the hits to one kind of item.
             paths: Restrict the hits to files that one of these patterns matches (see `filters`).
-            where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
+            where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``; of several
+                such expressions all must hold.
             min_relevance: Leave out what is less likely to be relevant, 0 to 1; perhaps nothing is left.
 
         Returns:
@@ -222,7 +223,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Sequence[str] = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
     ) -> list[list[Hit]]:
         """Answer many queries at once: encoded in batches, and compared as matrices.
@@ -256,7 +257,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Sequence[str] = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
     ) -> list[list[Hit]]:
         """Find the items nearest to vectors of the collection's space, which need not come from an item.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
-from trivium.pipeline.cli.options import UsageError, add_filter, add_json, add_min_relevance, positive
+from trivium.pipeline.cli.options import Parser, UsageError, add_filter, add_json, add_min_relevance, positive
 from trivium.pipeline.search.query import WEIGHTED
 
 PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)
@@ -132,7 +132,7 @@ def split_words(line: str) -> list[Word]:
     return words
 
 
-class _LineParser(argparse.ArgumentParser):
+class _LineParser(Parser):
     """Raises where argparse would end the program."""
 
     def error(self, message: str) -> NoReturn:

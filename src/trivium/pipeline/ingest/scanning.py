@@ -189,7 +189,7 @@ class _Names:
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
-    def names(self, beside: str) -> Collection[str]:
+    def names(self, _: str) -> Collection[str]:
         return self._names
 
 

@@ -30,6 +30,7 @@ FLOORS = {
         {"base", "machine"},
         {"files"},
         {"decoding"},
+        {"tags"},
         {"sandbox", "engine"},
         {"devices"},
         {"networks"},

@@ -15,7 +15,7 @@ from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
 
 if TYPE_CHECKING:
-    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox, OnTags
 
 # A GPU takes hundreds of pictures in a pass; loaded and whole, as it may resize them itself, such a batch takes 1 GB.
 BATCH_ITEMS: Mapping[DeviceKind, Mapping[Modality, int]] = {
@@ -121,11 +121,18 @@ def decoded(encoder: Preparing, item: Any, sandbox: "DecodeSandbox | None", *, o
         return decoded_source(encoder, source, sandbox, on_device=on_device)
 
 
-def decoded_source(encoder: Preparing, source: bytes | int, sandbox: "DecodeSandbox", *, on_device: bool) -> Any:
-    """Do what `decoded` does of a file's bytes, or the descriptor of one that is open."""
+def decoded_source(
+    encoder: Preparing,
+    source: bytes | int,
+    sandbox: "DecodeSandbox",
+    *,
+    on_device: bool,
+    on_tags: "OnTags | None" = None,
+) -> Any:
+    """Do what `decoded` does of a file's bytes, or the descriptor of one that is open; tags only where it decodes."""
     if on_device and isinstance(source, bytes) and encoder.takes_file(source):
         return source
-    return sandbox.decode(encoder.modality, source, side=encoder.side)
+    return sandbox.decode(encoder.modality, source, side=encoder.side, on_tags=on_tags)
 
 
 def _loading(

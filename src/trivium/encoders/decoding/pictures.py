@@ -1,6 +1,7 @@
 """Picture files to RGB: any mode Pillow knows, EXIF rotation applied, alpha over white, bounded before allocation."""
 
 import io
+import mmap
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -189,12 +190,29 @@ def _from_array(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8), "L").convert("RGB")
 
 
-def brands_of(data: bytes) -> set[bytes]:
+def brands_of(data: bytes | mmap.mmap) -> set[bytes]:
     """Return what an HEIC or AVIF picture says that it is; nothing of any other file."""
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4]), len(data), 4 * MAX_BRANDS)
     return {data[place : place + 4] for place in (8, *range(16, end, 4))} & (AVIF_BRANDS | HEIF_BRANDS)
+
+
+def formats_of(data: bytes | mmap.mmap) -> tuple[str, ...]:
+    """Return in which formats Pillow is to look for a picture, with their decoders there; none of a drawing.
+
+    Raises:
+        DecodeError: If the extra that brings a decoder is not installed.
+    """
+    if is_svg(data):
+        return ()
+    if not (brands := brands_of(data)):
+        return FORMATS
+    if brands & AVIF_BRANDS:
+        _prepare_avif()
+        return ("AVIF",)
+    _prepare_heif()
+    return ("HEIF",)
 
 
 def _prepare_avif() -> None:
@@ -217,7 +235,7 @@ def _prepare_heif() -> None:
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
-def is_svg(data: bytes) -> bool:
+def is_svg(data: bytes | mmap.mmap) -> bool:
     """Whether a file is a drawing."""
     # SVG is XML; Pillow's formats begin with none of these bytes.
     head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, Modality, SandboxError
 from trivium.encoders.decoding.sounds import Sound
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
-from trivium.encoders.sandbox.kinds import DecodeKind
+from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind
 from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
 from trivium.encoders.sandbox.process import (
     DecodeProcess,
@@ -29,10 +29,13 @@ from trivium.encoders.sandbox.process import (
     frame_seconds,
     nonsense,
     stream_shape,
+    tags_of,
 )
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
+from trivium.encoders.tags.reading import FileTags
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+OnTags: TypeAlias = Callable[[FileTags], None]
 T = TypeVar("T")
 
 STREAM_CHUNK_FRAMES = 1 << 20
@@ -123,19 +126,26 @@ class DecodeSandbox:
 
     @overload
     def decode(
-        self, modality: Literal["image"], data: bytes | int, *, side: int | None = None
+        self, modality: Literal["image"], data: bytes | int, *, side: int | None = None, on_tags: OnTags | None = None
     ) -> NDArray[np.uint8]: ...
     @overload
-    def decode(self, modality: Literal["audio"], data: bytes | int, *, side: int | None = None) -> Sound: ...
+    def decode(
+        self, modality: Literal["audio"], data: bytes | int, *, side: int | None = None, on_tags: OnTags | None = None
+    ) -> Sound: ...
     @overload
-    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia: ...
-    def decode(self, modality: Modality, data: bytes | int, *, side: int | None = None) -> DecodedMedia:
+    def decode(
+        self, modality: Modality, data: bytes | int, *, side: int | None = None, on_tags: OnTags | None = None
+    ) -> DecodedMedia: ...
+    def decode(
+        self, modality: Modality, data: bytes | int, *, side: int | None = None, on_tags: OnTags | None = None
+    ) -> DecodedMedia:
         """Decode a file in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
 
         Args:
             modality: What it is.
             data: Its bytes, or the descriptor of a file that is open for reading and does not change.
             side: What a picture will be brought to.
+            on_tags: Told what the file says of itself, which is then read too.
 
         Returns:
             Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
@@ -147,26 +157,49 @@ class DecodeSandbox:
         """
         if modality not in ("image", "audio"):
             raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
-        request = Request(modality, data, self._limits, side=side)
+        request = Request(modality, data, self._limits, side=side, asks="tags" if on_tags else "")
         if modality == "image":
-            return self._ask(request, DecodeProcess.picture)
-        return self._ask(request, DecodeProcess.sound)
+            return self._ask(request, DecodeProcess.picture, on_tags)
+        return self._ask(request, DecodeProcess.sound, on_tags)
 
-    def sound(self, source: bytes | int) -> "Sound | SoundStream":
+    def tags(self, kind: MediaKind, source: bytes | int) -> FileTags:
+        """Read what a file says of itself, and decode nothing.
+
+        Args:
+            kind: What it is.
+            source: As of `sound`.
+
+        Raises:
+            SandboxError: As `decode` does. A file that no tags can be read of says so.
+        """
+        try:
+            request = Request(kind, source, self._limits, asks="tags only")
+            return self._ask(request, lambda _, answer, __: tags_of(answer))
+        except DecodeError as error:
+            return FileTags({}, [f"tags cannot be read: {error.reason}"])
+
+    def sound(self, source: bytes | int, *, on_tags: OnTags | None = None) -> "Sound | SoundStream":
         """Decode a sound of up to a day: whole, or as a stream if it is longer than `STREAM_FRAMES`.
 
         Args:
             source: A file's bytes, or the descriptor of a file that is open for reading and does not change; it must
                 stay open until a stream is at its end.
+            on_tags: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does. The whole file has been decoded once when this returns.
             SandboxError: As `decode` does.
         """
-        return self._ask(Request("audio", source, self._limits, streams=True), self._sound_or_stream)
+        request = Request("audio", source, self._limits, streams=True, asks="tags" if on_tags else "")
+        return self._ask(request, self._sound_or_stream, on_tags)
 
     def video(
-        self, source: bytes | int, prepare: Callable[[NDArray[np.uint8]], T], *, side: int | None = None
+        self,
+        source: bytes | int,
+        prepare: Callable[[NDArray[np.uint8]], T],
+        *,
+        side: int | None = None,
+        on_tags: OnTags | None = None,
     ) -> "DecodedVideo[T]":
         """Decode a video's pictures, one for each scene or every few seconds, and its sound track.
 
@@ -174,6 +207,7 @@ class DecodeSandbox:
             source: As of `sound`.
             prepare: Called with each picture's pixels, (h, w, 3), so that they need not all be held.
             side: What the pictures will be brought to.
+            on_tags: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does.
@@ -194,7 +228,8 @@ class DecodeSandbox:
             sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
             return DecodedVideo(frames, sound)
 
-        return self._ask(Request("video", source, self._limits, side=side, streams=True), take)
+        request = Request("video", source, self._limits, side=side, streams=True, asks="tags" if on_tags else "")
+        return self._ask(request, take, on_tags)
 
     def _sound_or_stream(self, worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
         if "peak" not in answer:
@@ -202,7 +237,12 @@ class DecodeSandbox:
         frames, rate_hz, peak = stream_shape(answer)
         return SoundStream(frames, rate_hz, peak, _StreamedSamples(self, worker, frames))
 
-    def _ask(self, request: Request, take: Callable[[DecodeProcess, dict[str, Any], float], T]) -> T:
+    def _ask(
+        self,
+        request: Request,
+        take: Callable[[DecodeProcess, dict[str, Any], float], T],
+        on_tags: OnTags | None = None,
+    ) -> T:
         """Have a worker decode a file, and take its answer."""
         if os.getpid() != self._process:
             raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
@@ -219,13 +259,16 @@ class DecodeSandbox:
                     self.end(worker)
                     if is_fresh or failure.is_final:
                         self._check_open()
-                        raise DecodeError(failure.reason) from None
+                        if not request.gives_up_tags():
+                            raise DecodeError(failure.reason) from None
                     # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
                     worker = self._start(request.kind)
                 except BaseException:
                     self.end(worker)  # an answer may be under way
                     raise
                 else:
+                    if on_tags is not None and request.told is not None:
+                        on_tags(request.told)
                     if not isinstance(taken.sound if isinstance(taken, DecodedVideo) else taken, SoundStream):
                         self.give_back(worker)
                     return taken

@@ -32,6 +32,7 @@ class Parser(argparse.ArgumentParser):
             self.register("action", name, _Once)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Do what argparse does; nothing has been given yet."""
         self.given = set()
         return super().parse_known_args(args, namespace)
 

@@ -33,7 +33,7 @@ from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.tables.metadata import merged, told
+from trivium.pipeline.tables.metadata import Metadata, merged, told
 from trivium.pipeline.tables.metadata_table import MetadataTable, said_of
 
 EXAMPLE_TEXTS = 200
@@ -150,6 +150,7 @@ class _Ingestion:
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
+        self._untold: set[str] = set()  # of files that are as they were it is not known what they say of themselves
 
     def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
         summary = self._summary
@@ -181,13 +182,21 @@ class _Ingestion:
 
     def _is_unchanged(self, file: MediaFile) -> bool:
         item = self._recorded.get(file.path)
-        return (
+        is_unchanged = (
             item is not None
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
             and item.embeds_caption == (item.has_caption and self._loading.embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
+        if not is_unchanged or file.modality == "text" or (item is not None and item.has_own):
+            return is_unchanged
+        self._untold.add(file.path)  # it was indexed by a Trivium that did not read tags
+        return False
+
+    def _load(self, file: MediaFile, *, loader: Loader) -> LoadedFile | FailedFile:
+        known = self._known.contents_at(file.path) if file.path in self._untold else None
+        return self._loading.load(file, loader, known=known)
 
     def _apply_tables(self, files: Sequence[MediaFile], todo: Sequence[MediaFile]) -> list[MediaFile]:
         """Record what tables say of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
@@ -201,7 +210,9 @@ class _Ingestion:
             if file.sidecar_path is not None:
                 again.append(file)
             else:
-                metadata[self._recorded[file.path].id] = (row, row)
+                item = self._store.item_at(file.path)
+                assert item is not None
+                metadata[item.id] = (self._merged(file.path, item.own, row, {}), row)
         if metadata:
             self._writer.set_metadata(metadata)
             self._summary.changed += len(metadata)
@@ -241,10 +252,10 @@ class _Ingestion:
         while remaining:
             # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
             waiting: list[MediaFile] = []
-            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats)
+            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats, reads_tags=True)
             batches = encode_files(
                 remaining,
-                load=partial(self._loading.load, loader=loader),
+                load=partial(self._load, loader=loader),
                 space=self._space,
                 kind=kind,
                 sandbox=self._sandbox,
@@ -308,22 +319,26 @@ class _Ingestion:
         tabled = before.tabled if before is not None else None
         if (row := said_of(file.file.path, self._tables)) is not None:
             tabled = row
-        left_out: list[str] = []
-        metadata = merged(None, tabled, file.sidecar, left_out=left_out)
-        if left_out:
-            self._summary.notes.append(Problem(path=file.file.path, reason=told(left_out)))
         item = NewItem(
             path=file.file.path,
             modality=file.file.modality,
             fingerprint=file.fingerprint,
             beside=file.beside,
             caption=file.caption,
-            metadata=metadata,
+            metadata=self._merged(file.file.path, file.own, tabled, file.sidecar),
             tabled=tabled,
+            own=file.own,
             contents=file.contents.roles,
             renamed_from=renamed_from,
         )
         return item, before
+
+    def _merged(self, path: str, own: str | None, tabled: str | None, sidecar: Metadata) -> str | None:
+        left_out: list[str] = []
+        metadata = merged(own, tabled, sidecar, left_out=left_out)
+        if left_out:
+            self._summary.notes.append(Problem(path=path, reason=told(left_out)))
+        return metadata
 
     def _renamed_from(self, content: ContentKey) -> StoredItem | None:
         """Find an item with this content whose file is no longer there; each is found once."""
@@ -346,11 +361,12 @@ class _Ingestion:
 
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:
     """Whether nothing but fingerprints differs."""
-    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled) == (
+    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled, item.own) == (
         before.contents,
         before.caption,
         before.metadata,
         before.tabled,
+        before.own,
     )
 
 

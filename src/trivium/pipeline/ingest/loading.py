@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,14 +19,17 @@ from trivium.encoders.files.reading import OpenedFile, open_file, read_file
 from trivium.encoders.files.stopping import ByteBudget
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
-from trivium.encoders.sandbox.pool import DecodeSandbox, SoundStream
+from trivium.encoders.sandbox.kinds import MediaKind
+from trivium.encoders.sandbox.pool import DecodeSandbox, OnTags, SoundStream
+from trivium.encoders.tags.reading import FileTags
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
-from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar, told
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, encode, read_sidecar, told
+from trivium.pipeline.tables.own import own_caption, own_metadata
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
@@ -34,13 +38,18 @@ MAX_WINDOWS = 100_000  # of one sound: a day of them a second long
 # A text is read whole for its first 256 tokens; the largest scans have some hundred MB; a day of lossless sound 16 GB.
 MAX_FILE_BYTES: Mapping[ItemKind, int] = {"text": 64 << 20, "image": 512 << 20, "audio": 16 << 30, "video": 64 << 30}
 MAX_CAPTION_FILE_BYTES = 1 << 20
+MAX_KNOWN_TAGS = 1_000  # files, of some kB at most
 
 
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
-    def __init__(self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats) -> None:
+    def __init__(
+        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, reads_tags: bool = False
+    ) -> None:
         self._space = space
+        self._reads_tags = reads_tags
+        self._known_tags: dict[bytes, FileTags] = {}  # of equal files of this run, which are decoded once
         self._sandbox = sandbox
         self._claims = claims
         self._budget = ByteBudget(HELD_TOGETHER_BYTES)
@@ -89,10 +98,29 @@ class Loader:
                     loaded = self._video(source, windows, parts)
                 else:
                     loaded = self._sound(source, windows, parts)
+                if self._reads_tags and kind != "text":
+                    self._take_tags(kind, source, loaded)
             return loaded
         finally:
             if loaded is None or not loaded.reads_on:
                 file.close()
+
+    def tags(self, kind: ItemKind, file: OpenedFile, contents: Mapping[str, ContentKey]) -> LoadedContents:
+        """Read what a file says of itself and no more; its contents are known. It is closed."""
+        assert kind != "text"
+        try:
+            return LoadedContents(roles=dict(contents), tags=self._sandbox.tags(kind, file.descriptor))
+        finally:
+            file.close()
+
+    def _take_tags(self, kind: MediaKind, source: "_Source", loaded: LoadedContents) -> None:
+        """Read a file's tags, if it was not decoded, or by a GPU: else they came with what was."""
+        if loaded.tags is None:
+            known = self._known_tags.get(source.sha256)
+            loaded.tags = self._sandbox.tags(kind, source.data_or_descriptor) if known is None else known
+        if len(self._known_tags) >= MAX_KNOWN_TAGS:
+            self._known_tags.clear()
+        self._known_tags[source.sha256] = loaded.tags
 
     def _read(self, file: OpenedFile, is_held: bool) -> "_Source":
         with self._reading.working():
@@ -136,7 +164,9 @@ class Loader:
         own, is_new = self._own(loaded, "image", source)
         if is_new:
             with self._decoding.working():
-                content = decoded_source(encoder, source.data_or_descriptor, self._sandbox, on_device=True)
+                content = decoded_source(
+                    encoder, source.data_or_descriptor, self._sandbox, on_device=True, on_tags=self._on_tags(loaded)
+                )
             source.file.require_unchanged()
             with self._preparing.working():
                 loaded.prepared[own] = encoder.prepare_file(content)
@@ -149,7 +179,7 @@ class Loader:
         if windows is None and not parts and not is_new:
             return loaded
         with self._decoding.working():
-            sound = self._sandbox.sound(source.data_or_descriptor)
+            sound = self._sandbox.sound(source.data_or_descriptor, on_tags=self._on_tags(loaded))
         spans = _spans(parts) if parts is not None else _windows(_seconds(sound), windows)
         self._preparing.add(0.0)  # one file, whatever is made of it
         if spans or isinstance(sound, SoundStream):
@@ -170,7 +200,9 @@ class Loader:
                 return encoder.prepare(pixels)
 
         with self._decoding.working():
-            video = self._sandbox.video(source.data_or_descriptor, prepare, side=encoder.side)
+            video = self._sandbox.video(
+                source.data_or_descriptor, prepare, side=encoder.side, on_tags=self._on_tags(loaded)
+            )
         self._preparing.add(0.0)  # one file, however many pictures
         for seconds, prepared in video.frames:
             key = _add(loaded, "image", Part("frame", round(seconds, 3)), source.sha256)
@@ -188,6 +220,9 @@ class Loader:
         elif isinstance(video.sound, SoundStream):
             video.sound.close()
         return loaded
+
+    def _on_tags(self, loaded: LoadedContents) -> OnTags | None:
+        return partial(setattr, loaded, "tags") if self._reads_tags else None
 
     def _own(self, loaded: LoadedContents, modality: Modality, source: "_Source") -> tuple[ContentKey, bool]:
         """Give a file a vector of its own; return also whether that has to be made."""
@@ -308,6 +343,7 @@ class LoadedFile:
     contents: LoadedContents
     caption: str | None
     sidecar: Metadata
+    own: str | None  # what it says of itself, JSON; None of a text
     problems: Sequence[Problem] = ()  # with what lies beside it
     notes: Sequence[Problem] = ()  # on what of that was left out
 
@@ -340,8 +376,16 @@ class FileLoading:
         """Whether a file of a kind has its caption's vector too."""
         return self.embeds_captions and kind != "text"
 
-    def load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
-        """Read and decode a file, its caption and its sidecar."""
+    def load(
+        self, file: MediaFile, loader: Loader, *, known: Mapping[str, ContentKey] | None = None
+    ) -> LoadedFile | FailedFile:
+        """Read and decode a file, its caption and its sidecar.
+
+        Args:
+            file: Where it lies.
+            loader: Of its contents.
+            known: What it holds, by role, if only its tags are to be read; unless it has changed since it was seen.
+        """
         was_read = False
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
@@ -349,13 +393,21 @@ class FileLoading:
             beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
             opened = open_file(file.path, max_bytes=MAX_FILE_BYTES[file.modality])
             was_read = True
-            contents = loader.contents(file.modality, opened, windows=self.windows)
+            if known and state == file.fingerprint:
+                contents = loader.tags(file.modality, opened, known)
+                contents.roles.pop(Part("caption").role, None)
+            else:
+                contents = loader.contents(file.modality, opened, windows=self.windows)
             problems: list[Problem] = []
             notes: list[Problem] = []
             caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems, notes)
+            own = None
             if file.modality == "text":
                 caption = contents.first_line
-            elif caption is not None and self.embeds_captions_of(file.modality):
+            else:
+                own = self._own(file, contents.tags or FileTags(), notes)
+                caption = caption or own_caption(own, file.path)
+            if file.modality != "text" and caption is not None and self.embeds_captions_of(file.modality):
                 loader.caption(caption, contents)
         except (DecodeError, MemoryError) as error:
             was_read = was_read and not isinstance(error, UnreadableError)
@@ -375,9 +427,16 @@ class FileLoading:
             contents=contents,
             caption=caption,
             sidecar=sidecar,
+            own=None if own is None else encode(own),
             problems=problems,
             notes=notes,
         )
+
+    def _own(self, file: MediaFile, tags: FileTags, notes: list[Problem]) -> Metadata:
+        own, left_out = own_metadata(tags, positions=self.positions)
+        problems = [*tags.problems, *([told(left_out)] if left_out else [])]
+        notes += [Problem(path=file.path, reason=problem) for problem in problems]
+        return own
 
     def _load_sidecar(self, file: MediaFile, problems: list[Problem], notes: list[Problem]) -> Metadata:
         if file.sidecar_path is None:

@@ -203,15 +203,21 @@ class Store:
     def states(self) -> dict[str, ItemState]:
         """Return what tells an unchanged item, for all items by path."""
         rows = self._rows(
-            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL "
+            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL, "
+            "i.own IS NOT NULL "
             "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
-            columns=(column.path, column.whole, column.text, column.text, bool, bool),
+            columns=(column.path, column.whole, column.text, column.text, bool, bool, bool),
         )
         return {
             path: ItemState(
-                id=id_, fingerprint=fingerprint, beside=beside, has_caption=has_caption, embeds_caption=embeds_caption
+                id=id_,
+                fingerprint=fingerprint,
+                beside=beside,
+                has_caption=has_caption,
+                embeds_caption=embeds_caption,
+                has_own=has_own,
             )
-            for path, id_, fingerprint, beside, has_caption, embeds_caption in rows
+            for path, id_, fingerprint, beside, has_caption, embeds_caption, has_own in rows
         }
 
     def tabled(self) -> dict[str, str]:
@@ -459,21 +465,32 @@ class ContentLookup:
         with self._lock:
             return read_row(self._db, self._sql, content[::-1], columns=(column.whole,)) is not None
 
+    def contents_at(self, path: str) -> dict[str, ContentKey]:
+        """Return the contents of the item of a file, by role."""
+        sql = (
+            "SELECT e.role, c.modality, c.sha256 FROM item i JOIN embedding e ON e.item = i.id "
+            "JOIN content c ON c.id = e.content WHERE i.path = ?"
+        )
+        with self._lock:
+            rows = list(read_rows(self._db, sql, (os.fsencode(path),), columns=_CONTENT_TYPES))
+        return {role: ContentKey(modality, sha256) for role, modality, sha256 in rows}
+
     def close(self) -> None:
         """Release the database file."""
         with self._lock:
             self._db.close()
 
 
-_ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled")
+_ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled", "own")
 _ITEM_TYPES: tuple[Column, ...] = (
     *(column.whole, column.path, column.kind, column.text, column.text),
-    *(maybe(column.text), maybe(column.text), maybe(column.text)),
+    *(maybe(column.text), maybe(column.text), maybe(column.text), maybe(column.text)),
 )
 _MATCH_TYPES: tuple[Column, ...] = (
     *(column.whole, column.whole, column.path, column.kind),
     *(maybe(column.text), maybe(column.text), column.role, column.text),
 )
+_CONTENT_TYPES: tuple[Column, ...] = (column.role, column.modality, column.blob)
 _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
     *(maybe(column.count), column.count, column.count, column.index_report),

@@ -333,9 +333,9 @@ class Writer:
         if item.renamed_from is not None:
             self._db.execute("DELETE FROM item WHERE id = ?", (item.renamed_from,))
         cursor = self._db.execute(
-            "INSERT INTO item (path, modality, fingerprint, beside, caption, metadata, tabled) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (path, item.modality, item.fingerprint, item.beside, item.caption, item.metadata, item.tabled),
+            "INSERT INTO item (path, modality, fingerprint, beside, caption, metadata, tabled, own) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (path, item.modality, item.fingerprint, item.beside, item.caption, item.metadata, item.tabled, item.own),
         )
         for role, content in item.contents.items():
             self._db.execute(

@@ -1,7 +1,7 @@
 """Small videos made on the spot: colours that change at known times, a tone that begins at a known time."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -32,6 +32,7 @@ def video(
     sound_start: float = 0.0,
     channels: str = "stereo",
     rate_hz: int = 48_000,
+    tags: Mapping[str, str] | None = None,
 ) -> bytes:
     """Make a video of scenes (colour, seconds), each of one colour with a white upper left quarter.
 
@@ -51,9 +52,12 @@ def video(
         sound_start: When it begins, in seconds.
         channels: Of the sound.
         rate_hz: Of the sound.
+        tags: Of the container; in MP4 whatever their names.
     """
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=FORMATS[kind]) as container:
+    keeps = {"movflags": "use_metadata_tags"} if kind in ("mp4", "mov") and tags else {}
+    with av.open(buffer, "w", format=FORMATS[kind], container_options=keeps) as container:
+        container.metadata.update(tags or {})
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = pixels

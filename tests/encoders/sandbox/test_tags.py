@@ -1,6 +1,5 @@
 """Tags through the sandbox: they come with the content in one visit, and cost it nothing where they cannot be read."""
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,39 +8,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from assets import ASSETS
+from tagged_media import CAMERA, PACKET, SOUND_TAGS, exif, iptc, picture, sound
 from trivium.encoders.base import DecodeError
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.encoders.sandbox.process import WorkerFailed, tags_of
-from trivium.encoders.tags.reading import FileTags
+from trivium.encoders.tags.reading import FileTags, read_tags
 from trivium.encoders.tags.words import Tags
 
-
-def picture() -> bytes:
-    made = Image.Exif()
-    made[0x010E] = "A dog"
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 24), "red").save(buffer, "JPEG", exif=made.tobytes())
-    return buffer.getvalue()
-
-
+PHOTO = picture(exif=exif(ImageDescription="A dog").tobytes())
 PICTURE: Tags = {"width": 32, "height": 24, "description": "A dog"}
 
 
 def test_a_picture_and_its_tags_come_together() -> None:
     told: list[FileTags] = []
     with DecodeSandbox(1) as sandbox:
-        pixels = sandbox.decode("image", picture(), on_tags=told.append)
-        assert np.array_equal(pixels, sandbox.decode("image", picture()))
+        pixels = sandbox.decode("image", PHOTO, on_tags=told.append)
+        assert np.array_equal(pixels, sandbox.decode("image", PHOTO))
         assert told == [FileTags(PICTURE, [])]
-        assert sandbox.tags("image", picture()) == told[0]
+        assert sandbox.tags("image", PHOTO) == told[0]
         assert len(sandbox.pids) == 1
 
 
 def test_of_a_file_that_is_not_held(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(picture())
+    (tmp_path / "a.jpg").write_bytes(PHOTO)
     told: list[FileTags] = []
     with DecodeSandbox(1) as sandbox, (tmp_path / "a.jpg").open("rb", buffering=0) as file:
         sandbox.decode("image", file.fileno(), on_tags=told.append)
@@ -62,6 +53,29 @@ def test_videos_and_sounds(reference: Callable[[str], ModuleType]) -> None:
     ]
 
 
+def test_a_locked_worker_reads_what_is_read_in_process(reference: Callable[[str], ModuleType]) -> None:
+    """All that reading takes is there before it is locked: it can import nothing then."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    pytest.importorskip("av")
+    both = {"exif": CAMERA.tobytes(), "xmp": PACKET}
+    old = CAMERA.tobytes().replace(b"A dog in the river", "Zürich am Flus é".encode("latin-1"))
+    files: list[tuple[Any, bytes]] = [
+        *(("image", picture(kind, **both)) for kind in ("JPEG", "WEBP", "AVIF", "HEIF")),
+        *(("image", picture(kind, exif=CAMERA.tobytes())) for kind in ("PNG", "TIFF")),
+        ("image", picture(exif=old)),
+        ("image", iptc(title="Market", keywords=["fish", "Früchte"])),
+        ("image", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+        *(("audio", sound(kind, SOUND_TAGS)) for kind in ("WAV", "FLAC", "OGG", "MP3")),
+        *(("video", reference("videos").video(kind, tags={"title": "The sea"})) for kind in ("mp4", "mov", "mkv")),
+    ]
+    for kind, data in files:
+        with DecodeSandbox(1) as sandbox:  # a fresh worker for each
+            told = sandbox.tags(kind, data)
+        assert told == read_tags(kind, data), data[:12]
+        assert not told.problems
+    assert sum("title" in read_tags(kind, data).tags for kind, data in files) == 12
+
+
 def test_what_no_tags_can_be_read_of_says_so_and_the_worker_goes_on() -> None:
     with DecodeSandbox(1) as sandbox:
         (problem,) = sandbox.tags("image", b"no picture").problems
@@ -70,7 +84,7 @@ def test_what_no_tags_can_be_read_of_says_so_and_the_worker_goes_on() -> None:
         with pytest.raises(DecodeError, match="not a picture"):
             sandbox.decode("image", b"no picture", on_tags=told.append)
         assert told == []
-        assert sandbox.tags("image", picture()).tags == PICTURE
+        assert sandbox.tags("image", PHOTO).tags == PICTURE
 
 
 WORKER = """

@@ -1,40 +1,17 @@
 """What sounds say of themselves: written by libsndfile, and a field recorder's chunk."""
 
-import io
 import struct
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
+from tagged_media import SOUND_TAGS, sound
 from trivium.encoders.tags.reading import read_tags
 from trivium.encoders.tags.sounds import sound_tags
-
-TAGS = {
-    "title": "Über den Wolken",
-    "artist": "Ann",
-    "album": "Clouds",
-    "genre": "Folk",
-    "date": "1999-03-04",
-    "tracknumber": "3/12",
-    "comment": "live",
-}
-
-
-def sound(kind: str = "WAV", tags: Mapping[str, str] | None = None) -> bytes:
-    buffer: Any = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", 8000, 1, format=kind) as file:
-        for name, text in (tags or {}).items():
-            setattr(file, name, text)
-        file.write(np.sin(np.arange(12_000) / 9).astype(np.float32) / 2)
-    return bytes(buffer.getvalue())
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_tags_of_every_format(kind: str) -> None:
-    found, problems = sound_tags(sound(kind, TAGS))
+    found, problems = sound_tags(sound(kind, SOUND_TAGS))
     assert problems == []
     seconds = found.pop("seconds")
     assert str(found.pop("date")).startswith("1999")  # of ID3 libsndfile may write the year alone

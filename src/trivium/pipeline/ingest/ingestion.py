@@ -293,7 +293,7 @@ class _Ingestion:
                 self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
             item, before = self._new_item(file)
             if before is not None and _says_the_same(item, before):
-                untouched[before.id] = (file.fingerprint, file.beside)
+                untouched[before.id] = (file.fingerprint, file.beside, file.own)
                 self._summary.unchanged += 1
                 continue
             items.append(item)
@@ -360,13 +360,12 @@ class _Ingestion:
 
 
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:
-    """Whether nothing but fingerprints differs."""
-    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled, item.own) == (
+    """Whether nothing that anybody sees differs."""
+    return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled) == (
         before.contents,
         before.caption,
         before.metadata,
         before.tabled,
-        before.own,
     )
 
 

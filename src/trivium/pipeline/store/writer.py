@@ -111,12 +111,12 @@ class Writer:
         with self.transaction():
             self._name_vectors(space, shards, contents)
 
-    def touch(self, fingerprints: Mapping[int, tuple[str, str]]) -> None:
-        """Record new fingerprints (of the file, of what lies beside it) of items whose content is as it was."""
+    def touch(self, states: Mapping[int, tuple[str, str, str | None]]) -> None:
+        """Record the state of items that are as they were: fingerprints of file and what is beside it, its own tags."""
         with self.transaction(new_generation=False):
             self._db.executemany(
-                "UPDATE item SET fingerprint = ?, beside = ? WHERE id = ?",
-                [(file, beside, item) for item, (file, beside) in fingerprints.items()],
+                "UPDATE item SET fingerprint = ?, beside = ?, own = ? WHERE id = ?",
+                [(*state, item) for item, state in states.items()],
             )
 
     def set_metadata(self, metadata: Mapping[int, tuple[str | None, str | None]]) -> None:

@@ -27,7 +27,7 @@ train-base: base-data
 	$(BIN)/python scripts/train_base.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Faults, kills and mutants by the thousand: an hour on two cores.
 test-slow: $(STAMP)

@@ -13,6 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# Tests that run beside each other share the cores: threads that wait for each other cost more than they bring. Before
+# torch is imported, which reads it once; programs that tests start inherit it.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    beside = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
+
 from trivium.encoders.base import WeightsError
 from trivium.encoders.networks.weights import WEIGHTS, fetch
 

@@ -79,3 +79,5 @@ def test_documents_name_files_that_are_there() -> None:
         if not any((root / start / name).exists() for start in (".", "src/trivium", "tests"))
     }
     assert not wrong
+    tests = {path.name for path in (root / "tests").rglob("test_*.py")}
+    assert {name for page in pages for name in re.findall(r"test_\w+\.py", page.read_text(encoding="utf-8"))} <= tests

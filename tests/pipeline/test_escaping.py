@@ -231,18 +231,23 @@ SLOW = [
 ]
 # What `info`, `search`, `shell` and `verify` show as it is.
 SHOWN = {"space.name", "space.revision", "index_file.modality", "index_file.kind", "index_file.report", "page"}
-SHOWN |= {"item.path", "item.modality", "item.caption"}
+SHOWN |= {"item.path", "item.modality", "item.caption", "root.path", "root.settings", "skipped.path", "skipped.reason"}
+SHOWN |= {"item.metadata"}
 JSON = {
     "report": '{"reason": P, "notes": [P, P], "recall": {P: 0.5}, "queries": {P: 3}, "milliseconds": 1}',
     "wish": '{"kind": P, P: 1}',
     "metadata": '{P: P, "year": P}',
     "tabled": "{P: P}",
+    "own": "{P: P}",
+    "settings": '{"metadata": [P], P: P}',
+    "passed": "{P: 1}",
 }
 COLUMNS = [
     *("space.name", "space.revision", "space.source", "collection.wish", "content.modality", "shard.name"),
     *("shard.sha256", "vector.modality", "item.path", "item.modality", "item.fingerprint", "item.beside"),
     *("item.caption", "item.metadata", "item.tabled", "embedding.role", "index_file.modality", "index_file.name"),
     *("index_file.sha256", "index_file.state", "index_file.kind", "index_file.report", "setting.name", "setting.value"),
+    *("item.own", "root.path", "root.settings", "root.passed", "skipped.path", "skipped.reason"),
 ]
 
 
@@ -256,6 +261,9 @@ def indexed(tmp_path: Path, media: Path, space, make_space, monkeypatch: pytest.
     assert run("index", str(tmp_path / "c"), str(media), *arguments)[0] == 0
     with closing(Store(tmp_path / "c")) as store, writing(store) as writer:
         writer.set_windows(0.5)
+        writer.set_skipped([str(media)], {str(media / "bad.png"): "damaged"})
+        with writer.transaction():
+            store.db.execute("UPDATE item SET own = '{}'")
     return tmp_path / "c"
 
 
@@ -267,7 +275,7 @@ def test_all_columns_of_text_are_filled(indexed: Path) -> None:
             for table in tables
             if not table.startswith("sqlite_")
             for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")
-            if kind in ("TEXT", "") or (table, name) == ("item", "path")
+            if kind in ("TEXT", "") or name == "path"
         ]
         for column in columns:
             table, name = column.split(".")
@@ -301,6 +309,8 @@ def _keys(db: sqlite3.Connection, table: str) -> list[tuple[str]]:
     if table == "vector":
         rows = db.execute("SELECT space, content FROM vector").fetchall()
         return [(f"space = {space} AND content = {content}",) for space, content in rows]
+    if table in ("root", "skipped"):
+        return [(f"path = x'{path.hex()}'",) for (path,) in db.execute(f"SELECT path FROM {table}").fetchall()]
     return [(f"rowid = {row}",) for (row,) in db.execute(f"SELECT rowid FROM {table}").fetchall()]
 
 

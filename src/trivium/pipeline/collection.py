@@ -1,6 +1,7 @@
 """A collection of media: indexed once, kept up to date, searched any by any."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from trivium.pipeline.space.joint import DEFAULT_SPACE, JointSpace, load_space, 
 from trivium.pipeline.store.database import CollectionError, is_free, what_is_missing
 from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.roots import Root
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.tables.metadata_table import read_table
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.pipeline.upkeep.migration import Migration
     from trivium.pipeline.upkeep.snapshot import Snapshot
 
+EXAMPLES_TOLD = 3  # of a field of metadata
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo:
@@ -51,6 +55,10 @@ class CollectionInfo:
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
     wish: Wish  # what is asked of the index
+    roots: dict[str, Root]  # what it was made of, by path
+    missing: int  # items that are kept although their files are gone
+    skipped: dict[str, str]  # why files of those roots could not be indexed, by path
+    metadata: dict[str, list[str]]  # fields that items have, with examples
     indexes: dict[Modality, IndexFile]  # where there is none, all vectors are compared
 
 
@@ -124,29 +132,35 @@ class Collection:
 
     def add(
         self,
-        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         *,
-        captions: bool = True,
+        captions: bool | None = None,
         metadata: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
-        positions: bool = False,
+        positions: bool | None = None,
         windows: float | None = None,
         index: Wish | None = None,
+        drop_missing: bool = False,
         progress: Bars | None = None,
         index_progress: Bars | None = None,
         stats: "dict[ItemKind, Stats] | None" = None,
     ) -> "Summary":
         """Index files and folders: what is new or changed is encoded, what is gone from them is dropped.
 
+        The collection remembers them, and how each was indexed: what is not given is as it was for the nearest of them.
+
         Args:
-            media: Files and folders.
-            captions: Whether captions become vectors of their items too; they are shown in hits either way.
+            media: Files and folders; all that were ever named if not given.
+            captions: Whether captions become vectors of their items too (at first they do); they are shown in hits
+                either way.
             metadata: A table of metadata, or several (CSV or JSON lines, see `read_table`), beside the JSON files that
                 lie next to the media; of a key that several have, the last counts. What tables of earlier runs said
-                stays of files that none of these names.
-            positions: Keep where the media were made, if metadata say so; they are private, and left out otherwise.
-            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none; as
-                before if not given.
-            index: What to ask of the index from now on; as before if not given.
+                stays of files that none of these names. They are read again when what was named with them is brought
+                up to date.
+            positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
+            windows: Sounds get a vector for each stretch of so many seconds too, so that hits say where; 0 for none.
+            index: What to ask of the index from now on.
+            drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
+                at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
             progress: Called as ``progress(kind, files_done, files_to_do)``.
             index_progress: Called as ``index_progress(modality, vectors_done, vectors_to_do)`` while an index is made.
             stats: Filled meanwhile with what each stage does, for each kind of file; an empty dictionary.
@@ -162,19 +176,50 @@ class Collection:
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
-        paths = [media] if isinstance(media, str | os.PathLike) else list(media)
-        tables = [metadata] if isinstance(metadata, str | os.PathLike) else metadata or []
+        paths = [media] if isinstance(media, str | os.PathLike) else None if media is None else list(media)
+        tables = [metadata] if isinstance(metadata, str | os.PathLike) else metadata
+        store = self._existing() if paths is None else self._existing_or_new()
         settings = IngestSettings(
             captions=captions,
-            tables=[read_table(Path(table), positions=positions) for table in tables],
+            tables=None if tables is None else [read_table(Path(path), positions=bool(positions)) for path in tables],
             positions=positions,
             windows=windows,
             wish=index,
+            drop_missing=drop_missing,
             progress=progress,
             index_progress=index_progress,
             stats={} if stats is None else stats,
         )
-        return ingest(self._existing_or_new(), self.space, paths, settings)
+        return ingest(store, self.space, paths, settings)
+
+    def watch(
+        self,
+        told: Callable[["Summary"], None],
+        *,
+        poll: bool = False,
+        stop: threading.Event | None = None,
+        note: Callable[[str], None] | None = None,
+        progress: Bars | None = None,
+    ) -> None:
+        """Keep the collection up to date with what it was made of, until it is stopped.
+
+        At first all is brought up to date; then what the file system tells of, once it is quiet for 2 s in a folder.
+        Other processes may search and write meanwhile: while one writes, changes wait.
+
+        Args:
+            told: Called after each update that changed anything.
+            poll: Look every 5 seconds instead of waiting for events; on network disks that is done anyway.
+            stop: Set it to end the watch, within a second.
+            note: Called with a line when something should be known: a network disk, too many folders, another writer.
+            progress: As for `add`.
+
+        Raises:
+            CollectionError: If there is no collection, or it is damaged.
+        """
+        from trivium.pipeline.ingest.watching import keep_up_to_date
+
+        store, stop = self._existing(), stop or threading.Event()
+        keep_up_to_date(store, self.space, told, poll=poll, stop=stop, note=note, progress=progress)
 
     def search(
         self,
@@ -351,6 +396,19 @@ class Collection:
                 writer.remove(found)
         return len(found)
 
+    def forget(self, root: str | os.PathLike[str]) -> int:
+        """Forget what was named to be indexed, and all items below it that no other root has; the files stay.
+
+        Returns:
+            How many items were forgotten.
+
+        Raises:
+            CollectionError: If it is none of the collection's roots (see `info`), or another process is writing.
+        """
+        from trivium.pipeline.ingest.roots import forget
+
+        return forget(self._existing(), root)
+
     def info(self) -> CollectionInfo:
         """Tell what the collection holds.
 
@@ -367,6 +425,10 @@ class Collection:
                 generation=store.generation,
                 size_bytes=size_bytes(self.folder),
                 wish=store.wish,
+                roots=store.roots(),
+                missing=store.missing_count(),
+                skipped=store.skipped(),
+                metadata=store.metadata_examples(EXAMPLES_TOLD),
                 indexes=store.index_files(),
             )
 

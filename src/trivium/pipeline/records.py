@@ -86,8 +86,7 @@ def part_key(modality: Modality, role: str, file_sha256: bytes) -> ContentKey:
     return content_key(modality, f"{role} of ".encode() + file_sha256)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemState:
+class ItemState(NamedTuple):
     """What tells an unchanged item."""
 
     id: int
@@ -95,6 +94,7 @@ class ItemState:
     beside: str
     has_caption: bool
     embeds_caption: bool
+    is_missing: bool  # its file was not there when it was last looked for
     has_own: bool  # whether it is known what the file says of itself
 
 
@@ -141,6 +141,7 @@ class Match(NamedTuple):
     metadata: str | None
     role: str
     fingerprint: str
+    is_missing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Damaged files of every format in the sandbox: each decodes or is refused once, in bounded time and memory.
 
-`pytest -m slow -s tests/encoders/test_corrupt_media.py` tries 1,000 mutants a format (or TRIVIUM_MUTANTS) and prints a
-table.
+`pytest -m slow -s tests/encoders/sandbox/test_corrupt_media.py` tries 1,000 mutants a format (or
+TRIVIUM_MUTANTS) and prints a table.
 """
 
 import io

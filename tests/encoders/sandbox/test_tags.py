@@ -57,7 +57,7 @@ def test_a_locked_worker_reads_what_is_read_in_process(reference: Callable[[str]
     """All that reading takes is there before it is locked: it can import nothing then."""
     pytest.importorskip("pillow_heif").register_heif_opener()
     pytest.importorskip("av")
-    both = {"exif": CAMERA.tobytes(), "xmp": PACKET}
+    both: dict[str, Any] = {"exif": CAMERA.tobytes(), "xmp": PACKET}
     old = CAMERA.tobytes().replace(b"A dog in the river", "Zürich am Flus é".encode("latin-1"))
     files: list[tuple[Any, bytes]] = [
         *(("image", picture(kind, **both)) for kind in ("JPEG", "WEBP", "AVIF", "HEIF")),

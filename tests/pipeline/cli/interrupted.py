@@ -1,4 +1,4 @@
-"""A command with made-up work, run as users run it, for `test_interrupts.py`.
+"""A command with made-up work, run as users run it, for `test_ends.py`.
 
     python interrupted.py WORK COMMAND [ARGUMENT ...]
 

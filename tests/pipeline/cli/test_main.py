@@ -142,6 +142,7 @@ def test_search_json_is_one_object_and_nothing_else(indexed: str, media: Path, r
     path = str(media / "red.png")
     caption = "A red sign."
     rest: dict[str, Any] = {"matched": "caption", "start": None, "stop": None, "metadata": {}, "relevance": None}
+    rest["is_missing"] = False
     assert best == {"path": path, "modality": "image", "caption": caption, **rest}
 
 
@@ -346,6 +347,28 @@ def test_completion(shell: str, run) -> None:
         asked = "COMP_WORDS=(trivium search --explain-h); COMP_CWORD=2; _shtab_trivium; echo ${COMPREPLY[@]}"
         done = subprocess.run(["bash", "-c", f"{out}\n{asked}"], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["--explain-hits"]
+    assert "%%" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("index hol", "holiday"),
+        ("index holiday ph", "photo.jpg"),
+        ("info hol", "holiday"),
+        ("search holiday --image ph", "photo.jpg"),
+        ("align ph", "photo.jpg"),
+        ("classify predict hol", "holiday"),
+    ],
+)
+def test_files_are_completed(tmp_path: Path, run, words: str, found: str) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "photo.jpg").touch()
+    count = len(words.split(" "))
+    asked = f"COMP_WORDS=(trivium {words}); COMP_CWORD={count}; _shtab_trivium; echo ${{COMPREPLY[@]}}"
+    script = f"{run('completion', 'bash')[1]}\n{asked}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert [name.rstrip("/") for name in done.stdout.split()] == [found]
 
 
 def test_reader_that_stops_reading(indexed: str) -> None:

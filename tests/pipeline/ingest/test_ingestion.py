@@ -25,7 +25,7 @@ from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import contents, ingestion, loading, scanning
 from trivium.pipeline.ingest.ingestion import Summary
-from trivium.pipeline.ingest.scanning import is_below, scan_media
+from trivium.pipeline.ingest.scanning import scan_media
 from trivium.pipeline.space.projections import ProjectedEncoder
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError
 from trivium.pipeline.store.store import Store
@@ -379,14 +379,6 @@ def test_file_that_cannot_be_looked_at_keeps_its_vectors(collection: Collection,
     assert reasons(summary) == {"blue.jpg": "Input/output error"}
     assert summary.removed == 0
     assert "blue.jpg" in names(collection)
-
-
-@pytest.mark.parametrize(
-    ("path", "below"), [("/a/b/c.png", True), ("/a/b", True), ("/a/bc/d.png", False), ("/a", False), ("/", False)]
-)
-def test_is_below(path: str, below: bool) -> None:
-    assert is_below(path, {"/a/b", "/x"}) is below
-    assert is_below(path, {"/"})
 
 
 def test_empty_folder(tmp_path: Path, space) -> None:

@@ -23,8 +23,8 @@ def beside(scan: Scan) -> dict[str, tuple[str | None, str | None]]:
 
 def by_folder_and_by_name(folder: Path) -> dict[str, tuple[str | None, str | None]]:
     """What lies beside files, whether their folder is walked or each is named; captions are refused where named."""
-    walked = beside(scan_media([folder]))
-    assert beside(scan_media([folder / name for name in walked])) == walked
+    walked = beside(scan_media([str(folder)]))
+    assert beside(scan_media([str(folder / name) for name in walked])) == walked
     return walked
 
 
@@ -39,7 +39,7 @@ def test_a_caption_has_the_whole_name_or_the_stem(tmp_path: Path) -> None:
         "d.wav": ("d.TXT", None),
         "e.txt": (None, None),
     }
-    (problem,) = scan_media([media / "a.jpg.txt"]).problems
+    (problem,) = scan_media([str(media / "a.jpg.txt")]).problems
     assert problem.reason == "the caption of a.jpg: name that file"
 
 
@@ -87,7 +87,7 @@ LONG = "Screenshot_2019-01-01-12-00-00-123_com.whatsapp.app"  # 51 characters
 def test_sidecars_of_google_takeout(tmp_path: Path, name: str, sidecar: str) -> None:
     media = laid(tmp_path / "m", name, sidecar, "other.jpg")
     assert by_folder_and_by_name(media) == {name: (None, sidecar), "other.jpg": (None, None)}
-    assert scan_media([media]).ignored == 0
+    assert scan_media([str(media)]).ignored == 0
 
 
 def test_a_sidecar_is_of_its_own_picture_only(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_sidecar_is_of_its_own_picture_only(tmp_path: Path) -> None:
         "IMG(1).jpg": (None, sidecars[1]),
         "IMG(2).jpg": (None, None),
     }
-    assert scan_media([tmp_path / "m"]).ignored == 1
+    assert scan_media([str(tmp_path / "m")]).ignored == 1
     # Cut so far that it could be of either; but a film of the same moment has the same name.
     two = laid(tmp_path / "two", f"{LONG}1.jpg", f"{LONG}2.jpg", f"{LONG[:46]}.json")
     assert {sidecar for _, sidecar in by_folder_and_by_name(two).values()} == {None}

@@ -85,6 +85,21 @@ def test_where_it_was_made_is_kept_only_if_asked_for(tmp_path: Path, space) -> N
     assert decode(str(item(kept, "a.jpg").own)) == {**OWN, "latitude": 48.5, "longitude": 11.26}
 
 
+def test_positions_come_and_go_without_encoding(tmp_path: Path, space) -> None:
+    photo(tmp_path / "m" / "a.jpg")
+    (tmp_path / "m" / "a.jpg.json").write_text('{"geoData": {"latitude": 7.5}}')
+    (tmp_path / "m" / "n.md").write_text("note")
+    collection = Collection.open(tmp_path / "c", space=space)
+    collection.add(tmp_path / "m")
+    space.calls.clear()
+    both = {**OWN, "latitude": 48.5, "longitude": 11.26, "geoData.latitude": 7.5}
+    for positions, expected in ((True, both), (None, both), (False, OWN), (True, both)):
+        collection.add(tmp_path / "m", positions=positions)
+        assert decode(str(item(collection, "a.jpg").metadata)) == expected
+        assert collection.add(tmp_path / "m").unchanged == 2
+    assert space.calls == []
+
+
 def test_a_sidecar_comes_first_then_a_table_then_the_file(tmp_path: Path, space) -> None:
     photo(tmp_path / "m" / "a.jpg")
     table = tmp_path / "m" / "t.csv"

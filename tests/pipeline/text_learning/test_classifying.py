@@ -4,13 +4,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from trivium.encoders.text.own_models import TextModelError, load_text_model
 from trivium.encoders.text.words import frequent_words
+from trivium.pipeline.fused.loading import load_classifier
 from trivium.pipeline.text_learning import steps
 from trivium.pipeline.text_learning.classifying import (
     ClassifierRecipe,
@@ -132,6 +135,38 @@ def test_what_is_refused(start: Start, labelled: Texts, tmp_path: Path) -> None:
     (tmp_path / "c" / "classifier.json").write_text(json.dumps(told | {"format": 2}))
     with pytest.raises(TextModelError, match="has format 2, 1 is read"):
         load_text_classifier(tmp_path / "c")
+    for labels in (["a", "a"], ["\ud800", "x"]):
+        (tmp_path / "c" / "classifier.json").write_text(json.dumps(told | {"labels": labels}))
+        with pytest.raises(TextModelError, match="labels are not all different texts"):
+            load_text_classifier(tmp_path / "c")
+    (tmp_path / "c" / "classifier.json").write_text(json.dumps(told | {"format": True}))
+    with pytest.raises(TextModelError, match="has format"):
+        load_text_classifier(tmp_path / "c")
     (tmp_path / "c" / "classifier.json").unlink()
     with pytest.raises(TextModelError, match="holds no classifier"):
+        load_classifier(tmp_path / "c")  # and not that it is a fused one of another format
+
+
+def test_weights_that_are_no_numbers_are_refused(start: Start, tmp_path: Path) -> None:
+    classifier_of(start).save(tmp_path / "c")
+    path = tmp_path / "c" / "classifier.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + np.float32(np.nan).tobytes())
+    with pytest.raises(TextModelError, match=r"classifier\.safetensors holds NaN or infinity"):
         load_text_classifier(tmp_path / "c")
+
+
+def test_what_is_predicted_of(start: Start) -> None:
+    classifier = classifier_of(start)
+    one, other = classifier.predict_proba(["good"]), classifier.predict_proba(["bad"])
+    np.testing.assert_array_equal(
+        classifier.predict_proba(pandas.DataFrame({"text": ["good", "bad"], "stars": [5, 1]})),
+        np.concatenate([one, other]),
+    )
+    for given, told in (
+        ("good film", "one text was given: put it into a list"),
+        (["good", None], "row 1 is no text, but NoneType"),
+        (pandas.DataFrame({"words": ["good"]}), "a table needs a column 'text', this one has words"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            classifier.predict(cast(Any, given))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trivium.pipeline.escaping import printable
-from trivium.pipeline.ingest.scanning import scan_media
+from trivium.pipeline.ingest.scanning import root_path, scan_media
 from trivium.pipeline.records import ITEM_KINDS, ItemKind
 from trivium.pipeline.space.joint import LABELS_SPACE, JointSpace, load_space
 from trivium.pipeline.store.database import CollectionError
@@ -74,7 +74,7 @@ def evenly(paths: Sequence[str], most: int) -> Sequence[str]:
 
 
 def _of_media(argument: str) -> Iterator[tuple[ItemKind, str]]:
-    for file in scan_media([argument]).files:
+    for file in scan_media([root_path(argument)]).files:
         yield file.modality, file.path
         if file.caption_path is not None:
             yield "text", file.caption_path

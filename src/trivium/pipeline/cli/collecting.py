@@ -1,4 +1,4 @@
-"""Commands that make and describe a collection: `index`, `info` and `remove`."""
+"""Commands that make and describe a collection: `index`, `watch`, `info` and `remove`."""
 
 import argparse
 import json
@@ -9,26 +9,46 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.machine import keep_freed_memory
-from trivium.indexes import Wish
-from trivium.pipeline.cli.ends import EXIT_SKIPPED, Command
+from trivium.pipeline.cli.ends import EXIT_MISSING, EXIT_SKIPPED, Command
 from trivium.pipeline.cli.options import add_device, add_json, add_wish, open_collection, wish_of
-from trivium.pipeline.cli.terminal import counted, index_bars, print_problems, print_stats, progress_bars, say
+from trivium.pipeline.cli.terminal import (
+    announce,
+    counted,
+    index_bars,
+    print_problems,
+    print_stats,
+    progress_bars,
+    say,
+    say_list,
+)
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.store.database import CollectionError
+from trivium.pipeline.store.roots import Root, RootSettings
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
     from trivium.pipeline.ingest.ingestion import Summary
 
+NAME_IT = "name the files and folders to `trivium index` once more (an earlier Trivium did not keep them)"
+
 
 def index_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `trivium index`."""
     parser.add_argument("collection", metavar="COLLECTION", help="the collection's folder; made if it does not exist")
-    parser.add_argument("media", metavar="MEDIA", nargs="+", help="files and folders")
+    parser.add_argument(
+        "media",
+        metavar="MEDIA",
+        nargs="*",
+        help="files and folders; the collection remembers them, and how each is indexed. None: all that it knows",
+    )
     parser.add_argument("--space", help="a space's name or folder (see `trivium spaces`)")
-    parser.add_argument("--no-captions", action="store_true", help="show captions in hits, but do not search them")
+    parser.add_argument(
+        "--captions",
+        action=argparse.BooleanOptionalAction,
+        help="search captions too, as at first; without, they are only shown in hits",
+    )
     parser.add_argument(
         "--metadata",
         metavar="TABLE",
@@ -37,12 +57,24 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read; of "
         "several, the last counts where they differ",
     )
-    parser.add_argument("--positions", action="store_true", help="keep from metadata where media were made")
+    parser.add_argument(
+        "--positions",
+        action=argparse.BooleanOptionalAction,
+        help="keep from metadata where media were made; at first it is left out",
+    )
     parser.add_argument(
         "--windows",
         type=float,
         metavar="SECONDS",
         help="give sounds a vector for each stretch of so many seconds too, so that hits say where; 0: none again",
+    )
+    parser.add_argument("--drop-missing", action="store_true", help="forget all items whose files are gone")
+    parser.add_argument(
+        "--forget",
+        metavar="MEDIA",
+        action="append",
+        default=[],
+        help="forget what was named before, and all items below it; the files stay",
     )
     parser.add_argument("--stats", action="store_true", help="tell what each stage did, and which one limits the run")
     parser.add_argument("--strict", action="store_true", help="exit with 3 if a file was skipped")
@@ -55,16 +87,24 @@ def index(options: argparse.Namespace) -> int:
     """Make a collection or bring it up to date."""
     started = time.perf_counter()
     with open_collection(options, space=options.space) as collection:
-        if not any(os.path.lexists(path) for path in options.media):
+        if options.media and not any(os.path.lexists(path) for path in options.media):
             raise CollectionError(f"no such file or folder: {', '.join(map(printable, options.media))}")
+        for root in options.forget:
+            count = collection.forget(root)
+            announce(f"forgot {printable(root)} and {count:,} items; the files were not touched")
+        if options.forget and not options.media:
+            return 0
+        if not options.media and not collection.info().roots:
+            raise CollectionError(f"{printable(options.collection)} does not know what it was made of: {NAME_IT}")
         summary = index_with_progress(
             collection,
-            options.media,
-            captions=not options.no_captions,
-            metadata=options.metadata,
+            options.media or None,
+            captions=options.captions,
+            metadata=options.metadata or None,
             positions=options.positions,
             windows=options.windows,
             index=wish_of(options),
+            drop_missing=options.drop_missing,
         )
     seconds = time.perf_counter() - started
     if options.json:
@@ -73,7 +113,44 @@ def index(options: argparse.Namespace) -> int:
         _print_summary(summary, seconds, collection)
         if options.stats:
             print_stats(summary.stats)
+    if summary.missing:
+        return EXIT_MISSING
     return EXIT_SKIPPED if options.strict and summary.skipped else 0
+
+
+def watch_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium watch`."""
+    parser.description = (
+        "What was named to `trivium index` is brought up to date, then watched: a file that comes, changes or goes is "
+        "taken in once it is quiet for 2 seconds. Others may search meanwhile. docs/watch.md has a systemd unit."
+    )
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("--poll", action="store_true", help="look every 5 seconds instead of waiting for events")
+    parser.add_argument("--json", action="store_true", help="print each update as one JSON object on a line")
+    add_device(parser)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Keep a collection up to date."""
+    keep_freed_memory()
+    with open_collection(options, space=None) as collection:
+        roots = collection.info().roots
+        if not roots:
+            raise CollectionError(f"{printable(options.collection)} does not know what it was made of: {NAME_IT}")
+
+        def told(summary: "Summary") -> None:
+            if options.json:
+                say(json.dumps(_summary_json(summary, sum(summary.seconds.values()))), flush=True)
+                return
+            counts = {"new": summary.added, "changed": summary.changed, "renamed": summary.renamed}
+            counts |= {"removed": summary.removed, "missing": summary.missing, "skipped": len(summary.skipped)}
+            line = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+            say(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+            print_skipped(summary)
+
+        announce(f"watching {', '.join(map(printable, roots))}; stop it with Ctrl-C")
+        collection.watch(told, poll=options.poll, note=announce)
+    return 0
 
 
 def info_options(parser: argparse.ArgumentParser) -> None:
@@ -94,12 +171,30 @@ def info(options: argparse.Namespace) -> int:
     say(f"collection  {printable(told['folder'])}")
     say(f"space       {space['name']} ({space['dim']} dimensions, revision {space['revision']})")
     say(f"items       {counted(told['items'])}")
+    if found.missing:
+        say(f"missing     {found.missing:,} items, whose files were gone; `--drop-missing` forgets them")
     say(f"vectors     {told['vectors']:,}")
     for file in indexes:
         first, *rest = _described(file)
         say(f"index       {first}", *(f"            {line}" for line in rest))
     say(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
+    say_list("made of", [_root_line(root) for root in found.roots.values()])
+    say_list("metadata", [f"{name}: {', '.join(values)}" for name, values in found.metadata.items()])
+    say_list("skipped", [f"{path}: {reason}" for path, reason in found.skipped.items()])
     return 0
+
+
+def _root_line(root: Root) -> str:
+    """Name a root, and how it is indexed as far as that is not the usual way."""
+    usual = asdict(RootSettings())
+    other = {name: value for name, value in asdict(root.settings).items() if value != usual[name]}
+    told = [
+        f"--{name.replace('_', '-')} {' '.join(value)}"
+        if value and value is not True
+        else f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+        for name, value in other.items()
+    ]
+    return " ".join([root.path, *told])
 
 
 def remove_options(parser: argparse.ArgumentParser) -> None:
@@ -118,29 +213,28 @@ def remove(options: argparse.Namespace) -> int:
 
 def index_with_progress(
     collection: Collection,
-    media: Sequence[str | os.PathLike[str]],
-    *,
-    captions: bool = True,
-    metadata: Sequence[str] = (),
-    positions: bool = False,
-    windows: float | None = None,
-    index: Wish | None = None,
+    media: Sequence[str | os.PathLike[str]] | None,
+    **asked: Any,
 ) -> "Summary":
-    """Add media to a collection, with a progress bar for each modality on standard error."""
+    """Add media to a collection as `Collection.add` is asked, with a progress bar for each modality on standard error.
+
+    Where it is interrupted, it is told how far it came.
+    """
     keep_freed_memory()
     stats: dict[ItemKind, Stats] = {}
-    with progress_bars(stats) as show:
-        return collection.add(
-            media,
-            captions=captions,
-            metadata=metadata,
-            positions=positions,
-            windows=windows,
-            index=index,
-            progress=show,
-            index_progress=index_bars(show),
-            stats=stats,
-        )
+    came: dict[str, tuple[int, int]] = {}
+    try:
+        with progress_bars(stats) as show:
+
+            def progress(kind: str, done: int, total: int) -> None:
+                came[kind] = done, total
+                show(kind, done, total)
+
+            return collection.add(media, progress=progress, index_progress=index_bars(show), stats=stats, **asked)
+    except KeyboardInterrupt:
+        told = [f"{done:,} of {total:,} {kind} files" for kind, (done, total) in came.items()]
+        announce(f"{', '.join(told) or 'nothing that was new'} came into the collection")
+        raise
 
 
 def _described(file: IndexFile) -> list[str]:
@@ -155,10 +249,11 @@ def _described(file: IndexFile) -> list[str]:
 
 
 def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
-    counts = ("added", "changed", "renamed", "unchanged", "removed", "ignored")
+    counts = ("added", "changed", "renamed", "unchanged", "removed", "missing", "ignored")
     return {
         "indexed": summary.indexed,
         **{name: getattr(summary, name) for name in counts},
+        "vanished": [asdict(root) for root in summary.vanished],
         "skipped": [asdict(problem) for problem in summary.skipped],
         "notes": [asdict(note) for note in summary.notes],
         "encoded": dict(summary.encoded),
@@ -194,7 +289,14 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
             ]
         )
     )
-    print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+    for root in summary.vanished:
+        announce(
+            f"{printable(root.path)}: {root.reason}; its items are kept (a disk that is not mounted?). If they are "
+            f"gone for good, `trivium index {printable(str(collection.folder))} --drop-missing` forgets them"
+        )
+    if summary.missing:
+        say(f"{summary.missing:,} items are missing: kept, though their files are gone")
+    print_skipped(summary)
     print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
     for file in summary.indexes:
         say(f"index of {file.modality}: {file.report['reason']}")
@@ -205,8 +307,14 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
     say(f"{printable(str(collection.folder))} was brought up to date in {took}")
 
 
+def print_skipped(summary: "Summary") -> None:
+    """Tell what could not be indexed, and why."""
+    print_problems([f"skipped {printable(problem.path)}: {printable(problem.reason)}" for problem in summary.skipped])
+
+
 COMMANDS: Mapping[str, Command] = {
     "index": Command(index_options, index),
+    "watch": Command(watch_options, watch),
     "info": Command(info_options, info),
     "remove": Command(remove_options, remove),
 }

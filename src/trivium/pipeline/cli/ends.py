@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import argparse
 
-EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_LOCKED = 1, 2, 3, 75
+EXIT_FAILED, EXIT_USAGE, EXIT_SKIPPED, EXIT_MISSING, EXIT_LOCKED = 1, 2, 3, 4, 75
 AGAIN_SECONDS = 0.1  # a signal that comes just as the main thread begins to wait is overlooked, until it is woken
 NUDGES = 20
 NUDGE = signal.SIGURG  # nobody uses it, and nobody minds it
@@ -107,7 +107,10 @@ def ended(error: KeyboardInterrupt) -> int:
     if _watch is not None:
         _watch.is_told = True
     print(f"trivium: {TOLD}", file=sys.stderr)
-    status = error.status if isinstance(error, Interrupted) else 128 + signal.SIGINT
+    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+    if _watch is not None and _watch.raised is not None:
+        number = _watch.raised  # a library may have answered the signal, and said no more than that there was one
+    status = Interrupted(number).status
     if _watch is not None:
         sys.stderr.flush()
         os._exit(status)  # taking the libraries down in order takes up to a second, and threads may not have ended
@@ -120,7 +123,7 @@ class _Watch:
     def __init__(self, numbers: list[int]) -> None:
         self.is_told = False
         self.spared: frozenset[int] = frozenset()  # are never a reason to end the process
-        self._raised: int | None = None
+        self.raised: int | None = None
         self._answered = threading.Event()
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -134,7 +137,7 @@ class _Watch:
             signal.signal(number, self._raise)
 
     def answered(self) -> None:
-        self._raised = None
+        self.raised = None
         self._answered.set()
 
     def finished(self) -> None:
@@ -145,8 +148,8 @@ class _Watch:
     def _raise(self, number: int, frame: FrameType | None) -> None:
         del frame
         # Once it is ending, a second Ctrl-C would only break that off; but a line that is given up is no end.
-        if self._raised is None or (self._raised in self.spared and number not in self.spared):
-            self._raised = number
+        if self.raised is None or (self.raised in self.spared and number not in self.spared):
+            self.raised = number
             raise Interrupted(number)
 
     def _run(self) -> None:
@@ -163,7 +166,7 @@ class _Watch:
                 later = self._next(AGAIN_SECONDS)
                 if later is not None and number in self.spared and later not in self.spared:
                     number, until = later, time.monotonic() + GRACE_SECONDS
-                if self._raised is None:
+                if self.raised is None:
                     self._nudge()
                 if time.monotonic() > until and number not in self.spared:
                     self._end(number)

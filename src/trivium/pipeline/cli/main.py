@@ -3,8 +3,8 @@
 A command's options and what it does stand side by side in the module that the table names (its `COMMANDS`).
 
 Exit status: 0 done (files that could not be indexed are listed, and do not change it), 1 failed or damaged, 2 wrong
-usage, 3 with `index --strict` when files were skipped, 75 when another process is writing, 130 interrupted (143 by
-SIGTERM, 129 by SIGHUP).
+usage, 3 with `index --strict` when files were skipped, 4 when `index` keeps items whose files are gone, 75 when another
+process is writing, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 """
 
 import argparse
@@ -14,18 +14,22 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trivium.pipeline.cli import ends
 from trivium.pipeline.cli.ends import Command
 from trivium.version import __version__
 
 EXIT_STATUSES = (
-    "Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 75 another process is "
-    "writing to the collection, 130 interrupted (143 by SIGTERM, 129 by SIGHUP)."
+    "Exit status: 0 done, 1 failed or damaged, 2 wrong usage, 3 files skipped (index --strict), 4 items kept whose "
+    "files are gone (index), 75 another process is writing to the collection, 130 interrupted (143 by SIGTERM, 129 by "
+    "SIGHUP)."
 )
 NAME_WIDTH = 17  # of the column of names in the list of commands
 SHELLS = ("bash", "zsh", "fish")
+# Of arguments, whose values a shell completes.
+FILES = frozenset({"MEDIA", "FILE", "TABLE", "PATH", "CORPUS", "TARGET", "TEXTS", "SPACE"})
+FOLDERS = frozenset({"COLLECTION", "FOLDER", "BACKUP", "MODEL"})
 
 
 class Listed(NamedTuple):
@@ -43,6 +47,7 @@ LIST: Mapping[str, Listed] = {
         "search", "answer queries at a prompt, or line by line from a pipe, with the models loaded once", "shell"
     ),
     "info": Listed("collections", "tell what a collection holds", "collecting"),
+    "watch": Listed("collections", "keep a collection up to date as files change, until it is stopped", "collecting"),
     "remove": Listed("collections", "forget items; the files themselves stay", "collecting"),
     "verify": Listed("collections", "look for damage: exit status 0 is sound, 1 damaged", "upkeep"),
     "backup": Listed(
@@ -225,9 +230,24 @@ def completion(options: argparse.Namespace) -> int:
     parser = argparse.ArgumentParser(prog="trivium")
     commands = parser.add_subparsers()
     for name, listed in LIST.items():
-        command_of(name).options(commands.add_parser(name, help=listed.help))
+        command = commands.add_parser(name, help=listed.help)
+        command_of(name).options(command)
+        command.description = listed.help  # short: zsh shows it beside the name
+        _complete_files(command, shtab)
     say(*shtab.complete(parser, options.shell).split("\n"))
     return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser, shtab: Any) -> None:
+    """Have file names completed where a command takes any; shells complete nothing else there."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command, shtab)
+        elif action.choices is None and (name := action.metavar or action.dest.upper()) in FILES | FOLDERS:
+            action.complete = shtab.DIRECTORY if name in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
+        if action.help:
+            action.help = action.help.replace("%%", "%")  # argparse's way to write it, which shtab leaves
 
 
 COMMANDS: Mapping[str, Command] = {"completion": Command(completion_options, completion)}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?)?B?", re.ASCII)
 BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 PRECISIONS = ("float32", "int8")
+MAX_DIGITS = 18  # of a whole number: SQLite has 64 bits, and Python reads no more than 4,300
 
 
 class UsageError(Exception):
@@ -226,20 +227,19 @@ def positive(written: str) -> int:
     Raises:
         argparse.ArgumentTypeError: If it is none.
     """
-    if not (written.isascii() and written.isdigit() and int(written)):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{written}'")
-    return int(written)
+    return natural(written, least=1)
 
 
-def natural(written: str) -> int:
-    """Read a whole number of at least 0.
+def natural(written: str, *, least: int = 0) -> int:
+    """Read a whole number of at least 0, or another.
 
     Raises:
         argparse.ArgumentTypeError: If it is none.
     """
-    if not (written.isascii() and written.isdigit()):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got '{written}'")
-    return int(written)
+    number = int(written) if written.isascii() and written.isdigit() and len(written) <= MAX_DIGITS else -1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got '{written[:40]}'")
+    return number
 
 
 def seconds(written: str) -> float:

@@ -85,7 +85,18 @@ def answer(collection: Collection, options: argparse.Namespace) -> None:
         _write_page(Path(options.html), parts, hits, explained or {}, note=note)
     if options.json:
         query = [{"modality": part.modality, "item": part.item, "weight": part.weight} for part in parts]
-        fields = ("path", "modality", "score", "relevance", "caption", "matched", "start", "stop", "metadata")
+        fields = (
+            "path",
+            "modality",
+            "score",
+            "relevance",
+            "caption",
+            "matched",
+            "start",
+            "stop",
+            "metadata",
+            "is_missing",
+        )
         found = [{field: getattr(hit, field) for field in fields} for hit in hits]
         if explained is not None:
             for told in found:
@@ -205,7 +216,7 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
     return markup(
         '<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
         "<b>{score:.3f}</b>{likely} {modality}{matched}<br>{facts}"
-        '<small><a href="{link}">{name}</a></small></div></li>\n',
+        '<small><a href="{link}">{name}</a>{missing}</small></div></li>\n',
         kind=kind,
         media=media,
         caption=caption,
@@ -217,6 +228,7 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
         link=_link(hit.path, folder),
         name=os.path.basename(hit.path),
         facts=markup("<small>{facts}</small><br>", facts=facts) if (facts := _facts(hit)) else Html(""),
+        missing=" (missing: the file was gone when its folder was last indexed)" if hit.is_missing else "",
     )
 
 

@@ -50,6 +50,14 @@ def say(*lines: object, flush: bool = False) -> None:
     _print(lines, file=sys.stdout, flush=flush)
 
 
+def say_list(name: str, lines: Sequence[object]) -> None:
+    """Print the first of some lines beside their name, and how many more there are; nothing if there are none."""
+    for place, line in enumerate(lines[:PROBLEMS_SHOWN]):
+        say(f"{name if place == 0 else '':12}{printable(line)}")
+    if len(lines) > PROBLEMS_SHOWN:
+        say(f"{'':12}and {len(lines) - PROBLEMS_SHOWN:,} more (--json lists all)")
+
+
 def say_cells(rows: Iterable[Iterable[object]]) -> None:
     """Print a line for each row, with tabs between its cells."""
     for row in rows:
@@ -172,6 +180,8 @@ def print_hits(
         place = "" if excerpt else place_of(hit)
         shown = " ".join(filter(None, (_short(hit.path), place)))
         score = f"{hit.score:.3f}" if hit.relevance is None else f"{hit.score:.3f} {hit.relevance:4.0%}"
+        if hit.is_missing:
+            shown += " (missing)"
         row = [score, hit.modality, excerpt or hit.caption or "", shown]
         if explained is not None:
             row.append("; ".join(_why(explained.get(hit.path))))

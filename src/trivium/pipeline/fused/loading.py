@@ -1,9 +1,10 @@
 """Classifiers from their folders, whichever command or class wrote them."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trivium.encoders.text.own_models import CLASSIFIER_FILE
+from trivium.encoders.text.own_models import CLASSIFIER_FILE, CLASSIFIER_WEIGHTS
 
 if TYPE_CHECKING:
     from trivium.pipeline.fused.classifier import FusedClassifier, FusedRegressor
@@ -16,8 +17,8 @@ def load_classifier(
 ) -> "FusedClassifier | FusedRegressor | TransferClassifier | TextClassifier":
     """Load what `trivium classify train` or `trivium train-text` wrote, or the method `save` of a fitted classifier.
 
-    A `TextClassifier` predicts from a sequence of texts; the others from a DataFrame with columns `text`, `image` and
-    `audio`.
+    Each predicts from a DataFrame with columns `text`, `image` and `audio`; a `TextClassifier` needs the first alone,
+    and takes a sequence of texts too.
 
     Raises:
         ModelError: If the folder holds no classifier, or one of other encoders than those that are there.
@@ -40,5 +41,5 @@ def load_classifier(
 
 
 def is_text_classifier(folder: Path) -> bool:
-    """Whether `trivium train-text` wrote it: an encoder and a linear layer, trained on texts."""
-    return (folder / CLASSIFIER_FILE).is_file()
+    """Whether `trivium train-text` wrote it, or what is left of that: an encoder and a linear layer."""
+    return any(os.path.lexists(folder / name) for name in (CLASSIFIER_FILE, CLASSIFIER_WEIGHTS))

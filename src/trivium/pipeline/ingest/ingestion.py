@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
 from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats
 from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
-from trivium.pipeline.ingest.scanning import MediaFile, Problem, scan_media
+from trivium.pipeline.ingest.roots import Vanished, plan, vanished_roots
+from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, root_path, scan_media
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.records import (
     ITEM_KINDS,
@@ -31,10 +34,11 @@ from trivium.pipeline.records import (
 )
 from trivium.pipeline.search.indexing import Indexer
 from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.store.roots import RootSettings, nearest
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.tables.metadata import Metadata, merged, told
-from trivium.pipeline.tables.metadata_table import MetadataTable, said_of
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, merged, told
+from trivium.pipeline.tables.metadata_table import MetadataTable, read_table, said_of
 
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
@@ -49,6 +53,8 @@ class Summary:
     renamed: int = 0
     unchanged: int = 0
     removed: int = 0
+    missing: int = 0  # kept although their files are gone
+    vanished: list[Problem] = field(default_factory=list)  # roots of which that is so, and why
     ignored: int = 0  # files of kinds that are not indexed
     skipped: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
@@ -65,15 +71,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestSettings:
-    """How a run takes files in.
+    """How a run takes files in. Where something is None, it is as before for each root.
 
     Args:
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
         tables: Metadata by path, see `said_of`; what a file's own sidecar says comes before them. Of files that none
-            names, what tables of earlier runs said stays.
+            names, what tables of earlier runs said stays. They are read again when a root is brought up to date.
         positions: Keep where items were made, as far as a sidecar says so.
-        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; as before if not given.
-        wish: What to ask of the index from now on; as before if not given.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
+        wish: What to ask of the index from now on.
+        drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
+        shallow: Look at the files of folders, and not at the folders in them.
         progress: Told after each batch: the kind of file, files done, files to do.
         index_progress: Told while an index file is made: the modality, vectors done, vectors to do.
         stats: Filled while it runs with what each stage does, for each kind of file; empty at the start.
@@ -82,11 +90,13 @@ class IngestSettings:
         ValueError: If ``windows`` is below 0.1 and not 0.
     """
 
-    captions: bool = True
-    tables: Sequence[MetadataTable] = ()
-    positions: bool = False
+    captions: bool | None = None
+    tables: Sequence[MetadataTable] | None = None
+    positions: bool | None = None
     windows: float | None = None
     wish: Wish | None = None
+    drop_missing: bool = False
+    shallow: bool = False
     progress: Bars | None = None
     index_progress: Bars | None = None
     stats: dict[ItemKind, Stats] = field(default_factory=dict)
@@ -95,17 +105,27 @@ class IngestSettings:
         if self.windows and not MIN_WINDOW_SECONDS <= self.windows < float("inf"):
             raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {self.windows}")
 
+    @property
+    def of_roots(self) -> dict[str, Any]:
+        """What is asked of the roots, to be kept with them: see `RootSettings`."""
+        tables = None if self.tables is None else tuple(os.path.abspath(table.path) for table in self.tables)
+        given = {"captions": self.captions, "positions": self.positions, "metadata": tables}
+        return {name: value for name, value in given.items() if value is not None}
+
 
 def ingest(
-    store: Store, space: JointSpace, media: Iterable[str | os.PathLike[str]], settings: IngestSettings | None = None
+    store: Store,
+    space: JointSpace,
+    media: Iterable[str | os.PathLike[str]] | None,
+    settings: IngestSettings | None = None,
 ) -> Summary:
     """Bring a collection up to date with files and folders.
 
     Args:
         store: The collection.
         space: The space that the collection was made with.
-        media: Files and folders. What lies below them and is gone from the disk goes from the collection; what lies
-            elsewhere stays.
+        media: Files and folders; None for all that the collection was made of. What lies below them and is gone from
+            the disk goes from the collection; what lies elsewhere stays.
         settings: How.
 
     Raises:
@@ -139,40 +159,94 @@ class _Ingestion:
         self._sandbox = sandbox
         self._tables = settings.tables
         self._progress = settings.progress
+        self._drops_missing = settings.drop_missing
+        self._is_shallow = settings.shallow
+        self._given = settings.of_roots
         before = self._store.windows
-        self._loading = FileLoading(
-            embeds_captions=settings.captions and "text" in space.modalities,
-            positions=settings.positions,
-            windows=before if settings.windows is None else settings.windows or None,
-        )
-        self._other_windows = self._loading.windows != before
+        self._windows = before if settings.windows is None else settings.windows or None
+        self._other_windows = self._windows != before
         self._summary = Summary(stats=settings.stats)
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
         self._renamed: set[int] = set()
-        self._untold: set[str] = set()  # of files that are as they were it is not known what they say of themselves
+        self._untold: set[str] = set()  # files that are as they were, and whose tags are to be read
 
-    def run(self, media: Iterable[str | os.PathLike[str]]) -> Summary:
+    def run(self, media: Iterable[str | os.PathLike[str]] | None) -> Summary:
         summary = self._summary
+        known = self._store.roots()
+        self._plan = plan(known, None if media is None else [root_path(path) for path in media], self._given)
+        self._loadings = {settings: self._loading(settings) for settings in self._plan.walked.values()}
+        self._turned = {
+            path
+            for path, settings in self._plan.walked.items()
+            if (before := nearest(path, known)) and known[before].settings.positions != settings.positions
+        }
         with self._timed("scan"):
-            scan = scan_media(media)
+            scan = scan_media(self._plan.walked, shallow=self._is_shallow)
         summary.ignored = scan.ignored
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
         self._gone = {path: item for path, item in self._recorded.items() if path not in present and scan.covers(path)}
         todo = [file for file in scan.files if not self._is_unchanged(file)]
+        if self._tables is None:
+            self._tables = self._kept_tables()
         if self._tables:
-            todo = self._apply_tables(scan.files, todo)
+            todo = self._apply_tables(self._tables, scan.files, todo)
         summary.unchanged = len(scan.files) - len(todo) - summary.changed
         for kind in ITEM_KINDS:
             with self._timed(kind):
                 self._take_all(kind, [file for file in todo if file.modality == kind])
         if self._other_windows:  # only now: a run that was stopped has not given them to all
-            self._writer.set_windows(self._loading.windows)
-        if self._gone:
-            self._writer.remove(item.id for item in self._gone.values())
-            summary.removed += len(self._gone)
+            self._writer.set_windows(self._windows)
+        vanished = vanished_roots(self._plan, scan, known, self._recorded, self._gone.keys())
+        self._drop(present, vanished)
+        self._record(scan, vanished)
         return summary
+
+    def _drop(self, present: Set[str], vanished: Sequence[Vanished]) -> None:
+        """Forget the items whose files are gone; those of roots that have vanished are kept, and marked."""
+        summary = self._summary
+        lost = {path for root in vanished for path in root.items if path not in present} | self._gone.keys()
+        lost = {path for path in lost if self._recorded[path].id not in self._renamed}
+        kept = {path for root in vanished for path in root.items} | {
+            path for path in self._gone if self._recorded[path].is_missing
+        }
+        if self._drops_missing:
+            kept = set()
+        else:
+            summary.vanished = [Problem(path=root.path, reason=root.reason) for root in vanished]
+        if dropped := [self._recorded[path].id for path in lost - kept]:
+            self._writer.remove(dropped)
+            summary.removed += len(dropped)
+        summary.missing = len(lost & kept)
+        if marked := [self._recorded[path].id for path in lost & kept if not self._recorded[path].is_missing]:
+            self._writer.set_missing(marked, missing=True)
+        if back := [item.id for path, item in self._recorded.items() if item.is_missing and path in present]:
+            self._writer.set_missing(back, missing=False)
+
+    def _record(self, scan: Scan, vanished: Sequence[Vanished]) -> None:
+        """Record what was walked, and what of it could not be indexed."""
+        roots = self._plan.after(scan, vanished={root.path for root in vanished})
+        if roots != self._store.roots():
+            self._writer.set_roots(roots)
+        reasons = {problem.path: problem.reason for problem in self._summary.skipped}
+        reasons = {path: reason for path, reason in reasons.items() if nearest(path, roots) is not None}
+        if reasons != {path: why for path, why in self._store.skipped().items() if nearest(path, self._plan.walked)}:
+            self._writer.set_skipped(self._plan.walked, reasons)
+
+    def _loading(self, settings: RootSettings) -> FileLoading:
+        return FileLoading(
+            embeds_captions=settings.captions and "text" in self._space.modalities,
+            positions=settings.positions,
+            windows=self._windows,
+        )
+
+    def _loading_of(self, file: MediaFile) -> FileLoading:
+        return self._loadings[self._plan.settings_of(file.path)]
+
+    def _load(self, loader: Loader, file: MediaFile) -> LoadedFile | FailedFile:
+        known = self._known.contents_at(file.path) if file.path in self._untold else None
+        return self._loading_of(file).load(file, loader, known=known)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -186,25 +260,40 @@ class _Ingestion:
             item is not None
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
-            and item.embeds_caption == (item.has_caption and self._loading.embeds_captions_of(file.modality))
+            and item.embeds_caption == (item.has_caption and self._loading_of(file).embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
-        if not is_unchanged or file.modality == "text" or (item is not None and item.has_own):
-            return is_unchanged
-        self._untold.add(file.path)  # it was indexed by a Trivium that did not read tags
+        if not is_unchanged or item is None:
+            return False
+        # It was indexed by a Trivium that did not read tags, or positions are kept that were not, or no longer.
+        is_told = item.has_own or file.modality == "text"
+        if is_told and not (self._turned and nearest(file.path, self._plan.walked) in self._turned):
+            return True
+        if file.modality != "text":
+            self._untold.add(file.path)
         return False
 
-    def _load(self, file: MediaFile, *, loader: Loader) -> LoadedFile | FailedFile:
-        known = self._known.contents_at(file.path) if file.path in self._untold else None
-        return self._loading.load(file, loader, known=known)
+    def _kept_tables(self) -> list[MetadataTable]:
+        """Read the tables that were given with the roots before; one that is gone leaves what it said."""
+        positions = any(settings.positions for settings in self._plan.walked.values())
+        paths = dict.fromkeys(path for settings in self._plan.walked.values() for path in settings.metadata)
+        tables = []
+        for path in paths:
+            try:
+                tables.append(read_table(Path(path), positions=positions))
+            except MetadataError as error:
+                self._summary.skipped.append(Problem(path=path, reason=f"metadata are as they were: {error}"))
+        return tables
 
-    def _apply_tables(self, files: Sequence[MediaFile], todo: Sequence[MediaFile]) -> list[MediaFile]:
+    def _apply_tables(
+        self, tables: Sequence[MetadataTable], files: Sequence[MediaFile], todo: Sequence[MediaFile]
+    ) -> list[MediaFile]:
         """Record what tables say of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
         recorded, taken = self._store.tabled(), {file.path for file in todo}
         again: list[MediaFile] = []
         metadata: dict[int, tuple[str | None, str | None]] = {}
         for file in files:
-            row = said_of(file.path, self._tables)
+            row = said_of(file.path, tables)
             if row is None or file.path in taken or row == recorded.get(file.path):
                 continue
             if file.sidecar_path is not None:
@@ -217,7 +306,7 @@ class _Ingestion:
             self._writer.set_metadata(metadata)
             self._summary.changed += len(metadata)
         known = self._recorded.keys() | {file.path for file in files}
-        for table in self._tables:
+        for table in tables:
             self._tell_of(table, known)
         return [*todo, *again]
 
@@ -255,7 +344,7 @@ class _Ingestion:
             loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats, reads_tags=True)
             batches = encode_files(
                 remaining,
-                load=partial(self._load, loader=loader),
+                load=partial(self._load, loader),
                 space=self._space,
                 kind=kind,
                 sandbox=self._sandbox,
@@ -317,7 +406,7 @@ class _Ingestion:
             before = self._renamed_from(file.contents.roles["content"])
             renamed_from = before.id if before is not None else None
         tabled = before.tabled if before is not None else None
-        if (row := said_of(file.file.path, self._tables)) is not None:
+        if (row := said_of(file.file.path, self._tables or ())) is not None:
             tabled = row
         item = NewItem(
             path=file.file.path,

@@ -4,11 +4,12 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field
 
 from trivium.pipeline.records import SUFFIXES, ItemKind
 from trivium.pipeline.store.database_file import DATABASE
+from trivium.pipeline.store.roots import nearest
 
 CAPTION_SUFFIX = ".txt"  # photo.jpg.txt, else photo.txt
 SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json, else as Google Takeout names it
@@ -48,32 +49,43 @@ class Scan:
     problems: list[Problem] = field(default_factory=list)
     ignored: int = 0  # files of other kinds
     roots: set[str] = field(default_factory=set)  # what was walked; items below and not seen are gone
+    devices: dict[str, int] = field(default_factory=dict)  # on which the roots lie
+    shallow: dict[str, set[str]] = field(default_factory=dict)  # roots whose own files alone were met: their folders
     unseen: set[str] = field(default_factory=set)  # folders and files that could not be looked at
 
     def covers(self, path: str) -> bool:
         """Whether the walk would have met this path, had it been there."""
-        return is_below(path, self.roots) and not is_below(path, self.unseen)
+        root = nearest(path, self.roots)
+        if root is None or nearest(path, self.unseen) is not None:
+            return False
+        return root not in self.shallow or nearest(path, self.shallow[root]) is None
 
 
-def scan_media(media: Iterable[str | os.PathLike[str]]) -> Scan:
-    """Walk files and folders.
+def root_path(media: str | os.PathLike[str]) -> str:
+    """Return the path by which a collection knows a file or folder that is asked for by name: links are followed."""
+    path = os.path.abspath(os.fspath(media))
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def scan_media(roots: Collection[str], *, shallow: bool = False) -> Scan:
+    """Walk files and folders, given as `root_path` has them; one that lies in another is walked once, by itself.
 
     Links inside a folder are not followed, hidden files and folders (a leading dot) and collections are passed over.
     """
     scan = Scan()
     seen: set[str] = set()
-    for argument in media:
-        path = os.path.abspath(os.fspath(argument))
-        if os.path.islink(path):  # asked for by name: follow it
-            path = os.path.realpath(path)
+    for path in roots:
         try:
-            mode = os.stat(path).st_mode
+            status = os.stat(path)
         except OSError as error:
             scan.problems.append(Problem(path=path, reason=_reason(error)))
             continue
         scan.roots.add(path)
-        if stat.S_ISDIR(mode):
-            _walk(path, scan, seen)
+        scan.devices[path] = status.st_dev
+        if stat.S_ISDIR(status.st_mode):
+            if shallow:
+                scan.shallow[path] = set()
+            _walk(path, scan, seen, apart=roots)
         else:
             _take_one(path, scan, seen)
     scan.files.sort(key=lambda file: (file.modality, os.fsencode(file.path)))
@@ -103,17 +115,7 @@ def fingerprint_beside(paths: Sequence[str | None], fingerprint_at: Callable[[st
     return "+".join(fingerprint_at(path) if path else "" for path in paths) if any(paths) else ""
 
 
-def is_below(path: str, folders: Set[str]) -> bool:
-    """Whether an absolute path is one of ``folders`` or lies below one; as fast for many of them as for one."""
-    while path not in folders:
-        parent = os.path.dirname(path)
-        if parent == path:
-            return False
-        path = parent
-    return True
-
-
-def _walk(root: str, scan: Scan, seen: set[str]) -> None:
+def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -136,7 +138,10 @@ def _walk(root: str, scan: Scan, seen: set[str]) -> None:
                 if _modality(entry.name) or os.path.isdir(entry.path):
                     scan.problems.append(Problem(path=entry.path, reason="a symbolic link, not followed"))
             elif entry.is_dir():
-                folders.append(entry.path)
+                if root in scan.shallow:
+                    scan.shallow[root].add(entry.path)
+                elif entry.path not in apart:
+                    folders.append(entry.path)
             elif _modality(entry.name) is None:
                 others.append(entry.name)
             elif entry.name not in captions:

@@ -37,6 +37,7 @@ class Hit:
     start: float | None = None  # where in it: seconds of a window and a frame, characters of a passage
     stop: float | None = None  # of a window and a passage
     metadata: Metadata = field(default_factory=dict)
+    is_missing: bool = False  # the file was not there when its folder was last indexed
     fingerprint: str = field(default="", repr=False, compare=False)  # of the file when it was indexed, see `scanning`
 
 
@@ -227,6 +228,7 @@ class Retrieval:
                         start=part.start,
                         stop=part.stop,
                         metadata=self._metadata(match),
+                        is_missing=match.is_missing,
                         fingerprint=match.fingerprint,
                     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trivium.encoders.base import Space
 from trivium.encoders.files.writing import open_own, sync_folder
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.store.database_file import (
     APPLICATION_ID,
     DATABASE,
@@ -285,10 +286,9 @@ def _upgrade(db: Connection, folder: Path, version: int) -> None:
             "the right to write to it, for instance with `trivium info`"
         ) from error
     log.warning(
-        "%s was brought from format %d to %d: an earlier Trivium no longer opens it, and nothing was encoded again",
-        folder,
-        version,
-        FORMAT,
+        "%s was brought from an earlier format to this one: an earlier Trivium no longer opens it, and nothing was "
+        "encoded again",
+        printable(folder),
     )
     with contextlib.suppress(OSError):  # a later writer records it
         write_checksum(folder)

@@ -21,8 +21,7 @@ _SINCE_3 = (
     ) WITHOUT ROWID""",
     """CREATE TABLE skipped (
         path BLOB PRIMARY KEY,        -- of a file below a root that could not be indexed
-        reason TEXT NOT NULL,
-        fingerprint TEXT NOT NULL     -- of the file that could not; empty if it is to be tried again
+        reason TEXT NOT NULL
     ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS video_item ON item (id) WHERE modality = 'video'",
 )

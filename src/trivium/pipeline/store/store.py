@@ -45,6 +45,7 @@ from trivium.pipeline.store.database import (
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.filters import register_functions
 from trivium.pipeline.store.locking import writer_lock
+from trivium.pipeline.store.roots import Root, read_roots, read_skipped
 from trivium.pipeline.store.rows import Column, maybe, read_numbers, read_row, read_rows
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import Locations, Shard, Shards, ShardSource
@@ -198,27 +199,24 @@ class Store:
         row = read_row(self.db, "SELECT value FROM setting WHERE name = 'windows'", columns=(column.seconds,))
         return None if row is None else float(row[0])
 
+    def roots(self) -> dict[str, Root]:
+        """Return what the collection was made of, by path."""
+        return read_roots(self.db)
+
+    def skipped(self) -> dict[str, str]:
+        """Return why files below the roots could not be indexed, by path."""
+        return read_skipped(self.db)
+
     # Items
 
     def states(self) -> dict[str, ItemState]:
         """Return what tells an unchanged item, for all items by path."""
         rows = self._rows(
-            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL, "
-            "i.own IS NOT NULL "
-            "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
-            columns=(column.path, column.whole, column.text, column.text, bool, bool, bool),
+            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL, i.missing, "
+            "i.own IS NOT NULL FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
+            columns=(column.path, column.whole, column.text, column.text, bool, bool, bool, bool),
         )
-        return {
-            path: ItemState(
-                id=id_,
-                fingerprint=fingerprint,
-                beside=beside,
-                has_caption=has_caption,
-                embeds_caption=embeds_caption,
-                has_own=has_own,
-            )
-            for path, id_, fingerprint, beside, has_caption, embeds_caption, has_own in rows
-        }
+        return {path: ItemState(*state) for path, *state in rows}
 
     def tabled(self) -> dict[str, str]:
         """Return what a table of metadata said of items, JSON by path."""
@@ -229,6 +227,22 @@ class Store:
         """Return the keys of all items' metadata."""
         sql = "SELECT DISTINCT j.key FROM item, json_each(item.metadata) j"
         return frozenset(row[0] for row in self._rows(sql, columns=(column.text,)))
+
+    def metadata_examples(self, most: int) -> dict[str, list[str]]:
+        """Return the fields of all items' metadata, each with up to ``most`` of its values, in order."""
+        sql = (
+            "SELECT key, value FROM (SELECT key, value, row_number() OVER (PARTITION BY key ORDER BY value) AS number "
+            "FROM (SELECT DISTINCT j.key, substr(j.value, 1, 100) AS value FROM item, json_each(item.metadata) j)) "
+            "WHERE number <= ? ORDER BY key, number"
+        )
+        examples: dict[str, list[str]] = {}
+        for key, value in self._rows(sql, (most,), columns=(column.text, str)):
+            examples.setdefault(key, []).append(value)
+        return examples
+
+    def missing_count(self) -> int:
+        """Count the items whose files were gone when their root was last looked at."""
+        return self._number("SELECT count(*) FROM item WHERE missing <> 0")
 
     def items(self) -> Iterator[StoredItem]:
         """All items, in the order of their ids."""
@@ -268,9 +282,8 @@ class Store:
 
     def items_below(self, path: str) -> list[int]:
         """Ids of the item at a path and of all below it."""
-        own, first, past = os.fsencode(path), os.fsencode(path.rstrip("/") + "/"), os.fsencode(path.rstrip("/") + "0")
         sql = "SELECT id FROM item WHERE path = ? OR path >= ? AND path < ?"
-        return [row[0] for row in self._rows(sql, (own, first, past), columns=(column.whole,))]
+        return [row[0] for row in self._rows(sql, below(path), columns=(column.whole,))]
 
     def counts(self) -> dict[ItemKind, int]:
         """Count the items of each kind."""
@@ -283,7 +296,7 @@ class Store:
         for start in range(0, len(contents), SQL_VARIABLES):
             part = contents[start : start + SQL_VARIABLES]
             rows = self._rows(
-                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint "
+                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint, i.missing "
                 "FROM embedding e JOIN item i ON i.id = e.item "
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,
@@ -488,13 +501,19 @@ _ITEM_TYPES: tuple[Column, ...] = (
 )
 _MATCH_TYPES: tuple[Column, ...] = (
     *(column.whole, column.whole, column.path, column.kind),
-    *(maybe(column.text), maybe(column.text), column.role, column.text),
+    *(maybe(column.text), maybe(column.text), column.role, column.text, bool),
 )
 _CONTENT_TYPES: tuple[Column, ...] = (column.role, column.modality, column.blob)
 _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
     *(maybe(column.count), column.count, column.count, column.index_report),
 )
+
+
+def below(path: str) -> tuple[bytes, bytes, bytes]:
+    """Return what a path in the database must equal, or be at least and less than, to be this one or lie below it."""
+    folder = os.fsencode(path.rstrip("/"))
+    return os.fsencode(path), folder + b"/", folder + b"0"
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -19,10 +19,11 @@ from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.database import DAMAGED, CollectionError, failure
 from trivium.pipeline.store.database_file import write_checksum
 from trivium.pipeline.store.locking import writer_lock
+from trivium.pipeline.store.roots import Root, written
 from trivium.pipeline.store.rows import read_row
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import StoredVectors, write_shard
-from trivium.pipeline.store.store import INDEX, Store
+from trivium.pipeline.store.store import INDEX, Store, below
 
 # Names of our own: of shards and index files, and of their drafts.
 _OWN_FILES = {
@@ -133,6 +134,29 @@ class Writer:
             self._db.execute("DELETE FROM setting WHERE name = 'windows'")
             if seconds is not None:
                 self._db.execute("INSERT INTO setting VALUES ('windows', ?)", (seconds,))
+
+    def set_roots(self, roots: Mapping[str, Root]) -> None:
+        """Record which files and folders the collection is made of, by path; what was recorded before goes."""
+        with self.transaction(new_generation=False):
+            self._db.execute("DELETE FROM root")
+            self._db.executemany(
+                "INSERT INTO root (path, device, settings, passed) VALUES (?, ?, ?, ?)",
+                [(os.fsencode(path), *written(root)) for path, root in roots.items()],
+            )
+
+    def set_skipped(self, walked: Iterable[str], reasons: Mapping[str, str]) -> None:
+        """Record why files could not be indexed, by path: all that is known of what lies below the walked paths."""
+        with self.transaction(new_generation=False):
+            self._db.executemany("DELETE FROM skipped WHERE path = ? OR path >= ? AND path < ?", map(below, walked))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO skipped (path, reason) VALUES (?, ?)",
+                [(os.fsencode(path), reason.encode("utf-8", "replace").decode()) for path, reason in reasons.items()],
+            )
+
+    def set_missing(self, items: Iterable[int], *, missing: bool) -> None:
+        """Record whether the files of items are there."""
+        with self.transaction():
+            self._db.executemany("UPDATE item SET missing = ? WHERE id = ?", [(missing, item) for item in items])
 
     def remove(self, items: Iterable[int]) -> None:
         """Forget items; their vectors stay in the shards until the collection is compacted."""

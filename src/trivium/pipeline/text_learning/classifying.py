@@ -130,7 +130,12 @@ class TextClassifier:
         self.linear.to(device)
 
     def prepare(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Return the ids of texts, cut."""
+        """Return the ids of texts, cut.
+
+        Raises:
+            TypeError: If it is one text and no sequence of them, or one of them is no text.
+        """
+        texts = texts_of(texts)
         most = self.config.max_tokens
         return [cut(ids, most=most, head=self._head_tokens) for ids in tokenize(self._tokens, texts)]
 
@@ -141,7 +146,15 @@ class TextClassifier:
         return scores.float()
 
     def predict_proba(self, texts: Sequence[str], *, batch_texts: int = 64) -> NDArray[np.float32]:
-        """Return each label's probability, shape (n, labels)."""
+        """Return each label's probability, shape (n, labels).
+
+        Args:
+            texts: A sequence of texts, or a DataFrame with a column `text`.
+            batch_texts: So many at a time.
+
+        Raises:
+            TypeError: If it is none of these, or a row is no text.
+        """
         return probabilities(self.scores(self.prepare(texts), batch_texts=batch_texts))
 
     def predict(self, texts: Sequence[str]) -> list[str]:
@@ -185,10 +198,12 @@ def load_text_classifier(folder: Path) -> TextClassifier:
     try:
         told = read_foreign_json(folder / CLASSIFIER_FILE)
         labels, head_tokens = told.get("labels"), told.get("head_tokens")
-        if told.get("format") != FORMAT:
+        if type(told.get("format")) is not int or told["format"] != FORMAT:
             raise TextModelError(f"{folder / CLASSIFIER_FILE} has format {shown(told.get('format'))}, {FORMAT} is read")
         if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
             raise ValueError("it needs a list of at least two labels")
+        if len(set(labels)) < len(labels) or any("\ud800" <= letter <= "\udfff" for letter in "".join(labels)):
+            raise ValueError("its labels are not all different texts")
         if head_tokens is not None and not (type(head_tokens) is int and 0 <= head_tokens <= MOST):
             raise ValueError(f"head_tokens must be a whole number, got {shown(head_tokens)}")
         outputs = outputs_of(labels)
@@ -196,12 +211,35 @@ def load_text_classifier(folder: Path) -> TextClassifier:
             if file.shapes != {"weight": (outputs, dim), "bias": (outputs,)}:
                 raise ValueError(f"{CLASSIFIER_WEIGHTS} is not of {len(labels):,} labels and {dim} numbers")
             state = {name: torch.from_numpy(tensor) for name, tensor in file.read().items()}
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise ValueError(f"{CLASSIFIER_WEIGHTS} holds NaN or infinity")
     except (OSError, ValueError) as error:
         raise TextModelError(f"{folder} holds no classifier that can be used: {error}") from error
     linear = nn.Linear(dim, outputs)
     linear.load_state_dict(state)
     tokenizer = read_tokenizer(folder, vocabulary=config.shape.vocabulary).to_str()
     return TextClassifier(encoder, linear, config=config, tokenizer=tokenizer, labels=labels, head_tokens=head_tokens)
+
+
+def texts_of(given: Any) -> list[str]:
+    """Return the texts of a sequence, or of a DataFrame's column `text`.
+
+    Raises:
+        TypeError: If it is one text, or a row is none.
+    """
+    if hasattr(given, "columns"):
+        if "text" not in given.columns:
+            raise TypeError(
+                f"a table needs a column 'text', this one has {', '.join(map(str, given.columns)) or 'none'}"
+            )
+        given = given["text"]
+    if isinstance(given, str | bytes):
+        raise TypeError("one text was given: put it into a list, [text]")
+    texts = list(given)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"row {row} is no text, but {type(text).__name__}: write '' where there is none")
+    return texts
 
 
 def new_classifier(

@@ -4,8 +4,8 @@
 
 Photos of 12 megapixels as a camera and a photo manager leave them: 40 EXIF entries with a maker's note of 20 kB, a
 position, and an XMP packet with keywords, rating and faces. Each run indexes all of them into a new collection with the
-default space, in a process of its own; its processor time is that of all its processes. The pictures differ, so that none
-is a copy.
+default space, in a process of its own; its processor time is that of all its processes. The pictures differ: none is a
+copy.
 """
 
 import io

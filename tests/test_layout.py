@@ -30,6 +30,7 @@ FLOORS = {
         {"base", "machine", "several"},
         {"files"},
         {"decoding"},
+        {"tags"},
         {"sandbox", "engine"},
         {"devices"},
         {"networks"},

@@ -20,7 +20,8 @@ from trivium.pipeline.collection import Collection
 from trivium.pipeline.fused.table import read_frame
 from trivium.pipeline.space.relevance import Relevance
 from trivium.pipeline.store.database import CollectionError
-from trivium.pipeline.tables.metadata import MetadataError, read_sidecar, read_table
+from trivium.pipeline.tables.metadata import MetadataError, read_sidecar
+from trivium.pipeline.tables.metadata_table import read_table
 from trivium.pipeline.tables.pairs import read_pairs
 from trivium.pipeline.tables.reading import TableError
 

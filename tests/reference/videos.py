@@ -1,7 +1,7 @@
 """Small videos made on the spot: colours that change at known times, a tone that begins at a known time."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def video(
     rate_hz: int = 48_000,
     opposite: bool = False,
     flags: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> bytes:
     """Make a video of scenes (colour, seconds), each of one colour with a white upper left quarter.
 
@@ -56,10 +57,13 @@ def video(
         rate_hz: Of the sound.
         opposite: Whether each second channel is the negative of those beside it.
         flags: Of the muxer of MP4, which places the index by them.
+        tags: Of the container; in MP4 whatever their names.
     """
     file = tempfile.NamedTemporaryFile()  # the muxer reads what it wrote to put the index before it
-    movflags = {"movflags": flags} if flags else {}
+    wanted = [*([flags] if flags else []), *(["use_metadata_tags"] if kind in ("mp4", "mov") and tags else [])]
+    movflags = {"movflags": "+".join(wanted)} if wanted else {}
     with file, av.open(file.name, "w", format=FORMATS[kind], options=movflags) as container:
+        container.metadata.update(tags or {})
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = pixels

@@ -16,7 +16,7 @@ from trivium.encoders.networks.contract import DeviceKind
 from trivium.encoders.several import OneItem, is_one, listed
 
 if TYPE_CHECKING:
-    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.encoders.sandbox.pool import DecodeSandbox, OnTags
 
 # A GPU takes hundreds of pictures in a pass; loaded and whole, as it may resize them itself, such a batch takes 1 GB.
 BATCH_ITEMS: Mapping[DeviceKind, Mapping[Modality, int]] = {
@@ -181,11 +181,12 @@ def decoded_source(
     on_device: bool,
     partial: bool,
     note: Callable[[str], None],
+    on_tags: "OnTags | None" = None,
 ) -> Any:
-    """Do what `decoded` does of a file's bytes, or the descriptor of one that is open."""
+    """Do what `decoded` does of a file's bytes, or the descriptor of one that is open; tags only where it decodes."""
     if on_device and isinstance(source, bytes) and encoder.takes_file(source):
         return source
-    return sandbox.decode(encoder.modality, source, side=encoder.side, partial=partial, note=note)
+    return sandbox.decode(encoder.modality, source, side=encoder.side, partial=partial, note=note, on_tags=on_tags)
 
 
 def _loading(

@@ -35,7 +35,7 @@ from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
 from trivium.pipeline.store.roots import Root
 from trivium.pipeline.store.store import Store
-from trivium.pipeline.tables.metadata import read_table
+from trivium.pipeline.tables.metadata_table import read_table
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
     from trivium.encoders.engine import Stats
@@ -170,7 +170,7 @@ class Collection:
         media: Paths | None = None,
         *,
         captions: bool | None = None,
-        metadata: str | os.PathLike[str] | None = None,
+        metadata: Paths | None = None,
         positions: bool | None = None,
         windows: float | None = None,
         strict: bool = False,
@@ -189,8 +189,10 @@ class Collection:
             media: Files and folders, one or several; all that were ever named if not given.
             captions: Whether captions become vectors of their items too (at first they do); they are shown in hits
                 either way.
-            metadata: A table of metadata (CSV or JSON lines, see `metadata.read_table`), beside the JSON files that lie
-                next to the media. It is read again when what was named with it is brought up to date.
+            metadata: A table of metadata, or several (CSV or JSON lines, see `read_table`), beside the JSON files that
+                lie next to the media; of a key that several have, the last counts. What tables of earlier runs said
+                stays of files that none of these names. They are read again when what was named with them is brought
+                up to date.
             positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
             windows: Sounds get a vector for each stretch of so many seconds too, each overlapping the next by half, so
                 that hits say where; 0 for none.
@@ -220,13 +222,11 @@ class Collection:
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
 
         paths = None if media is None else paths_of(media, "media")
-        if metadata is not None:
-            metadata = path_of(metadata, "metadata")
+        tables = None if metadata is None else paths_of(metadata, "metadata")
         store = self._existing() if paths is None else self._existing_or_new()
         settings = IngestSettings(
             captions=captions,
-            table=None if metadata is None else read_table(Path(metadata), positions=bool(positions)),
-            tables=None if metadata is None else [os.path.abspath(metadata)],
+            tables=None if tables is None else [read_table(Path(path), positions=bool(positions)) for path in tables],
             positions=positions,
             windows=windows,
             strict=strict,
@@ -282,7 +282,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Paths = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
     ) -> list[Hit]:
         """Find the items nearest to a query of any modality, or several at once.
@@ -295,7 +295,8 @@ class Collection:
             only: Restrict the hits to one kind of item.
             paths: Restrict the hits to files that one of these patterns matches (see `filters.patterns`), one or
                 several; an `os.PathLike` is a name and no pattern.
-            where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``.
+            where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``; of several
+                such expressions all must hold.
             min_relevance: Leave out what is less likely to be relevant, 0 to 1; perhaps nothing is left.
 
         Returns:
@@ -323,7 +324,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Paths = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
     ) -> list[list[Hit]]:
         """Answer many queries at once: encoded in batches, and compared as matrices.
@@ -361,7 +362,7 @@ class Collection:
         k: int = 10,
         only: ItemKind | None = None,
         paths: Paths = (),
-        where: str | None = None,
+        where: str | Sequence[str] | None = None,
     ) -> list[list[Hit]]:
         """Find the items nearest to vectors of the collection's space, which need not come from an item.
 

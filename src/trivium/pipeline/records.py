@@ -95,6 +95,7 @@ class ItemState(NamedTuple):
     has_caption: bool
     embeds_caption: bool
     is_missing: bool  # its file was not there when it was last looked for
+    has_own: bool  # whether it is known what the file says of itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class StoredItem:
     caption: str | None
     metadata: str | None  # JSON, see `metadata.decode`
     tabled: str | None
+    own: str | None
     contents: Mapping[str, ContentKey]  # by role
 
 
@@ -124,6 +126,7 @@ class NewItem:
     caption: str | None = None
     metadata: str | None = None
     tabled: str | None = None
+    own: str | None = None
     renamed_from: int | None = None  # id of the item that had the same content at a path that is gone
 
 

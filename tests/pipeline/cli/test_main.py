@@ -1,10 +1,12 @@
 """The command line's contract: what is printed where, and the exit status."""
 
+import argparse
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from trivium.encoders import devices
 from trivium.encoders.base import WeightsError
 from trivium.pipeline import collection as collection_module
-from trivium.pipeline.cli.main import LIST, main
+from trivium.pipeline.cli.main import LIST, command_parser, main
 from trivium.pipeline.ingest import ingestion as ingestion_module
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
@@ -32,6 +34,66 @@ def indexed(tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["index", folder, str(media), "--device", "cpu"]) == 0
     capsys.readouterr()
     return folder
+
+
+def single_valued() -> Iterator[tuple[str, list[str]]]:
+    """Every option of every command that takes one value: how the command is called, and the option twice."""
+    for name in LIST:
+        todo: list[tuple[list[str], argparse.ArgumentParser]] = [([name], command_parser(name))]
+        while todo:
+            words, parser = todo.pop()
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    todo += [([*words, sub], of) for sub, of in action.choices.items()]
+                elif action.option_strings and action.nargs is None and not isinstance(action, argparse._AppendAction):
+                    option = action.option_strings[-1]
+                    value = str(next(iter(action.choices))) if action.choices else value_of(action)
+                    yield " ".join([*words, option]), [*words, option, value, option, value]
+
+
+def value_of(action: argparse.Action) -> str:
+    """A value that the option takes."""
+    for value in ("1", "0.5", "1/2", "x"):
+        try:
+            (action.type or str)(value)  # type: ignore[operator]
+        except (argparse.ArgumentTypeError, ValueError):
+            continue
+        return value
+    raise AssertionError(action)
+
+
+TWICE = dict(single_valued())
+
+
+def test_there_are_options_to_give_twice() -> None:
+    assert len(TWICE) > 60
+    assert {"index --space", "search -k", "search --only", "bench --device", "classify train --out"} <= TWICE.keys()
+
+
+@pytest.mark.parametrize("words", TWICE.values(), ids=TWICE)
+def test_what_takes_one_value_is_refused_twice(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "is given twice, and takes one value" in capsys.readouterr().err
+
+
+def test_several_tables_and_expressions(tmp_path: Path, media: Path, run) -> None:
+    for number, row in enumerate(("red.png,1,1", "red.png,2,2\nblue.jpg,2,2")):
+        (media / f"{number}.csv").write_text(f"path,a,b{number}\n{row}\n")
+    tables = [word for number in range(2) for word in ("--metadata", str(media / f"{number}.csv"))]
+    status, out, _ = run("index", str(tmp_path / "c"), str(media), "--device", "cpu", *tables)
+    assert (status, "0 skipped" in out) == (0, True), out
+    search = ["search", str(tmp_path / "c"), "x", "--json", "--device", "cpu"]
+
+    def found(*words: str) -> set[str]:
+        status, out, _ = run(*search, *words)
+        assert status == 0
+        return {os.path.basename(hit["path"]) for hit in json.loads(out)["hits"]}
+
+    assert found("--where", "a = 2") == {"red.png", "blue.jpg"}
+    assert found("--where", "a = 2", "--where", "b0 = 1") == {"red.png"}
+    assert found("--where", "a = 2", "--where", "b0 = 2") == set()
 
 
 def test_index_tells_counts_and_reasons(tmp_path: Path, media: Path, run) -> None:

@@ -67,7 +67,7 @@ def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_options_stand_anywhere() -> None:
     options = parse_line("a bird --only audio singing -k 3 --where 'year > 3' --path a --path=b --json --html o.html")
     assert options.text == ["a bird", "singing"]
-    assert (options.only, options.k, options.where, options.path) == ("audio", 3, "year > 3", ["a", "b"])
+    assert (options.only, options.k, options.where, options.path) == ("audio", 3, ["year > 3"], ["a", "b"])
     assert (options.json, options.html) == (True, "o.html")
     assert parse_line("-k5 x").k == 5
     assert parse_line("x").k is None  # as before

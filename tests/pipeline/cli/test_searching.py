@@ -140,6 +140,13 @@ def test_explanations_cannot_break_out(tmp_path: Path) -> None:
     assert unquote_to_bytes(poster or "") == os.fsencode(f"./{NASTY}.png")
 
 
+def test_a_card_says_when_and_with_what_it_was_made(tmp_path: Path) -> None:
+    metadata = {"taken": "2024-05-01T10:11:12", "camera": "Tamron <b>", "people": ["Ann", "Bo"], "iso": 100, "width": 9}
+    page = render_page("t", [("q", [hit("/m/a.png", metadata=metadata), hit("/m/b.png")])], target=tmp_path / "p.html")
+    assert page.count("<small>2024-05-01 · Tamron &lt;b&gt; · Ann, Bo</small>") == 1
+    assert page.count("<small>") == 3  # of the other its link alone
+
+
 def test_no_hits(tmp_path: Path) -> None:
     assert "No hits" in render_page("t", [("q", [])], target=tmp_path / "o.html")
 

@@ -45,7 +45,8 @@ from trivium.pipeline.space.folder import write_space
 from trivium.pipeline.space.joint import load_space
 from trivium.pipeline.space.projections import ProjectedEncoder, build_projection
 from trivium.pipeline.space.relevance import LogOdds, Relevance
-from trivium.pipeline.tables.metadata import MetadataError, read_table
+from trivium.pipeline.tables.metadata import MetadataError
+from trivium.pipeline.tables.metadata_table import read_table
 from trivium.pipeline.tables.pairs import read_pairs
 from trivium.pipeline.tables.reading import TableError
 from trivium.pipeline.text_learning.classifying import ClassifierRecipe, load_text_classifier, new_classifier

@@ -570,6 +570,18 @@ def test_all_parts_must_hold() -> None:
     assert found([], Filter(only="image")) == []
 
 
+def test_of_several_expressions_all_must_hold() -> None:
+    some = [Item(b"/m/a.jpg", "image", "dog"), Item(b"/m/b.jpg", "image", "cat"), Item(b"/m/c.wav", "audio", "dog")]
+    assert found(some, Filter(where=["caption = dog", "modality = image"])) == [0]
+    assert found(some, Filter(where=("caption = dog or caption = cat", "modality = image or name = x"))) == [0, 1]
+    assert found(some, Filter(where=[])) == [0, 1, 2]
+    assert Filter(where=[]).is_empty
+    assert Filter(where=["a = 1", "has b and a = 2"]).metadata_keys == {"a", "b"}
+    assert {Filter(where=["has a"]): 1}[Filter(where=("has a",))] == 1
+    with pytest.raises(FilterError, match="this parenthesis closes none"):  # each is an expression by itself
+        Filter(where=["caption = x) or (caption = dog", "has caption"])
+
+
 def test_empty_and_equal_filters() -> None:
     assert Filter().is_empty
     assert Filter().sql() == ("(1)", [])

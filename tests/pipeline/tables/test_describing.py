@@ -19,9 +19,17 @@ def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "FRESH_NS", 0)
 
 
+FACTS = {"width", "height", "seconds"}  # that every picture and sound tells
+
+
 def metadata_of(collection: Collection) -> dict[str, Metadata]:
-    items = Store(collection.folder).items()
-    return {os.path.basename(item.path): decode(item.metadata) for item in items if item.metadata is not None}
+    """What is known of items beside facts, where there is anything."""
+    told: dict[str, Metadata] = {}
+    for item in Store(collection.folder).items():
+        metadata = decode(item.metadata) if item.metadata is not None else {}
+        if rest := {key: value for key, value in metadata.items() if key not in FACTS}:
+            told[os.path.basename(item.path)] = rest
+    return told
 
 
 def write(path: Path, **entries: object) -> None:
@@ -47,8 +55,8 @@ def test_sidecars_beside_every_modality(tmp_path: Path, media: Path, space) -> N
     }
     hits = collection.search(text="x", where="year >= 2021")
     assert {os.path.basename(hit.path): hit.metadata for hit in hits} == {
-        "blue.jpg": {"year": 2021, "photo.lens": 35},
-        "high.ogg": {"year": 2022},
+        "blue.jpg": {"year": 2021, "photo.lens": 35, "width": 32, "height": 24},
+        "high.ogg": {"year": 2022, "seconds": 0.2},
     }
 
 
@@ -113,16 +121,66 @@ def test_table(tmp_path: Path, media: Path, space, old_files: None) -> None:
 
     table.write_text("path,year\nred.png,2030\nblue.jpg,2031\n")
     summary = collection.add(media, metadata=table)
-    assert (summary.changed, summary.unchanged) == (3, 4)
-    assert metadata_of(collection) == {"red.png": {"year": 2030, "place": "home"}, "blue.jpg": {"year": 2031}}
+    assert (summary.changed, summary.unchanged) == (2, 5)
+    expected = {**both, "red.png": {"year": 2030, "place": "home"}, "blue.jpg": {"year": 2031}}
+    assert metadata_of(collection) == expected  # what it does not name keeps what a table said before
 
     (media / "red.json").unlink()
     collection.add(media)
-    assert metadata_of(collection) == {"red.png": {"year": 2030}, "blue.jpg": {"year": 2031}}
+    assert metadata_of(collection) == {**expected, "red.png": {"year": 2030}}
     generation = collection.info().generation
     assert collection.add(media, metadata=table).unchanged == 7
     assert collection.info().generation == generation
     assert space.calls == []
+
+
+def test_an_unreadable_row_takes_nothing_away(tmp_path: Path, media: Path, space, old_files: None) -> None:
+    table = media / "table.csv"
+    table.write_text("path,year,place\nred.png,2020,here\nblue.jpg,2021,there\n")
+    collection = Collection.open(tmp_path / "c", space=space)
+    collection.add(media, metadata=table)
+    before = metadata_of(collection)
+    table.write_text(f"path,year,place\nred.png,2020\nblue.jpg,2022,{'v' * 10_001}\n")
+    summary = collection.add(media, metadata=table)
+    assert [problem.reason for problem in summary.skipped] == ["line 2 left out: has 2 cells, the first row has 3"]
+    assert [note.reason for note in summary.notes] == [
+        "line 3: of the metadata was left out: 'place' has 10,001 characters, at most 10,000 are read"
+    ]
+    assert metadata_of(collection) == {**before, "blue.jpg": {"year": 2022}}
+    table.write_text("path,year,place\nred.png,,\n")  # a row that names a file and says nothing does
+    collection.add(media, metadata=table)
+    assert "red.png" not in metadata_of(collection)
+
+
+def test_several_tables(tmp_path: Path, media: Path, space, old_files: None) -> None:
+    tables = [media / "1.csv", media / "2.csv"]
+    tables[0].write_text("path,year,place\nred.png,2020,here\nblue.jpg,2021,there\n")
+    tables[1].write_text("path,year\nred.png,2030\n")
+    collection = Collection.open(tmp_path / "c", space=space)
+    collection.add(media)
+    expected = {"red.png": {"year": 2030, "place": "here"}, "blue.jpg": {"year": 2021, "place": "there"}}
+    assert collection.add(media, metadata=tables).changed == 2
+    assert metadata_of(collection) == expected
+    assert collection.add(media, metadata=tables).changed == 0
+    again = Collection.open(tmp_path / "again", space=space)
+    again.add(media, metadata=tables)
+    assert metadata_of(again) == expected
+
+
+def test_google_takeout(tmp_path: Path, media: Path, space) -> None:
+    (media / "red.json").write_text(
+        '{"title": "red.png", "people": [{"name": "Ann"}, {"name": "Bo"}], "description": "at the sea", "views": NaN, '
+        '"photoTakenTime": {"timestamp": "1579564800"}, "geoData": {"latitude": 48.1, "longitude": 11.5}}'
+    )
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    assert summary.skipped == []
+    assert [(os.path.basename(note.path), note.reason) for note in summary.notes] == [
+        ("red.json", "of the metadata was left out: 'views' is nan, which is not a number that JSON has")
+    ]
+    (hit,) = collection.search(text="x", where="people.name contains bo and description contains sea")
+    assert hit.metadata["people.name"] == ["Ann", "Bo"]
+    assert not any("geoData" in key for key in hit.metadata)
 
 
 def test_a_renamed_file_keeps_what_a_table_said(tmp_path: Path, media: Path, space) -> None:
@@ -139,9 +197,11 @@ def test_too_much_together(tmp_path: Path, media: Path, space) -> None:
     write(media / "red.json", **{f"b{n}": n for n in range(150)})
     collection = Collection.open(tmp_path / "c", space=space)
     summary = collection.add(media, metadata=tmp_path / "t.jsonl")
-    (problem,) = summary.skipped
-    assert problem.reason == "metadata left out: 300 keys, at most 200 are read"
-    assert len(metadata_of(collection)["red.png"]) == 150
+    (note,) = summary.notes
+    assert note.reason == "of the metadata was left out: 302 keys, at most 200 are read"
+    kept = metadata_of(collection)["red.png"]
+    assert len(kept) == 200
+    assert {f"b{n}" for n in range(150)} < kept.keys()
 
 
 def test_a_table_that_cannot_be_read(collection: Collection, media: Path, tmp_path: Path) -> None:

@@ -439,7 +439,7 @@ def test_older_database_is_damage(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / DATABASE, tmp_path / "old.db")
     store = Store(folder)
     with writing(store) as writer:
-        writer.touch({item.id: ("1-2-3-4", "") for item in store.items()})
+        writer.touch({item.id: ("1-2-3-4", "", None) for item in store.items()})
     store.close()
     shutil.copy(tmp_path / "old.db", folder / DATABASE)
     found = only(verify(folder))
@@ -730,7 +730,7 @@ def donors(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
     shutil.copytree(prepared, folder / "past")
     store = Store(prepared)
     with writing(store) as writer:  # the same number of pages, other bytes, a later change
-        writer.touch({1 + item.id: ("1-2-3-4", "") for item in store.items()})
+        writer.touch({1 + item.id: ("1-2-3-4", "", None) for item in store.items()})
     store.close()
     return [folder / "other", folder / "past"]
 

@@ -299,6 +299,23 @@ def brands_of(data: Source) -> set[bytes]:
     return {data[place : place + 4] for place in (8, *range(16, end, 4))} & (AVIF_BRANDS | HEIF_BRANDS)
 
 
+def formats_of(data: Source) -> tuple[str, ...]:
+    """Return in which formats Pillow is to look for a picture, with their decoders there; none of a drawing.
+
+    Raises:
+        DecodeError: If the extra that brings a decoder is not installed.
+    """
+    if is_svg(data):
+        return ()
+    if not (brands := brands_of(data)):
+        return FORMATS
+    if brands & AVIF_BRANDS:
+        _prepare_avif()
+        return ("AVIF",)
+    _prepare_heif()
+    return ("HEIF",)
+
+
 def _prepare_avif() -> None:
     from PIL import AvifImagePlugin
 

@@ -16,14 +16,18 @@ MediaKind: TypeAlias = Modality | Literal["video"]
 PICTURES = (
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"),
     *("PIL.PpmImagePlugin", "PIL.WebPImagePlugin", "PIL.MpoImagePlugin", "PIL.ImageOps"),
+    *("trivium.encoders.tags.pictures", "encodings.utf_16_le", "encodings.cp1252", "encodings.latin_1"),
 )
 AV = ("av", "av.subtitles.codeccontext", "av.subtitles.stream")
 MODULES: dict[DecodeKind, tuple[str, ...]] = {
     "picture": PICTURES,
     "heif": (*PICTURES, "PIL.AvifImagePlugin", "pillow_heif"),
     "drawing": (*PICTURES, "resvg_py", "encodings.utf_8_sig"),
-    "sound": ("soundfile",),
-    "video": ("trivium.encoders.decoding.videos", "PIL.ImageFile", *AV),
+    "sound": ("soundfile", "trivium.encoders.tags.sounds", "encodings.cp1252"),
+    "video": (
+        *("trivium.encoders.decoding.videos", "trivium.encoders.tags.videos", "encodings.cp1252"),
+        *("PIL.ImageFile", *AV),
+    ),
 }
 READS_FONTS: tuple[DecodeKind, ...] = ("drawing",)
 # PyAV's scaler and libde265, which cannot be told otherwise in all versions.

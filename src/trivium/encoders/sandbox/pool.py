@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import DecodeError, Modality, SandboxError
 from trivium.encoders.decoding.sounds import Note, Sound, untold
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
-from trivium.encoders.sandbox.kinds import DecodeKind
+from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind
 from trivium.encoders.sandbox.limits import Limits, limits_of
 from trivium.encoders.sandbox.mode import SandboxMode, judge, sandbox_mode
 from trivium.encoders.sandbox.process import (
@@ -27,12 +27,15 @@ from trivium.encoders.sandbox.process import (
     frame_seconds,
     nonsense,
     stream_shape,
+    tags_of,
 )
 from trivium.encoders.sandbox.starts import Programs, Starts, Template
 from trivium.encoders.sandbox.streams import DecodedVideo, SoundStream, StreamedSamples
 from trivium.encoders.several import listed
+from trivium.encoders.tags.reading import FileTags
 
 DecodedMedia: TypeAlias = NDArray[np.uint8] | Sound  # a picture is (h, w, 3)
+OnTags: TypeAlias = Callable[[FileTags], None]
 T = TypeVar("T")
 
 MAX_VIDEO_FRAMES = 2_000  # as `video_pictures` has it, which brings PyAV's needs
@@ -135,6 +138,7 @@ class DecodeSandbox:
         side: int | None = None,
         partial: bool = False,
         note: Note = untold,
+        on_tags: OnTags | None = None,
     ) -> NDArray[np.uint8]: ...
     @overload
     def decode(
@@ -145,6 +149,7 @@ class DecodeSandbox:
         side: int | None = None,
         partial: bool = False,
         note: Note = untold,
+        on_tags: OnTags | None = None,
     ) -> Sound: ...
     @overload
     def decode(
@@ -155,6 +160,7 @@ class DecodeSandbox:
         side: int | None = None,
         partial: bool = False,
         note: Note = untold,
+        on_tags: OnTags | None = None,
     ) -> DecodedMedia: ...
     def decode(
         self,
@@ -164,6 +170,7 @@ class DecodeSandbox:
         side: int | None = None,
         partial: bool = False,
         note: Note = untold,
+        on_tags: OnTags | None = None,
     ) -> DecodedMedia:
         """Decode a file in a worker, as `decode_image` (which takes ``side`` too) and `decode_audio` would.
 
@@ -173,6 +180,7 @@ class DecodeSandbox:
             side: What a picture will be brought to.
             partial: Take what is there of a file that is cut off; else it is refused.
             note: Told what of it is not there, and what else its owner should know.
+            on_tags: Told what the file says of itself, which is then read too.
 
         Returns:
             Pixels, uint8 of shape (h, w, 3); or a waveform, float32 of shape (s,), and its rate in Hz.
@@ -184,12 +192,30 @@ class DecodeSandbox:
         """
         if modality not in ("image", "audio"):
             raise ValueError(f"modality must be 'image' or 'audio', got {modality!r}: text is decoded in process")
-        request = Request(modality, data, self._limits, side=side, partial=partial)
+        request = Request(modality, data, self._limits, side=side, partial=partial, asks="tags" if on_tags else "")
         if modality == "image":
-            return self._ask(request, DecodeProcess.picture, note)
-        return self._ask(request, DecodeProcess.sound, note)
+            return self._ask(request, DecodeProcess.picture, note, on_tags)
+        return self._ask(request, DecodeProcess.sound, note, on_tags)
 
-    def sound(self, source: bytes | int, *, partial: bool = False, note: Note = untold) -> "Sound | SoundStream":
+    def tags(self, kind: MediaKind, source: bytes | int) -> FileTags:
+        """Read what a file says of itself, and decode nothing.
+
+        Args:
+            kind: What it is.
+            source: As of `sound`.
+
+        Raises:
+            SandboxError: As `decode` does. A file that no tags can be read of says so.
+        """
+        try:
+            request = Request(kind, source, self._limits, asks="tags only")
+            return self._ask(request, lambda _, answer, __: tags_of(answer))
+        except DecodeError as error:
+            return FileTags({}, [f"tags cannot be read: {error.reason}"])
+
+    def sound(
+        self, source: bytes | int, *, partial: bool = False, note: Note = untold, on_tags: OnTags | None = None
+    ) -> "Sound | SoundStream":
         """Decode a sound of up to a day: whole, or as a stream if it is longer than `STREAM_FRAMES`.
 
         Args:
@@ -197,13 +223,14 @@ class DecodeSandbox:
                 stay open until a stream is at its end.
             partial: As of `decode`.
             note: As of `decode`.
+            on_tags: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does. The whole file has been decoded once when this returns.
             SandboxError: As `decode` does.
         """
-        request = Request("audio", source, self._limits, streams=True, partial=partial)
-        return self._ask(request, self._sound_or_stream, note)
+        request = Request("audio", source, self._limits, streams=True, partial=partial, asks="tags" if on_tags else "")
+        return self._ask(request, self._sound_or_stream, note, on_tags)
 
     def video(
         self,
@@ -213,6 +240,7 @@ class DecodeSandbox:
         side: int | None = None,
         partial: bool = False,
         note: Note = untold,
+        on_tags: OnTags | None = None,
     ) -> "DecodedVideo[T]":
         """Decode a video's pictures, one for each scene or every few seconds, and its sound track.
 
@@ -222,6 +250,7 @@ class DecodeSandbox:
             side: What the pictures will be brought to.
             partial: As of `decode`.
             note: As of `decode`.
+            on_tags: As of `decode`.
 
         Raises:
             DecodeError: As `decode` does.
@@ -242,7 +271,10 @@ class DecodeSandbox:
             sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
             return DecodedVideo(frames, sound)
 
-        return self._ask(Request("video", source, self._limits, side=side, streams=True, partial=partial), take, note)
+        request = Request(
+            "video", source, self._limits, side=side, streams=True, partial=partial, asks="tags" if on_tags else ""
+        )
+        return self._ask(request, take, note, on_tags)
 
     def _sound_or_stream(self, worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> "Sound | SoundStream":
         if "peak" not in answer:
@@ -252,7 +284,13 @@ class DecodeSandbox:
             frames, rate_hz, peak, StreamedSamples(worker, frames, give_back=self.give_back, end=self.end)
         )
 
-    def _ask(self, request: Request, take: Callable[[DecodeProcess, dict[str, Any], float], T], note: Note) -> T:
+    def _ask(
+        self,
+        request: Request,
+        take: Callable[[DecodeProcess, dict[str, Any], float], T],
+        note: Note = untold,
+        on_tags: OnTags | None = None,
+    ) -> T:
         """Have a worker decode a file, and take its answer and its notes."""
         if os.getpid() != self._process:
             raise SandboxError("this sandbox belongs to the process that made it; make one after the fork")
@@ -269,13 +307,16 @@ class DecodeSandbox:
                     self.end(worker)
                     if is_fresh or failure.is_final:
                         self._check_open()
-                        raise DecodeError(failure.reason) from None
+                        if not request.gives_up_tags():
+                            raise DecodeError(failure.reason) from None
                     # It may have died while idle, or of an earlier file: this one is blamed only by a fresh worker.
                     worker = self._start(request.kind)
                 except BaseException:
                     self.end(worker)  # an answer may be under way
                     raise
                 else:
+                    if on_tags is not None and request.told is not None:
+                        on_tags(request.told)
                     if not isinstance(taken.sound if isinstance(taken, DecodedVideo) else taken, SoundStream):
                         self.give_back(worker)
                     for text in request.notes:

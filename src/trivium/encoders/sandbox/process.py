@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,10 @@ from trivium.encoders.sandbox.worker import (
     OUT_OF_MEMORY,
     packed,
 )
+from trivium.encoders.tags.reading import FileTags
 
 T = TypeVar("T")
+Asks: TypeAlias = Literal["", "tags", "tags only"]
 
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
@@ -70,6 +72,7 @@ class Request:
         side: int | None = None,
         streams: bool = False,
         partial: bool = False,
+        asks: Asks = "",
     ) -> None:
         if isinstance(source, int) and fcntl.fcntl(source, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             # A worker could change the file through it, whatever it may open.
@@ -81,12 +84,22 @@ class Request:
         self.cpu_seconds = limits.cpu_seconds(modality, size, streams=streams)
         self.seconds = self.cpu_seconds * limits.patience
         self.notes: list[str] = []  # what its owner should know of the file
-        self.header = {
+        self.told: FileTags | None = None
+        self.header: dict[str, Any] = {
             **{"modality": modality, "size": size, "is_open": isinstance(source, int), "side": side},
             **{"partial": partial, "max_pixels": limits.max_pixels},
             # The worker's own alarm rings later than ours: it is for when we are gone.
             **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
+            "asks": asks,
         }
+
+    def gives_up_tags(self) -> bool:
+        """Ask for the content alone, if the last answer ended before the tags came."""
+        if self.header["asks"] != "tags" or self.told is not None:
+            return False
+        self.header["asks"] = ""
+        self.told = FileTags({}, ["tags cannot be read: the decoder failed on them"])
+        return True
 
 
 class DecodeProcess:
@@ -161,6 +174,9 @@ class DecodeProcess:
                 socket.send_fds(self._link, [b"f"], [request.source])
             else:
                 self._send(request.source, deadline)
+            if request.header["asks"] == "tags":
+                request.told = None
+                request.told = tags_of(self.header(deadline))
             answer = self.header(deadline)
             return take(self, answer, deadline)
         except TimeoutError:
@@ -309,6 +325,24 @@ def frame_seconds(answer: dict[str, Any]) -> float:
         case float(seconds) | int(seconds) if 0 <= seconds <= MAX_STREAM_SECONDS * 1000:  # NaN is not
             return float(seconds)
     raise nonsense()
+
+
+def tags_of(answer: dict[str, Any]) -> FileTags:
+    """Return what a file says of itself, or raise `WorkerFailed`."""
+    match answer.get("tags"), answer.get("problems"):
+        case dict(tags), list(problems) if all(map(_is_tag, tags.values())) and _are_texts(problems):
+            return FileTags(tags, problems)
+    raise nonsense()
+
+
+def _is_tag(value: object) -> bool:
+    if isinstance(value, list):
+        return _are_texts(value)
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _are_texts(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def nonsense() -> WorkerFailed:

@@ -13,13 +13,14 @@ an operation and a number (`REQUEST`), answered by one (`ANSWER`):
 A worker decodes one file after another from its socket until that closes, for `DecodeSandbox` only. A message in
 either direction is the length of a JSON object (`LENGTH`), the object, and then the raw bytes that it announces:
 
-- To the worker: ``{"modality", "size", "is_open", "side", "streams", "partial", "max_pixels", "cpu_seconds",
+- To the worker: ``{"modality", "size", "is_open", "side", "streams", "partial", "asks", "max_pixels", "cpu_seconds",
   "seconds"}`` and the file's bytes or, if it is open, one byte that carries its descriptor.
 - From the worker: ``{"ready": true}`` once, with what `isolate` says; then for each file ``{"shape": [h, w, 3]}`` and
   uint8 pixels, ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has
   a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
   the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
-  ``{"no_sound": true}``. What its owner should know of a file precedes its last answer: ``{"note": text}``.
+  ``{"no_sound": true}``. What its owner should know of a file precedes its last answer: ``{"note": text}``. Where the
+  request ``asks`` for "tags", or "tags only", ``{"tags", "problems"}`` comes first, or is all.
 
 Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
 opened: a file comes through the socket, and what its kind takes was loaded before (`kinds`).
@@ -38,6 +39,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,7 @@ from trivium.encoders.decoding.sounds import (
 from trivium.encoders.decoding.sources import FileBytes, Source
 from trivium.encoders.sandbox.isolation import isolate
 from trivium.encoders.sandbox.kinds import KINDS, READS_FONTS, STARTS_THREADS, DecodeKind, load_libraries
+from trivium.encoders.tags.reading import read_tags
 
 REQUEST, ANSWER = struct.Struct("=cI"), struct.Struct("=i")
 LIVES = 1 << 16  # no exit status
@@ -267,6 +270,10 @@ def _answer(link: socket.socket, request: Mapping[str, Any], data: Source) -> No
 
     partial = request["partial"]
     try:
+        if request["asks"]:
+            link.sendall(packed(asdict(read_tags(request["modality"], data))))
+            if request["asks"] == "tags only":
+                return
         if request["modality"] == "image":
             image = decode_image(
                 data, side=request["side"], max_pixels=request["max_pixels"], partial=partial, note=note

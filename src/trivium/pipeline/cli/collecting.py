@@ -52,7 +52,10 @@ def index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metadata",
         metavar="TABLE",
-        help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read",
+        action="append",
+        default=[],
+        help="CSV or JSON lines with a column 'path', for --where; beside NAME.json files, which are always read; of "
+        "several, the last counts where they differ",
     )
     parser.add_argument(
         "--positions",
@@ -102,7 +105,7 @@ def index(options: argparse.Namespace) -> int:
             collection,
             options.media or None,
             captions=options.captions,
-            metadata=options.metadata,
+            metadata=options.metadata or None,
             positions=options.positions,
             windows=options.windows,
             strict=options.strict,

@@ -168,7 +168,9 @@ def _listed(width: int) -> Iterator[str]:
 
 def command_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of one command."""
-    parser = argparse.ArgumentParser(prog=f"trivium {name}")
+    from trivium.pipeline.cli.options import Parser  # what the commands import too
+
+    parser = Parser(prog=f"trivium {name}")
     command_of(name).options(parser)
     return parser
 

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trivium.encoders.base import MODALITIES
 from trivium.encoders.sandbox.mode import MEGAPIXELS_VARIABLE, MODES, VARIABLE
@@ -38,6 +38,29 @@ def require_values(options: argparse.Namespace) -> None:
             raise UsageError(
                 f"an empty {what} is given: leave it out, or say what is meant ('.' is the current folder)"
             )
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses an option that takes one value and is given twice: argparse would take the last in silence."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.given: set[str] = set()
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Do what argparse does; nothing has been given yet."""
+        self.given = set()
+        return super().parse_known_args(args, namespace)
+
+
+class _Once(argparse.Action):
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if option is not None and self.dest in parser.given:
+            parser.error(f"{'/'.join(self.option_strings)} is given twice, and takes one value")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def add_json(parser: argparse.ArgumentParser, *, help: str = "print one JSON object") -> None:
@@ -154,7 +177,9 @@ def wish_of(options: argparse.Namespace) -> "Wish | None":
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
     """Let the user restrict which items are meant."""
-    parser.add_argument("--only", choices=ITEM_KINDS, help="items of one kind")
+    parser.add_argument(
+        "--only", choices=ITEM_KINDS, help="items of one kind (of several: --where 'modality in (image, video)')"
+    )
     parser.add_argument(
         "--path",
         metavar="PATTERN",
@@ -163,7 +188,11 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
         help="items that a pattern matches: 'holiday/*', '*.jpg', or a folder; several are alternatives",
     )
     parser.add_argument(
-        "--where", metavar="EXPR", help="items by captions and metadata: 'year >= 2020 and caption contains dog'"
+        "--where",
+        metavar="EXPR",
+        action="append",
+        default=[],
+        help="items by captions and metadata: 'year >= 2020 and caption contains dog'; several must all hold",
     )
 
 
@@ -183,7 +212,7 @@ def filter_of(options: argparse.Namespace) -> Filter:
     Raises:
         FilterError: If a part cannot be understood.
     """
-    return Filter(only=options.only, paths=tuple(options.path), where=options.where)
+    return Filter(only=options.only, paths=tuple(options.path), where=tuple(options.where))
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:

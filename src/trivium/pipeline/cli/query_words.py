@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from trivium.encoders.base import MODALITIES
 from trivium.pipeline.cli.options import (
+    Parser,
     UsageError,
     add_filter,
     add_json,
@@ -142,7 +143,7 @@ def split_words(line: str) -> list[Word]:
     return words
 
 
-class _LineParser(argparse.ArgumentParser):
+class _LineParser(Parser):
     """Raises where argparse would end the program."""
 
     def error(self, message: str) -> NoReturn:

@@ -51,6 +51,8 @@ li { border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; disp
 .why { margin: .3rem 0; color: var(--quiet); }
 .about small { color: var(--quiet); overflow-wrap: anywhere; } .about b { font-variant-numeric: tabular-nums; }
 """
+MAX_FACT = 100  # characters
+FACTS = ("camera", "artist", "album", "people", "keywords")  # of the metadata, that a card shows beside the day
 LIKELY = ' <span title="how likely it is what was asked">{relevance:.0%}</span>'
 
 
@@ -229,7 +231,7 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
     likely = Html("") if hit.relevance is None else markup(LIKELY, relevance=hit.relevance)
     return markup(
         '<li><div class="{kind}">{media}</div><div class="about"><p class="caption">{caption}</p>{why}'
-        "<b>{score:.3f}</b>{likely} {modality}{matched}<br>"
+        "<b>{score:.3f}</b>{likely} {modality}{matched}<br>{facts}"
         '<small><a href="{link}">{name}</a>{missing}</small></div></li>\n',
         kind=kind,
         media=media,
@@ -241,8 +243,17 @@ def _card(hit: Hit, folder: Path, explanation: "Explanation | None") -> Html:
         matched=" by its caption" if hit.matched == "caption" else f" {place_of(hit)}".rstrip(),
         link=_link(hit.path, folder),
         name=os.path.basename(hit.path),
+        facts=markup("<small>{facts}</small><br>", facts=facts) if (facts := _facts(hit)) else Html(""),
         missing=" (missing: the file was gone when its folder was last indexed)" if hit.is_missing else "",
     )
+
+
+def _facts(hit: Hit) -> str:
+    """Say when, with what and by whom an item was made, and what and who is in it, as far as its metadata do."""
+    day = str(hit.metadata.get("taken", ""))[: len("2024-05-01")]
+    told = [day, *(hit.metadata.get(key) for key in FACTS)]
+    words = [", ".join(fact) if isinstance(fact, list) else str(fact) for fact in told if fact]
+    return " · ".join(word[:MAX_FACT] for word in words)
 
 
 def _player(

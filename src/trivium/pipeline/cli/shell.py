@@ -92,7 +92,7 @@ class _Settings:
 
     only: str | None
     path: list[str]
-    where: str | None
+    where: list[str]
     k: int
     json: bool
     min_relevance: float | None
@@ -198,7 +198,7 @@ class Shell:
         self._change(path=[word.text for word in split_words(argument)])
 
     def _set_where(self, argument: str) -> None:
-        self._change(where=argument or None)
+        self._change(where=[argument] if argument else [])
 
     def _set_k(self, argument: str) -> None:
         try:
@@ -222,7 +222,7 @@ class Shell:
     def _help(self, _: str) -> None:
         settings = self._settings
         now = f"now: :only {settings.only or ''} :path {' '.join(settings.path)}"
-        say(*HELP.split("\n"), "", f"{now} :where {settings.where or ''} :k {settings.k}")
+        say(*HELP.split("\n"), "", f"{now} :where {' and '.join(settings.where)} :k {settings.k}")
 
 
 def _typed() -> Iterator[str]:

@@ -21,6 +21,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
 from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.tags.reading import FileTags
 from trivium.pipeline.records import ContentKey, ItemKind
 from trivium.pipeline.space.joint import JointSpace
 
@@ -59,6 +60,7 @@ class LoadedContents:
     first_line: str | None = None  # of a text
     reads_on: bool = False  # the file, when it is encoded
     note: str = ""  # what its owner should know of it
+    tags: FileTags | None = None  # what it says of itself, if that was read
 
     def add_note(self, note: str) -> None:
         """Say one thing more."""

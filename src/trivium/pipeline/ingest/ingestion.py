@@ -39,7 +39,8 @@ from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.roots import RootSettings, nearest
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
-from trivium.pipeline.tables.metadata import MetadataError, MetadataTable, combined, merged, read_table
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, merged, told
+from trivium.pipeline.tables.metadata_table import MetadataTable, read_table, said_of
 
 EXAMPLE_TEXTS = 200
 MIN_WINDOW_SECONDS = 0.1
@@ -76,9 +77,8 @@ class IngestSettings:
 
     Args:
         captions: Whether captions are encoded as vectors of their items too; they are shown either way.
-        table: Metadata by path; what a file's own sidecar says comes before it. Without one, what an earlier table
-            said stays.
-        tables: Where that metadata came from, absolute paths, to be read again when a root is brought up to date.
+        tables: Metadata by path, see `said_of`; what a file's own sidecar says comes before them. Of files that none
+            names, what tables of earlier runs said stays. They are read again when a root is brought up to date.
         positions: Keep where items were made, as far as a sidecar says so.
         windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
         strict: Refuse files of which only a part can be decoded; else that is taken in, with a note.
@@ -96,8 +96,7 @@ class IngestSettings:
     """
 
     captions: bool | None = None
-    table: MetadataTable | None = None
-    tables: Sequence[str] | None = None
+    tables: Sequence[MetadataTable] | None = None
     positions: bool | None = None
     windows: float | None = None
     strict: bool = False
@@ -117,7 +116,7 @@ class IngestSettings:
     @property
     def of_roots(self) -> dict[str, Any]:
         """What is asked of the roots, to be kept with them: see `RootSettings`."""
-        tables = None if self.tables is None else tuple(self.tables)
+        tables = None if self.tables is None else tuple(os.path.abspath(table.path) for table in self.tables)
         given = {"captions": self.captions, "positions": self.positions, "metadata": tables}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -167,7 +166,7 @@ class _Ingestion:
         self._known = known
         self._space = space
         self._sandbox = sandbox
-        self._table = settings.table
+        self._tables = settings.tables
         self._progress = settings.progress
         self._drops_missing = settings.drop_missing
         self._is_shallow = settings.shallow
@@ -184,12 +183,18 @@ class _Ingestion:
         self._renamed: set[int] = set()
         self._newest = max((item.id for item in self._recorded.values()), default=0)
         self._earlier: dict[ContentKey, Iterator[str]] = {}  # paths of items from before this run not looked at yet
+        self._untold: set[str] = set()  # files that are as they were, and whose tags are to be read
 
     def run(self, media: Iterable[str | os.PathLike[str]] | None) -> Summary:
         summary = self._summary
         known = self._store.roots()
         self._plan = plan(known, None if media is None else [named(path) for path in media], self._given)
         self._loadings = {settings: self._loading(settings) for settings in self._plan.walked.values()}
+        self._turned = {
+            path
+            for path, settings in self._plan.walked.items()
+            if (before := nearest(path, known)) and known[before].settings.positions != settings.positions
+        }
         with self._timed("scan"):
             scan = scan_media(self._plan.walked, shallow=self._is_shallow)
         summary.ignored = scan.ignored
@@ -202,10 +207,10 @@ class _Ingestion:
             if path not in present and (scan.covers(path) or naming.in_folder(path) in present)
         }
         todo = [file for file in scan.files if not self._is_unchanged(file)]
-        if self._table is None:
-            self._table = self._kept_table()
-        if self._table is not None:
-            todo = self._apply_table(self._table, scan.files, todo)
+        if self._tables is None:
+            self._tables = self._kept_tables()
+        if self._tables:
+            todo = self._apply_tables(self._tables, scan.files, todo)
         summary.unchanged = len(scan.files) - len(todo) - summary.changed
         for kind in ITEM_KINDS:
             with self._timed(kind):
@@ -259,7 +264,8 @@ class _Ingestion:
         return self._loadings[self._plan.settings_of(file.path)]
 
     def _load(self, loader: Loader, file: MediaFile) -> LoadedFile | FailedFile:
-        return self._loading_of(file).load(file, loader)
+        known = self._known.contents_at(file.path) if file.path in self._untold else None
+        return self._loading_of(file).load(file, loader, known=known)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -269,15 +275,24 @@ class _Ingestion:
 
     def _is_unchanged(self, file: MediaFile) -> bool:
         item = self._recorded.get(file.path)
-        return (
+        is_unchanged = (
             item is not None
             and item.fingerprint == file.fingerprint
             and item.beside == file.beside
             and item.embeds_caption == (item.has_caption and self._loading_of(file).embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
         )
+        if not is_unchanged or item is None:
+            return False
+        # It was indexed by a Trivium that did not read tags, or positions are kept that were not, or no longer.
+        is_told = item.has_own or file.modality == "text"
+        if is_told and not (self._turned and nearest(file.path, self._plan.walked) in self._turned):
+            return True
+        if file.modality != "text":
+            self._untold.add(file.path)
+        return False
 
-    def _kept_table(self) -> MetadataTable | None:
+    def _kept_tables(self) -> list[MetadataTable]:
         """Read the tables that were given with the roots before; one that is gone leaves what it said."""
         positions = any(settings.positions for settings in self._plan.walked.values())
         paths = dict.fromkeys(path for settings in self._plan.walked.values() for path in settings.metadata)
@@ -287,28 +302,48 @@ class _Ingestion:
                 tables.append(read_table(Path(path), positions=positions))
             except MetadataError as error:
                 self._summary.skipped.append(Problem(path=path, reason=f"metadata are as they were: {error}"))
-        return combined(tables)
+        return tables
 
-    def _apply_table(
-        self, table: MetadataTable, files: Sequence[MediaFile], todo: Sequence[MediaFile]
+    def _apply_tables(
+        self, tables: Sequence[MetadataTable], files: Sequence[MediaFile], todo: Sequence[MediaFile]
     ) -> list[MediaFile]:
-        """Record what the table says of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
+        """Record what tables say of unchanged files; return ``todo`` and those whose sidecar has to be read too."""
         recorded, taken = self._store.tabled(), {file.path for file in todo}
         again: list[MediaFile] = []
         metadata: dict[int, tuple[str | None, str | None]] = {}
         for file in files:
-            row = table.json_of(file.path)
-            if file.path in taken or row == recorded.get(file.path):
+            row = said_of(file.path, tables)
+            if row is None or file.path in taken or row == recorded.get(file.path):
                 continue
             if file.sidecar_path is not None:
                 again.append(file)
             else:
-                metadata[self._recorded[file.path].id] = (row, row)
+                item = self._store.item_at(file.path)
+                assert item is not None
+                metadata[item.id] = (self._merged(file.path, item.own, row, {}), row)
         if metadata:
             self._writer.set_metadata(metadata)
             self._summary.changed += len(metadata)
-        self._summary.skipped += _problems_of(table, self._recorded.keys() | {file.path for file in files})
+        known = self._recorded.keys() | {file.path for file in files}
+        for table in tables:
+            self._tell_of(table, known)
         return [*todo, *again]
+
+    def _tell_of(self, table: MetadataTable, known: Set[str]) -> None:
+        """Tell of a table's rows that were left out, or of which something was, and of those that name no file."""
+        summary = self._summary
+        for problem in table.problems:
+            if problem.is_taken:
+                summary.notes.append(Problem(path=table.path, reason=f"line {problem.line}: {problem.reason}"))
+            else:
+                reason = f"line {problem.line} left out: {problem.reason}"
+                summary.skipped.append(Problem(path=table.path, reason=reason))
+        if more := table.problem_count - len(table.problems):
+            reason = f"{more:,} more lines left out, or something of them"
+            summary.skipped.append(Problem(path=table.path, reason=reason))
+        if unused := table.unused(known):
+            reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
+            summary.skipped.append(Problem(path=table.path, reason=reason))
 
     def _take_all(self, kind: ItemKind, files: Sequence[MediaFile]) -> None:
         needed = modality_of(kind, Part("content"))
@@ -325,7 +360,14 @@ class _Ingestion:
         while groups:
             # Files with the same content, of which one was being loaded: again when its vector is there, or it failed.
             waiting: list[MediaFile] = []
-            loader = Loader(self._space, self._sandbox, Claims(self._known), stats=stats, partial=self._partial)
+            loader = Loader(
+                self._space,
+                self._sandbox,
+                Claims(self._known),
+                stats=stats,
+                partial=self._partial,
+                reads_tags=True,
+            )
             batches = encode_files(
                 groups.popleft(),
                 load=partial(self._load, loader),
@@ -362,11 +404,12 @@ class _Ingestion:
                 postponed.append(file.file)
                 continue
             self._summary.skipped += file.problems
+            self._summary.notes += file.notes
             if file.contents.note:
                 self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
             item, before = self._new_item(file)
             if before is not None and _says_the_same(item, before):
-                untouched[before.id] = (file.fingerprint, file.beside)
+                untouched[before.id] = (file.fingerprint, file.beside, file.own)
                 self._summary.unchanged += 1
                 continue
             items.append(item)
@@ -390,26 +433,28 @@ class _Ingestion:
             before = self._renamed_from(file.contents.roles["content"])
             renamed_from = before.id if before is not None else None
         tabled = before.tabled if before is not None else None
-        if self._table is not None:
-            tabled = self._table.json_of(file.file.path)
-        try:
-            metadata = merged(tabled, file.sidecar)
-        except MetadataError as error:  # together they are too much
-            assert file.file.sidecar_path is not None
-            self._summary.skipped.append(Problem(path=file.file.sidecar_path, reason=f"metadata left out: {error}"))
-            metadata = tabled
+        if (row := said_of(file.file.path, self._tables or ())) is not None:
+            tabled = row
         item = NewItem(
             path=file.file.path,
             modality=file.file.modality,
             fingerprint=file.fingerprint,
             beside=file.beside,
             caption=file.caption,
-            metadata=metadata,
+            metadata=self._merged(file.file.path, file.own, tabled, file.sidecar),
             tabled=tabled,
+            own=file.own,
             contents=file.contents.roles,
             renamed_from=renamed_from,
         )
         return item, before
+
+    def _merged(self, path: str, own: str | None, tabled: str | None, sidecar: Metadata) -> str | None:
+        left_out: list[str] = []
+        metadata = merged(own, tabled, sidecar, left_out=left_out)
+        if left_out:
+            self._summary.notes.append(Problem(path=path, reason=told(left_out)))
+        return metadata
 
     def _renamed_from(self, content: ContentKey) -> StoredItem | None:
         """Find an item with this content whose file is no longer there; each is looked at once in a run."""
@@ -435,20 +480,8 @@ class _Ingestion:
             self._summary.removed += 1
 
 
-def _problems_of(table: MetadataTable, known: Set[str]) -> list[Problem]:
-    problems = [
-        Problem(path=table.path, reason=f"line {problem.line} left out: {problem.reason}") for problem in table.problems
-    ]
-    if more := table.problem_count - len(table.problems):
-        problems.append(Problem(path=table.path, reason=f"{more:,} more lines left out"))
-    if unused := table.unused(known):
-        reason = f"{len(unused):,} lines name files that are not in the collection, the first {unused[0]}"
-        problems.append(Problem(path=table.path, reason=reason))
-    return problems
-
-
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:
-    """Whether nothing but fingerprints differs."""
+    """Whether nothing that anybody sees differs."""
     return item.renamed_from is None and (item.contents, item.caption, item.metadata, item.tabled) == (
         before.contents,
         before.caption,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from trivium.encoders.files.reading import OpenedFile, read_file
 from trivium.encoders.files.stopping import ByteBudget
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
-from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.kinds import MediaKind
+from trivium.encoders.sandbox.pool import DecodeSandbox, OnTags
 from trivium.encoders.sandbox.streams import SoundStream
+from trivium.encoders.tags.reading import FileTags
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
@@ -26,18 +29,27 @@ from trivium.pipeline.ingest.windows import VIDEO_WINDOW_SECONDS, windows_of
 from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
-from trivium.pipeline.tables.metadata import Metadata, MetadataError, read_sidecar
+from trivium.pipeline.tables.metadata import Metadata, MetadataError, encode, read_sidecar, told
+from trivium.pipeline.tables.own import own_caption, own_metadata
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
 MAX_CAPTION_FILE_BYTES = 1 << 20
+MAX_KNOWN_TAGS = 1_000  # files, of some kB at most
 
 
 class Loader:
     """Loads files for the encoders of a space; safe to use from several threads."""
 
     def __init__(
-        self, space: JointSpace, sandbox: DecodeSandbox, claims: Claims, *, stats: Stats, partial: bool = True
+        self,
+        space: JointSpace,
+        sandbox: DecodeSandbox,
+        claims: Claims,
+        *,
+        stats: Stats,
+        partial: bool = True,
+        reads_tags: bool = False,
     ) -> None:
         """Prepare.
 
@@ -47,9 +59,12 @@ class Loader:
             claims: Which contents need vectors.
             stats: Where stages are counted.
             partial: Whether what is there is taken of a file that is cut off, with a note; else it is refused.
+            reads_tags: Whether what files say of themselves is read too.
         """
         self._partial = partial
         self._space = space
+        self._reads_tags = reads_tags
+        self._known_tags: dict[bytes, FileTags] = {}  # of equal files of this run, which are decoded once
         self._sandbox = sandbox
         self._claims = claims
         self._budget = ByteBudget(HELD_TOGETHER_BYTES)
@@ -106,10 +121,29 @@ class Loader:
                     loaded = self._video(source, windows, parts)
                 else:
                     loaded = self._sound(source, windows, parts)
+                if self._reads_tags and kind != "text":
+                    self._take_tags(kind, source, loaded)
             return loaded
         finally:
             if loaded is None or not loaded.reads_on:
                 file.close()
+
+    def tags(self, kind: ItemKind, file: OpenedFile, contents: Mapping[str, ContentKey]) -> LoadedContents:
+        """Read what a file says of itself and no more; its contents are known. It is closed."""
+        assert kind != "text"
+        try:
+            return LoadedContents(roles=dict(contents), tags=self._sandbox.tags(kind, file.descriptor))
+        finally:
+            file.close()
+
+    def _take_tags(self, kind: MediaKind, source: Source, loaded: LoadedContents) -> None:
+        """Read a file's tags, if it was not decoded, or by a GPU: else they came with what was."""
+        if loaded.tags is None:
+            known = self._known_tags.get(source.sha256)
+            loaded.tags = self._sandbox.tags(kind, source.data_or_descriptor) if known is None else known
+        if len(self._known_tags) >= MAX_KNOWN_TAGS:
+            self._known_tags.clear()
+        self._known_tags[source.sha256] = loaded.tags
 
     def _read(self, file: OpenedFile, is_held: bool) -> Source:
         with self._reading.working():
@@ -160,6 +194,7 @@ class Loader:
                     on_device=True,
                     partial=self._partial,
                     note=loaded.add_note,
+                    on_tags=self._on_tags(loaded),
                 )
             source.file.require_unchanged()
             with self._preparing.working():
@@ -173,7 +208,12 @@ class Loader:
         if windows is None and not parts and not is_new:
             return loaded
         with self._decoding.working():
-            sound = self._sandbox.sound(source.data_or_descriptor, partial=self._partial, note=loaded.add_note)
+            sound = self._sandbox.sound(
+                source.data_or_descriptor,
+                partial=self._partial,
+                note=loaded.add_note,
+                on_tags=self._on_tags(loaded),
+            )
         spans = _spans(parts) if parts is not None else windows_of(seconds_of(sound), windows, note=loaded.add_note)
         self._preparing.add(0.0)  # one file, whatever is made of it
         if spans or isinstance(sound, SoundStream):
@@ -195,7 +235,12 @@ class Loader:
 
         with self._decoding.working():
             video = self._sandbox.video(
-                source.data_or_descriptor, prepare, side=encoder.side, partial=self._partial, note=loaded.add_note
+                source.data_or_descriptor,
+                prepare,
+                side=encoder.side,
+                partial=self._partial,
+                note=loaded.add_note,
+                on_tags=self._on_tags(loaded),
             )
         self._preparing.add(0.0)  # one file, however many pictures
         for seconds, prepared in video.frames:
@@ -216,6 +261,9 @@ class Loader:
         elif isinstance(video.sound, SoundStream):
             video.sound.close()
         return loaded
+
+    def _on_tags(self, loaded: LoadedContents) -> OnTags | None:
+        return partial(setattr, loaded, "tags") if self._reads_tags else None
 
     def _own(self, loaded: LoadedContents, modality: Modality, source: Source) -> tuple[ContentKey, bool]:
         """Give a file a vector of its own; return also whether that has to be made."""
@@ -295,7 +343,9 @@ class LoadedFile:
     contents: LoadedContents
     caption: str | None
     sidecar: Metadata
+    own: str | None  # what it says of itself, JSON; None of a text
     problems: Sequence[Problem] = ()  # with what lies beside it
+    notes: Sequence[Problem] = ()  # on what of that was left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,8 +376,16 @@ class FileLoading:
         """Whether a file of a kind has its caption's vector too."""
         return self.embeds_captions and kind != "text"
 
-    def load(self, file: MediaFile, loader: Loader) -> LoadedFile | FailedFile:
-        """Read and decode a file, its caption and its sidecar."""
+    def load(
+        self, file: MediaFile, loader: Loader, *, known: Mapping[str, ContentKey] | None = None
+    ) -> LoadedFile | FailedFile:
+        """Read and decode a file, its caption and its sidecar.
+
+        Args:
+            file: Where it lies.
+            loader: Of its contents.
+            known: What it holds, by role, if only its tags are to be read; unless it has changed since it was seen.
+        """
         was_read = False
         try:
             # Looked at before the bytes are: a change in between shows as a changed file next time.
@@ -335,12 +393,21 @@ class FileLoading:
             beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
             opened = loader.opened(file.path, file.modality)
             was_read = True
-            contents = loader.contents(file.modality, opened, windows=self.windows)
+            if known and state == file.fingerprint:
+                contents = loader.tags(file.modality, opened, known)
+                contents.roles.pop(Part("caption").role, None)
+            else:
+                contents = loader.contents(file.modality, opened, windows=self.windows)
             problems: list[Problem] = []
-            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems)
+            notes: list[Problem] = []
+            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems, notes)
+            own = None
             if file.modality == "text":
                 caption = contents.first_line
-            elif caption is not None and self.embeds_captions_of(file.modality):
+            else:
+                own = self._own(file, contents.tags or FileTags(), notes)
+                caption = caption or own_caption(own, file.path)
+            if file.modality != "text" and caption is not None and self.embeds_captions_of(file.modality):
                 loader.caption(caption, contents)
         except (DecodeError, MemoryError) as error:
             was_read = was_read and not isinstance(error, UnreadableError)
@@ -360,18 +427,30 @@ class FileLoading:
             contents=contents,
             caption=caption,
             sidecar=sidecar,
+            own=None if own is None else encode(own),
             problems=problems,
+            notes=notes,
         )
 
-    def _load_sidecar(self, file: MediaFile, problems: list[Problem]) -> Metadata:
+    def _own(self, file: MediaFile, tags: FileTags, notes: list[Problem]) -> Metadata:
+        own, left_out = own_metadata(tags, positions=self.positions)
+        problems = [*tags.problems, *([told(left_out)] if left_out else [])]
+        notes += [Problem(path=file.path, reason=problem) for problem in problems]
+        return own
+
+    def _load_sidecar(self, file: MediaFile, problems: list[Problem], notes: list[Problem]) -> Metadata:
         if file.sidecar_path is None:
             return {}
         try:
             data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
-            return read_sidecar(data, positions=self.positions)
+            left_out: list[str] = []
+            sidecar = read_sidecar(data, positions=self.positions, left_out=left_out)
         except (DecodeError, MetadataError) as error:
             problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
             return {}
+        if left_out:
+            notes.append(Problem(path=file.sidecar_path, reason=told(left_out)))
+        return sidecar
 
 
 def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:

@@ -1,6 +1,7 @@
 """Finding the media: walks files and folders, pairs each file with its caption and sidecar. Reads no content."""
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Collection, Container, Sequence
@@ -10,8 +11,10 @@ from trivium.pipeline.records import SUFFIXES, ItemKind
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.roots import nearest
 
-CAPTION_SUFFIX = ".txt"
-SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json
+CAPTION_SUFFIX = ".txt"  # photo.jpg.txt, else photo.txt
+SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json, else as Google Takeout names it
+TAKEOUT = ".supplemental-metadata"  # photo.jpg.supplemental-metadata.json, cut anywhere where names are long
+TAKEOUT_CUTS = range(51, 45, -1)  # characters that are left of a long name, without its suffix
 # A file changed this shortly before it was read may change again without its times telling (FAT counts in 2 s).
 FRESH_NS = 2_000_000_000
 FRESH = "fresh"  # stands for the fingerprint of such a file, and equals none
@@ -120,16 +123,10 @@ def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
             continue
         if DATABASE in entries and "vectors" in entries:
             continue  # a collection
-        # Only what will be taken can have a caption: a text beside a link is an item of its own.
-        with_captions = {
-            _stem(entry.name)
-            for entry in entries.values()
-            if _modality(entry.name) in ("image", "audio", "video")
-            and not entry.is_symlink()
-            and not entry.name.startswith(".")
-        }
-        sidecars, others = set(), []
-        for entry in entries.values():
+        captions, sidecars, others = set(), set(), []
+        names = _Names(entries)
+        # Texts last: those are left out that are captions of what was taken; one beside a link is an item.
+        for entry in sorted(entries.values(), key=lambda entry: _is_caption_name(entry.name)):
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink():
@@ -142,8 +139,9 @@ def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
                     folders.append(entry.path)
             elif _modality(entry.name) is None:
                 others.append(entry.name)
-            elif not (_is_caption_name(entry.name) and _stem(entry.name) in with_captions):
-                found = _beside(entry.name, entries)
+            elif entry.name not in captions:
+                found = _beside(entry.name, names)
+                captions.add(found[0])
                 sidecars.add(found[1])
                 caption, sidecar = (os.path.join(folder, name) if name else None for name in found)
                 _take(entry.path, caption, sidecar, scan, seen)
@@ -157,15 +155,16 @@ def _take_one(path: str, scan: Scan, seen: set[str]) -> None:
         known = " ".join(SUFFIXES)
         scan.problems.append(Problem(path=path, reason=f"not a kind of file that is indexed ({known})"))
         return
-    stem = os.path.join(os.path.dirname(path), _stem(name))
+    present = _Present()
     if _is_caption_name(name):
-        for suffix, modality in SUFFIXES.items():
-            if modality != "text" and os.path.lexists(stem + suffix):
-                scan.problems.append(
-                    Problem(path=path, reason=f"the caption of {_stem(name) + suffix}: name that file")
-                )
+        stem = _stem(path)
+        media = [stem, *(stem + suffix for suffix in SUFFIXES)]
+        for other in media:
+            if _modality(other) not in (None, "text") and other in present and _beside(other, present)[0] == path:
+                reason = f"the caption of {os.path.basename(other)}: name that file"
+                scan.problems.append(Problem(path=path, reason=reason))
                 return
-    _take(path, *_beside(path, _Present()), scan, seen)
+    _take(path, *_beside(path, present), scan, seen)
 
 
 class _Present:
@@ -174,13 +173,58 @@ class _Present:
     def __contains__(self, path: object) -> bool:
         return os.path.lexists(str(path))
 
+    def names(self, beside: str) -> list[str]:
+        folder = os.path.dirname(beside)
+        return [os.path.join(folder, name) for name in os.listdir(folder)]
 
-def _beside(name: str, present: Container[str]) -> tuple[str | None, str | None]:
+
+class _Names:
+    """The names in a folder."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        # Most folders have no such sidecars, and need not be asked for each of their possible names.
+        self.has_takeout = any(_TAKEOUT_NAME.search(name) for name in names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def names(self, _: str) -> Collection[str]:
+        return self._names
+
+
+def _beside(name: str, present: "_Names | _Present") -> tuple[str | None, str | None]:
     """Names of a file's caption and sidecar, where there are such."""
-    stem = _stem(name)
-    caption = next((stem + suffix for suffix in _CAPTION_SPELLINGS if stem + suffix in present), None)
-    sidecar = next((base + SIDECAR_SUFFIX for base in (name, stem) if base + SIDECAR_SUFFIX in present), None)
-    return (None if _modality(name) == "text" else caption), sidecar
+    bases = (name, _stem(name))
+    captions = (base + suffix for base in bases for suffix in _CAPTION_SPELLINGS)
+    caption = None if _modality(name) == "text" else next((found for found in captions if found in present), None)
+    sidecar = next((base + SIDECAR_SUFFIX for base in bases if base + SIDECAR_SUFFIX in present), None)
+    return caption, sidecar or _takeout_sidecar(name, present)
+
+
+def _takeout_sidecar(path: str, present: "_Names | _Present") -> str | None:
+    """Return the name of a file's sidecar as Google Takeout writes it.
+
+    The number of a name that occurs several times, which is before a picture's suffix, is at the end there:
+    ``photo(1).jpg`` has ``photo.jpg.supplemental-metadata(1).json``. Long names are cut, of long names of pictures
+    even these; such a one is taken only where it can be no other picture's.
+    """
+    if isinstance(present, _Names) and not present.has_takeout:
+        return None
+    folder, name = os.path.split(path)
+    stem, suffix = os.path.splitext(name)
+    number = _NUMBERED.search(stem)
+    plain, count = (stem[: number.start()] + suffix, number[0]) if number else (name, "")
+    for end in range(len(TAKEOUT), -1, -1):
+        if (found := os.path.join(folder, f"{plain}{TAKEOUT[:end]}{count}{SIDECAR_SUFFIX}")) in present:
+            return found
+    for end in TAKEOUT_CUTS:
+        found = os.path.join(folder, f"{plain[:end]}{count}{SIDECAR_SUFFIX}")
+        if end < len(plain) and found in present:
+            begins = os.path.join(folder, plain[:end])
+            alike = (other for other in present.names(path) if other.startswith(begins) and _modality(other))
+            return None if any(_stem(other) != _stem(path) for other in alike) else found
+    return None
 
 
 def _take(path: str, caption_path: str | None, sidecar_path: str | None, scan: Scan, seen: set[str]) -> None:
@@ -219,6 +263,8 @@ def _fingerprint_at(path: str) -> str:
         return ""
 
 
+_TAKEOUT_NAME = re.compile(r"\.(s[a-z-]*)?(\(\d+\))?\.json$|\(\d+\)\.json$|.{46}\.json$")
+_NUMBERED = re.compile(r"\([1-9]\d*\)$", re.ASCII)
 _CAPTION_SPELLINGS = (CAPTION_SUFFIX, CAPTION_SUFFIX.upper())
 
 

@@ -289,7 +289,7 @@ class Retrieval:
 def _allowed(store: Store, filter: Filter) -> Allowed:
     contents: dict[Modality, IdSet | None] = {}
     only = filter.only
-    if only in ("image", "audio") and not filter.paths and filter.where is None:
+    if only in ("image", "audio") and not filter.paths and not filter.expressions:
         # All contents of the modality belong to such items, or to videos; what else they have is captions.
         contents[only] = None
         captions = store.captions_of(only)
@@ -300,6 +300,6 @@ def _allowed(store: Store, filter: Filter) -> Allowed:
     condition, parameters = filter.sql()
     items, by_modality = store.chosen(condition, parameters)
     contents = {modality: IdSet(ids) for modality, ids in by_modality.items()}
-    if only is not None and not filter.paths and filter.where is None:
+    if only is not None and not filter.paths and not filter.expressions:
         return Allowed(None, only, contents)
     return Allowed(IdSet(items), None, contents)

@@ -236,9 +236,9 @@ class Store:
     def states(self) -> dict[str, ItemState]:
         """Return what tells an unchanged item, for all items by path."""
         rows = self._rows(
-            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL, i.missing "
-            "FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
-            columns=(column.path, column.whole, column.text, column.text, bool, bool, bool),
+            "SELECT i.path, i.id, i.fingerprint, i.beside, i.caption IS NOT NULL, e.item IS NOT NULL, i.missing, "
+            "i.own IS NOT NULL FROM item i LEFT JOIN embedding e ON e.item = i.id AND e.role = 'caption'",
+            columns=(column.path, column.whole, column.text, column.text, bool, bool, bool, bool),
         )
         return {path: ItemState(*state) for path, *state in rows}
 
@@ -510,21 +510,32 @@ class ContentLookup:
         with self._lock:
             return read_row(self._db, self._sql, content[::-1], columns=(column.whole,)) is not None
 
+    def contents_at(self, path: str) -> dict[str, ContentKey]:
+        """Return the contents of the item of a file, by role."""
+        sql = (
+            "SELECT e.role, c.modality, c.sha256 FROM item i JOIN embedding e ON e.item = i.id "
+            "JOIN content c ON c.id = e.content WHERE i.path = ?"
+        )
+        with self._lock:
+            rows = list(read_rows(self._db, sql, (os.fsencode(path),), columns=_CONTENT_TYPES))
+        return {role: ContentKey(modality, sha256) for role, modality, sha256 in rows}
+
     def close(self) -> None:
         """Release the database file."""
         with self._lock:
             self._db.close()
 
 
-_ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled")
+_ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled", "own")
 _ITEM_TYPES: tuple[Column, ...] = (
     *(column.whole, column.path, column.kind, column.text, column.text),
-    *(maybe(column.text), maybe(column.text), maybe(column.text)),
+    *(maybe(column.text), maybe(column.text), maybe(column.text), maybe(column.text)),
 )
 _MATCH_TYPES: tuple[Column, ...] = (
     *(column.whole, column.whole, column.path, column.kind),
     *(maybe(column.text), maybe(column.text), column.role, column.text, bool),
 )
+_CONTENT_TYPES: tuple[Column, ...] = (column.role, column.modality, column.blob)
 _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
     *(maybe(column.count), column.count, column.count, column.index_report),

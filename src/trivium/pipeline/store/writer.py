@@ -116,12 +116,12 @@ class Writer:
         with self.transaction():
             self._name_vectors(space, shards, contents)
 
-    def touch(self, fingerprints: Mapping[int, tuple[str, str]]) -> None:
-        """Record new fingerprints (of the file, of what lies beside it) of items whose content is as it was."""
+    def touch(self, states: Mapping[int, tuple[str, str, str | None]]) -> None:
+        """Record the state of items that are as they were: fingerprints of file and what is beside it, its own tags."""
         with self.transaction(new_generation=False):
             self._db.executemany(
-                "UPDATE item SET fingerprint = ?, beside = ? WHERE id = ?",
-                [(file, beside, item) for item, (file, beside) in fingerprints.items()],
+                "UPDATE item SET fingerprint = ?, beside = ?, own = ? WHERE id = ?",
+                [(*state, item) for item, state in states.items()],
             )
 
     def set_metadata(self, metadata: Mapping[int, tuple[str | None, str | None]]) -> None:
@@ -362,9 +362,9 @@ class Writer:
         if item.renamed_from is not None:
             self._db.execute("DELETE FROM item WHERE id = ?", (item.renamed_from,))
         cursor = self._db.execute(
-            "INSERT INTO item (path, modality, fingerprint, beside, caption, metadata, tabled) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (path, item.modality, item.fingerprint, item.beside, item.caption, item.metadata, item.tabled),
+            "INSERT INTO item (path, modality, fingerprint, beside, caption, metadata, tabled, own) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (path, item.modality, item.fingerprint, item.beside, item.caption, item.metadata, item.tabled, item.own),
         )
         for role, content in item.contents.items():
             self._db.execute(

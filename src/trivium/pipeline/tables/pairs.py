@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from trivium.encoders.base import MODALITIES, Modality
 from trivium.pipeline.records import SUFFIXES
-from trivium.pipeline.tables.metadata import json_rows
+from trivium.pipeline.tables.metadata_table import json_rows
 from trivium.pipeline.tables.reading import (
     MAX_LINE,
     MAX_TABLE_BYTES,

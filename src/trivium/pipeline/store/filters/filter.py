@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trivium.encoders.several import listed, path_of
@@ -21,7 +22,7 @@ class Filter:
 
     only: ItemKind | None = None
     paths: tuple[str, ...] = ()  # patterns, one or several, names as os.PathLike; resolved when the filter is made
-    where: str | None = None
+    where: str | Sequence[str] | None = None  # an expression, or several, which must all hold
 
     def __post_init__(self) -> None:
         if self.only is not None and self.only not in ITEM_KINDS:
@@ -31,18 +32,27 @@ class Filter:
             raise FilterError(f"{len(patterns):,} path patterns are given, at most {MAX_PATTERNS:,} are taken")
         resolutions = [resolved(pattern) for pattern in patterns]
         object.__setattr__(self, "paths", tuple(dict.fromkeys(one for found in resolutions for one in found)))
-        if self.where is not None:
-            parse(self.where)
+        if not isinstance(self.where, str | None):
+            object.__setattr__(self, "where", tuple(self.where))
+        for expression in self.expressions:
+            parse(expression)
 
     @property
     def is_empty(self) -> bool:
         """Whether every item meets it."""
-        return self.only is None and not self.paths and self.where is None
+        return self.only is None and not self.paths and not self.expressions
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The expressions, which must all hold."""
+        if self.where is None:
+            return ()
+        return (self.where,) if isinstance(self.where, str) else tuple(self.where)
 
     @property
     def metadata_keys(self) -> frozenset[str]:
-        """The metadata keys that the expression asks for: a key that no item has may be a slip of the pen."""
-        return frozenset() if self.where is None else frozenset(keys_of(parse(self.where)))
+        """The metadata keys that are asked for: a key that no item has may be a slip of the pen."""
+        return frozenset(key for expression in self.expressions for key in keys_of(parse(expression)))
 
     def sql(self) -> tuple[str, list[SqlValue]]:
         """Return a condition over the table ``item AS i``, never NULL, and its parameters in order.
@@ -54,8 +64,7 @@ class Filter:
             parts.append(Sql("i.modality = ?", (self.only,)))
         if self.paths:
             parts.append(joined("OR", [path_condition(pattern) for pattern in self.paths]))
-        if self.where is not None:
-            parts.append(compiled(parse(self.where), negated=False))
+        parts += [compiled(parse(expression), negated=False) for expression in self.expressions]
         condition = joined("AND", parts) if parts else Sql("1")
         return f"({condition.text})", list(condition.parameters)
 

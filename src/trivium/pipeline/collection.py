@@ -663,7 +663,7 @@ class Collection:
     def _warn_of(self, filter: Filter) -> None:
         """Tell of metadata that no item has: a slip of the pen is the likeliest reason for no hits."""
         for key in sorted(filter.metadata_keys - self.metadata_keys()):
-            warnings.warn(f"no hits, and no item has metadata '{key}'", stacklevel=3)
+            warnings.warn(f"no hits, and no item has metadata '{key}'", stacklevel=4)
 
     def _sandbox_for(self, queries: Sequence[Sequence[QueryPart]]) -> "DecodeSandbox | None":
         """Return where the parts' files are decoded: a process that starts while the networks are loaded, and stays."""

@@ -213,7 +213,8 @@ def test_what_is_there_of_a_cut_file_is_taken_in_with_a_note(
     with Collection.open(tmp_path / "c", space=space) as collection:
         summary = collection.add(tmp_path / "media")
         assert collection.info().items == {"image": 4, "audio": 2}
-        assert collection.add(tmp_path / "media").notes == []  # told once
+        again = collection.add(tmp_path / "media").notes  # told once; what tags lack is told as often as they are read
+        assert [note for note in again if "EXIF" not in note.reason] == []
     notes = {Path(note.path).name: note.reason for note in summary.notes}
     assert re.fullmatch(r"the file is cut off: 6\d % of its rows are there", notes.pop("most.png"))
     assert notes == {

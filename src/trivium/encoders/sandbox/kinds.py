@@ -6,6 +6,7 @@ import os
 from typing import Literal, TypeAlias, get_args
 
 from trivium.encoders.base import Modality
+from trivium.encoders.decoding.containers import HEAD_BYTES, demuxer_of
 from trivium.encoders.decoding.sounds import decode_audio
 
 DecodeKind: TypeAlias = Literal["picture", "heif", "drawing", "sound", "video"]
@@ -32,19 +33,18 @@ MODULES: dict[DecodeKind, tuple[str, ...]] = {
 READS_FONTS: tuple[DecodeKind, ...] = ("drawing",)
 # PyAV's scaler and libde265, which cannot be told otherwise in all versions.
 STARTS_THREADS: tuple[DecodeKind, ...] = ("heif", "video")
-HEAD_BYTES = 1 << 16  # of a picture, as far as `is_svg` looks
 # A WAV of one sample.
 SILENCE = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\2\0\0\0\0\0"
 
 
 def kind_of(modality: MediaKind, data: bytes | int) -> DecodeKind:
-    """Return which libraries a file takes, by its modality and, of a picture, its first bytes."""
+    """Return which libraries a file takes, by its modality and its first bytes."""
     if modality == "video":
         return "video"
-    if modality != "image":
-        return "sound"
     if isinstance(data, int):
         data = os.pread(data, HEAD_BYTES, 0)
+    if modality != "image":
+        return "sound" if demuxer_of(data[:HEAD_BYTES]) is None else "video"
     from trivium.encoders.decoding.pictures import brands_of, is_svg  # brings Pillow
 
     if is_svg(data):

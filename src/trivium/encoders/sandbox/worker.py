@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.containers import HEAD_BYTES, demuxer_of
 from trivium.encoders.decoding.pictures import decode_image, strips
 from trivium.encoders.decoding.sounds import (
     MAX_FRAMES,
@@ -283,7 +284,10 @@ def _answer(link: socket.socket, request: Mapping[str, Any], data: Source) -> No
             _answer_video(link, data, request["side"], partial=partial, note=note)
         else:
             seconds, keep = (MAX_STREAM_SECONDS, STREAM_FRAMES) if request["streams"] else (MAX_SECONDS, MAX_FRAMES)
-            sound = scan_audio(data, max_seconds=seconds, keep_frames=keep, partial=partial, note=note)
+            scan = scan_audio
+            if demuxer_of(data[:HEAD_BYTES]) is not None:  # a sound in a container of videos
+                from trivium.encoders.decoding.videos import scan_track as scan
+            sound = scan(data, max_seconds=seconds, keep_frames=keep, partial=partial, note=note)
             _send_sound(link, sound) if request["streams"] else _send_waveform(link, *whole(sound))
     except (ConnectionError, MemoryError):
         raise

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from trivium.encoders.base import DecodeError, UnreadableError
 from trivium.encoders.decoding.containers import ASF, BOXES, MATROSKA, PROGRAM_STREAM
+from trivium.encoders.decoding.raw_pictures import MARKS as RAW_MARKS
 from trivium.encoders.files.reading import item_bytes, open_file
 from trivium.encoders.sandbox.kinds import MediaKind
 
@@ -17,7 +18,9 @@ HEAD_BYTES = 64
 # As `decode_image`, `decode_audio` and `layout_of` tell them; a drawing is XML, of any encoding.
 KNOWN: Mapping[MediaKind, re.Pattern[bytes]] = {
     "image": re.compile(
-        rb"\x89PNG|\xff\xd8|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|(\xef\xbb\xbf)?[ \t\r\n]*<", re.DOTALL
+        rb"\x89PNG|\xff\xd8|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|(\xef\xbb\xbf)?[ \t\r\n]*<|%b"
+        % b"|".join(map(re.escape, RAW_MARKS)),
+        re.DOTALL,
     ),
     "audio": re.compile(
         rb"RIFF|RIFX|RF64|riff|FORM|caff|\.snd|fLaC|OggS|ID3|\xff[\xe0-\xff]|....(%b)|%b"

@@ -82,11 +82,12 @@ def _pages(data: bytes) -> Iterator[str]:
 
 def _word(data: bytes) -> Iterator[str]:
     import docx
+    from docx.oxml.ns import qn
 
     try:
         body = docx.Document(io.BytesIO(data)).element.body
         # In the order of the document, those of tables and text frames too; a frame is there twice, for old readers.
-        for paragraph in body.iter(docx.oxml.ns.qn("w:p")):
+        for paragraph in body.iter(qn("w:p")):
             if not any(above.tag.endswith("}Fallback") for above in paragraph.iterancestors()):
                 yield f"{paragraph.text}\n"
     except (DecodeError, MemoryError):

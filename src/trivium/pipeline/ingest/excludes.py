@@ -24,7 +24,7 @@ DEFAULTS = (
 )
 MAX_PATTERNS = 10_000  # of one file
 MAX_ANY_DEPTHS = 2  # of `**` in one pattern: a path is tried in so many dimensions
-_ANY = "[^/]*"  # how pathspec writes `*`
+_ONE, _ANY = "[^/]", "[^/]*"  # how pathspec writes `?` and `*`
 _ANY_DEPTHS = ("(?:.+/)?", "(?:/.+)?")  # and `**`
 
 
@@ -64,6 +64,10 @@ class Pattern:
         # pathspec's expressions match what is below a path too, which a walk from above does not come to.
         own = f"{_linear(regex)}." if regex.endswith("/") else f"(?:{_linear(regex)})\\Z"
         own = own.replace("(?P<ps_d>/)", "/")
+        try:
+            _compiled(own)
+        except re.error as error:
+            raise PatternError(f"no pattern as git has it: '{line}'") from error
         plain = line.removeprefix("!").rstrip()
         return cls(plain.removeprefix("\\"), own, excludes, "/" not in plain.rstrip("/"))
 
@@ -77,7 +81,8 @@ def _linear(regex: str) -> str:
     if not others:
         return first
     *between, last = others
-    pieces = [f"{_ANY}{piece}" if "/" in piece else f"(?>[^/]*?{piece})" for piece in between]
+    # What ends a name ends the search for it anyway.
+    pieces = [f"{_ANY}{piece}" if "/" in piece.replace(_ONE, "") else f"(?>[^/]*?{piece})" for piece in between]
     return "".join([first, *pieces, _ANY, last])
 
 

@@ -21,9 +21,7 @@ HEAD_BYTES = 1 << 16
 ENTRY = 12
 NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
 IS_REDUCED = 1
-# How LibRaw says that a picture is to be turned: as EXIF has it, and in quarters counterclockwise.
-ORIENTATIONS, QUARTERS = {3: 3, 5: 8, 6: 6}, {3: 2, 5: 1, 6: 3}
-ORIENTATION = 274  # the tag
+QUARTERS = {3: 2, 5: 1, 6: 3}  # how LibRaw says that a picture is to be turned, counterclockwise
 
 
 def is_raw(data: Source) -> bool:
@@ -63,22 +61,12 @@ def preview_of(data: bytes) -> bytes:
         file = io.BytesIO()
         Image.fromarray(np.rot90(found.data, QUARTERS.get(turned, 0))).save(file, "BMP")
         return file.getvalue()
-    preview = bytes(found.data)
-    with Image.open(io.BytesIO(preview), formats=("JPEG",)) as image:
-        has_exif = ORIENTATION in image.getexif()
-    return preview if has_exif or turned not in ORIENTATIONS else _turned(preview, ORIENTATIONS[turned])
-
-
-def _turned(preview: bytes, orientation: int) -> bytes:
-    """Say in a JPEG how it is to be turned."""
-    entry = struct.pack(">HHIHH", ORIENTATION, 3, 1, orientation, 0)
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
-    return preview[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + preview[2:]
+    return bytes(found.data)  # LibRaw has put in how it is turned, where it does not say so itself
 
 
 def _tags(head: bytes, order: str) -> dict[int, int]:
     """Read the first directory of a TIFF, as far as it lies in the head: values by tag, as if all were LONG."""
-    (start,) = struct.unpack_from(f"{order}I", head, 4)
+    start = int.from_bytes(head[4:8], "little" if order == "<" else "big")
     if start + 2 > len(head):
         return {}
     (count,) = struct.unpack_from(f"{order}H", head, start)

@@ -1,5 +1,6 @@
 """PDF and Word documents in the sandbox: their text, what is refused and why, and that hostile ones are bounded."""
 
+import importlib.util
 import io
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ import docx
 import pytest
 
 from trivium.encoders.base import DecodeError
-from trivium.encoders.decoding import documents
 from trivium.encoders.decoding.documents import decode_document, is_document, page_of
 from trivium.encoders.sandbox.pool import DecodeSandbox
 
@@ -107,7 +107,7 @@ def test_a_bomb_costs_the_file_alone(sandbox: DecodeSandbox) -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, made: ModuleType) -> None:
-    monkeypatch.setattr(documents.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for data in (made.pdf(["x"]), word()):
         with pytest.raises(DecodeError, match=r"needs trivium\[documents\] \(run pip install 'trivium\[documents\]'\)"):
             decode_document(data, most=10)

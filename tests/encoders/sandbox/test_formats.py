@@ -12,6 +12,7 @@ import soundfile
 from trivium.encoders.base import DecodeError
 from trivium.encoders.sandbox.heads import HEAD_BYTES, require_known_head
 from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.sandbox.streams import SoundStream
 from trivium.pipeline.suffixes import SUFFIXES
 
 TONE_HZ = 440.0
@@ -119,8 +120,6 @@ def test_videos(suffix: str, made: dict[str, Any], sandbox: DecodeSandbox, video
 
 
 def test_a_long_sound_of_pyav_is_streamed(sandbox: DecodeSandbox, videos: ModuleType) -> None:
-    from trivium.encoders.sandbox.pool import SoundStream
-
     sound = sandbox.sound(videos.sound("m4a", "aac", seconds=660.0, rate_hz=48_000, channels="mono"))
     assert isinstance(sound, SoundStream)
     assert sum(map(len, sound.chunks)) == sound.frames == pytest.approx(660 * 48_000, rel=0.001)

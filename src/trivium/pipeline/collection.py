@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -222,8 +222,8 @@ class Collection:
             CollectionError: If the collection belongs to another space or is being written by another process.
             MetadataError: If the table cannot be read.
             TypeError: If one of ``media`` is no path.
-            ValueError: If a path is empty, ``exclude`` is no pattern, ``windows`` is below 0.1 and not 0, or ``max_megapixels`` is not above 0 or
-                above 4295.
+            ValueError: If a path is empty, ``exclude`` is no pattern, ``windows`` is below 0.1 and not 0, or
+                ``max_megapixels`` is not above 0 or above 4295.
             WeightsError: If the weights cannot be fetched.
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from trivium.encoders.base import DecodeError
 from trivium.pipeline.ingest import excludes
 from trivium.pipeline.ingest.excludes import Excludes, Pattern, PatternError, given_patterns, read_ignore_file
-from trivium.pipeline.ingest.scanning import scan_media
+from trivium.pipeline.ingest.scanning import Scan, scan_media
 
 NAMES = ["a", "b", "ab", "a.jpg", "b.jpg", "x.png", "raw", "old"]
 LINES = [
@@ -21,8 +22,13 @@ LINES = [
 ]
 
 
-def taken(root: Path, **options: object) -> set[str]:
-    files = scan_media([root], **options).files  # type: ignore[arg-type]
+def scanned(root: Path, *, exclude: Sequence[str] = (), defaults: bool = True) -> Scan:
+    excludes = Excludes.of_root(str(root), given_patterns(exclude), defaults=defaults)
+    return scan_media([str(root)], excludes={str(root): excludes})
+
+
+def taken(root: Path, *, exclude: Sequence[str] = (), defaults: bool = True) -> set[str]:
+    files = scanned(root, exclude=exclude, defaults=defaults).files
     return {os.path.relpath(file.path, root) for file in files}
 
 
@@ -62,8 +68,8 @@ def test_a_deeper_file_overrides_and_options_are_stronger(tmp_path: Path) -> Non
     (tmp_path / ".triviumignore").write_text("*.jpg\n")
     (tmp_path / "keep" / ".triviumignore").write_text("!a.jpg\n")
     assert taken(tmp_path) == {"keep/a.jpg"}
-    assert taken(tmp_path, exclude=given_patterns(["!c.jpg"])) == {"keep/a.jpg", "c.jpg"}
-    assert taken(tmp_path, exclude=given_patterns(["keep"])) == set()
+    assert taken(tmp_path, exclude=["!c.jpg"]) == {"keep/a.jpg", "c.jpg"}
+    assert taken(tmp_path, exclude=["keep"]) == set()
     (tmp_path / "drop" / ".triviumignore").write_text("!node_modules\n")  # weaker are only the usual ones
     assert taken(tmp_path) == {"keep/a.jpg", "drop/node_modules/x.png"}
 
@@ -80,21 +86,21 @@ def test_what_everybody_wants_left_out(name: str, tmp_path: Path) -> None:
     for path in (tmp_path / name, tmp_path / "photo.jpg"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    scan = scan_media([tmp_path])
+    scan = scanned(tmp_path)
     assert [os.path.basename(file.path) for file in scan.files] == ["photo.jpg"]
     ((_, pattern),) = scan.excluded.items()
     assert scan.excluded_by(str(tmp_path / name)) == pattern
     assert scan.excluded_by(str(tmp_path / "photo.jpg")) is None
-    assert taken(tmp_path, default_excludes=False) == {name, "photo.jpg"}
+    assert taken(tmp_path, defaults=False) == {name, "photo.jpg"}
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini"])
 def test_files_of_systems_are_told_as_such(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
-    scan = scan_media([tmp_path])
+    scan = scanned(tmp_path)
     assert list(scan.excluded) == [str(tmp_path / name)]
     assert not scan.passed
-    assert scan_media([tmp_path], default_excludes=False).passed == {os.path.splitext(name)[1]: 1}
+    assert scanned(tmp_path, defaults=False).passed == {os.path.splitext(name)[1]: 1}
 
 
 def test_what_is_asked_for_by_name_is_taken(tmp_path: Path) -> None:
@@ -103,22 +109,20 @@ def test_what_is_asked_for_by_name_is_taken(tmp_path: Path) -> None:
     (folder / "a.jpg").write_bytes(b"x")
     assert taken(tmp_path) == set()
     assert taken(folder) == {"a.jpg"}
-    assert [file.path for file in scan_media([folder / "a.jpg"], exclude=given_patterns(["*.jpg"])).files] == [
-        str(folder / "a.jpg")
-    ]
+    assert [file.path for file in scanned(folder / "a.jpg", exclude=["*.jpg"]).files] == [str(folder / "a.jpg")]
 
 
 def test_captions_and_sidecars_can_be_left_out(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.txt", "a.json"):
         (tmp_path / name).write_text("{}")
-    (file,) = scan_media([tmp_path], exclude=given_patterns(["*.txt", "*.json"])).files
+    (file,) = scanned(tmp_path, exclude=["*.txt", "*.json"]).files
     assert (file.caption_path, file.sidecar_path) == (None, None)
 
 
 def test_case_and_unicode_forms_are_the_same(tmp_path: Path) -> None:
     for name in ("IMG_1.JPG", "Ma\u0308rz.png", "keep.png"):
         (tmp_path / name).write_bytes(b"x")
-    assert taken(tmp_path, exclude=given_patterns(["*.jpg", "M\u00e4rz*"])) == {"keep.png"}
+    assert taken(tmp_path, exclude=["*.jpg", "M\u00e4rz*"]) == {"keep.png"}
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_an_option_that_is_no_pattern_is_refused(line: str) -> None:
 def test_bad_lines_of_a_file_are_told_and_the_others_hold(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     (tmp_path / ".triviumignore").write_text("a/**/b/**/c/**/d\n[z-a].png\n*.jpg\n")
-    scan = scan_media([tmp_path])
+    scan = scanned(tmp_path)
     assert scan.files == []
     assert [problem.reason.split(":")[0] for problem in scan.problems] == ["line 1 left out", "line 2 left out"]
     assert {problem.path for problem in scan.problems} == {str(tmp_path / ".triviumignore")}
@@ -147,7 +151,7 @@ def test_a_folder_whose_file_cannot_be_read_is_not_looked_at(tmp_path: Path, mon
     (tmp_path / "a.jpg").write_bytes(b"x")
     (tmp_path / ".triviumignore").write_text("x\n" * 100)
     monkeypatch.setattr(excludes, "MAX_PATTERNS", 99)
-    scan = scan_media([tmp_path])
+    scan = scanned(tmp_path)
     assert scan.files == []
     assert not scan.covers(str(tmp_path / "a.jpg"))  # what is known of it stays
     assert "100 lines, the limit is 99; the folder is not looked at" in scan.problems[0].reason
@@ -161,7 +165,7 @@ def test_a_hostile_pattern_costs_little(tmp_path: Path) -> None:
         "\n".join(["*a" * 60 + "b", "*" + "?*" * 50 + "b", "**/" + "*a" * 60 + "b"])
     )
     started = time.process_time()
-    assert len(scan_media([tmp_path]).files) == 1
+    assert len(scanned(tmp_path).files) == 1
     assert time.process_time() - started < 2.0
 
 

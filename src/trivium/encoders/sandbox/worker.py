@@ -20,8 +20,8 @@ either direction is the length of a JSON object (`LENGTH`), the object, and then
   a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
   the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
   ``{"no_sound": true}``. A document's is ``{"bytes"}`` and its text in UTF-8, at most ``most`` characters of it. What
-  its owner should know of a file precedes its last answer: ``{"note": text}``. Where the request ``asks`` for "tags", or
-  "tags only", ``{"tags", "problems"}`` comes first, or is all.
+  its owner should know of a file precedes its last answer: ``{"note": text}``. Where the request ``asks`` for "tags",
+  or "tags only", ``{"tags", "problems"}`` comes first, or is all.
 
 Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
 opened: a file comes through the socket, and what its kind takes was loaded before (`kinds`).

@@ -80,8 +80,8 @@ def scan_media(
     """Walk files and folders, given as `paths.named` has them; one that lies in another is walked once, by itself.
 
     Links inside a folder are not followed: what they lead to may be asked for too, and they may lead in circles.
-    Collections are passed over, and what is excluded is left out, by ``excludes`` of each root, else what usually is; not what
-    is asked for by its own name.
+    Collections are passed over, and what is excluded is left out, by ``excludes`` of each root, else what usually is;
+    not what is asked for by its own name.
     """
     scan = Scan()
     seen: set[str] = set()

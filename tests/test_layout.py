@@ -47,6 +47,7 @@ FLOORS = {
     ),
     "pipeline": (
         {"closing", "escaping", "paths", "progress", "records"},
+        {"suffixes"},
         {"space", "store", "tables"},
         {"features", "search", "evaluation", "text_learning"},
         {"ingest", "align"},

@@ -136,7 +136,7 @@ def media(tmp_path: Path) -> Path:
     (folder / "deep" / "high.txt").write_text("A high tone.")
     (folder / "note.md").write_text("# Shopping\nmilk and bread\n")
     (folder / "poem.txt").write_text("Roses are red,\nviolets are blue.\n")
-    (folder / "readme.pdf").write_bytes(b"%PDF")
+    (folder / "readme.xmp").write_bytes(b"<x:xmpmeta")
     return folder
 
 

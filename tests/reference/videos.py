@@ -11,7 +11,11 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-FORMATS = {"mp4": "mp4", "mov": "mov", "webm": "webm", "mkv": "matroska"}
+FORMATS = {
+    **{"mp4": "mp4", "mov": "mov", "webm": "webm", "mkv": "matroska", "avi": "avi", "wmv": "asf", "3gp": "3gp"},
+    **{"mts": "mpegts", "m2ts": "mpegts", "ts": "mpegts", "mpg": "mpeg", "mpeg": "mpeg"},
+    **{"m4a": "ipod", "wma": "asf", "aac": "adts", "mp2": "mp2"},
+}
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
 TONE_HZ = 440.0
 
@@ -61,8 +65,10 @@ def video(
     """
     file = tempfile.NamedTemporaryFile()  # the muxer reads what it wrote to put the index before it
     wanted = [*([flags] if flags else []), *(["use_metadata_tags"] if kind in ("mp4", "mov") and tags else [])]
-    movflags = {"movflags": "+".join(wanted)} if wanted else {}
-    with file, av.open(file.name, "w", format=FORMATS[kind], options=movflags) as container:
+    muxing = {"movflags": "+".join(wanted)} if wanted else {}
+    if kind in ("mts", "m2ts"):
+        muxing["mpegts_m2ts_mode"] = "1"
+    with file, av.open(file.name, "w", format=FORMATS[kind], options=muxing) as container:
         container.metadata.update(tags or {})
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
@@ -76,6 +82,7 @@ def video(
         track: Any = None
         if sound is not None:
             track = container.add_stream(sound, rate=rate_hz, layout=channels)
+            track.bit_rate = 128_000
         number = 0
         for colour, seconds in scenes:
             shown = picture(colour, size)
@@ -90,6 +97,17 @@ def video(
         if track is not None:
             gain = -1.0 if opposite else 1.0
             _put_sound(container, track, number / fps - sound_start, sound_start, channels, rate_hz, gain)
+        container.close()
+        return Path(file.name).read_bytes()
+
+
+def sound(kind: str, codec: str, *, seconds: float = 1.0, rate_hz: int = 44_100, channels: str = "stereo") -> bytes:
+    """Make a sound of one tone, by PyAV: one of `FORMATS`."""
+    file = tempfile.NamedTemporaryFile()
+    with file, av.open(file.name, "w", format=FORMATS[kind]) as container:
+        track: Any = container.add_stream(codec, rate=rate_hz, layout=channels)
+        track.bit_rate = 128_000
+        _put_sound(container, track, seconds, 0.0, channels, rate_hz, 1.0)
         container.close()
         return Path(file.name).read_bytes()
 

@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -173,6 +173,8 @@ class Collection:
         metadata: Paths | None = None,
         positions: bool | None = None,
         windows: float | None = None,
+        exclude: str | Iterable[str] | None = None,
+        default_excludes: bool | None = None,
         strict: bool = False,
         max_megapixels: float | None = None,
         index: Wish | None = None,
@@ -196,6 +198,11 @@ class Collection:
             positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
             windows: Sounds get a vector for each stretch of so many seconds too, each overlapping the next by half, so
                 that hits say where; 0 for none.
+            exclude: A pattern, or several, of what is left out below the folders: git's syntax, relative to each
+                folder in ``media``. What is there already and matches is dropped. Each folder's `.triviumignore` says
+                more of that, weaker than this.
+            default_excludes: Whether hidden files, and what systems put beside media (`excludes.DEFAULTS`), are left
+                out.
             strict: Refuse files of which only a part can be decoded, because they are cut off, say; that part is taken
                 in with a note otherwise. Files that are in the collection and have not changed are not read again.
             max_megapixels: The largest picture that is decoded, in memory and time that grow with it; if not given what
@@ -215,8 +222,8 @@ class Collection:
             CollectionError: If the collection belongs to another space or is being written by another process.
             MetadataError: If the table cannot be read.
             TypeError: If one of ``media`` is no path.
-            ValueError: If a path is empty, ``windows`` is below 0.1 and not 0, or ``max_megapixels`` is not above 0 or
-                above 4295.
+            ValueError: If a path is empty, ``exclude`` is no pattern, ``windows`` is below 0.1 and not 0, or
+                ``max_megapixels`` is not above 0 or above 4295.
             WeightsError: If the weights cannot be fetched.
         """
         from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
@@ -229,6 +236,8 @@ class Collection:
             tables=None if tables is None else [read_table(Path(path), positions=bool(positions)) for path in tables],
             positions=positions,
             windows=windows,
+            exclude=None if exclude is None else [exclude] if isinstance(exclude, str) else list(exclude),
+            default_excludes=default_excludes,
             strict=strict,
             max_megapixels=max_megapixels,
             wish=index,

@@ -11,13 +11,6 @@ from trivium.encoders.base import MODALITIES, Modality
 ItemKind: TypeAlias = Literal["text", "image", "audio", "video"]  # a video has vectors of pictures and of sounds
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 assert set(MODALITIES) < set(ITEM_KINDS)
-SUFFIXES: dict[str, ItemKind] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"), "image"),
-    **dict.fromkeys((".heic", ".heif", ".avif"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".mp3"), "audio"),
-    **dict.fromkeys((".txt", ".md"), "text"),
-    **dict.fromkeys((".mp4", ".m4v", ".webm", ".mkv", ".mov"), "video"),
-}
 Role: TypeAlias = str  # a `Part` as the database names it
 PartKind = Literal["content", "caption", "window", "passage", "frame"]
 PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)

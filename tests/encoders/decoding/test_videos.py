@@ -396,7 +396,7 @@ class Unseekable:
         (b"", "not a video"),
         (b"\0\0\0\x20ftypheic" + bytes(40), "not a video"),
         (b"#EXTM3U\nhttp://example.org/1.ts\n", "not a video"),
-        (b"RIFF\0\0\0\0AVI LIST", "not a video"),
+        (b"RIFF\0\0\0\0AVI LIST", "damaged video"),
         (b"\0\0\0\x08moov" + b"\0\0\0\x08free", "without pictures"),
         (b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67\x80", "damaged video"),
         (b"\x1a\x45\xdf\xa3\x80" + bytes(20), "no readable header"),

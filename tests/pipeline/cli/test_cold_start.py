@@ -17,7 +17,7 @@ OF_WRITERS = (
     "search.indexing",
     *(f"upkeep.{module}" for module in ("exporting", "importing", "migration", "compaction", "verification")),
 )
-NEVER = (*HEAVY, "trivium.encoders.sandbox.pool", *(f"trivium.pipeline.{module}" for module in OF_WRITERS))
+NEVER = (*HEAVY, "pathspec", "trivium.encoders.sandbox.pool", *(f"trivium.pipeline.{module}" for module in OF_WRITERS))
 
 
 @pytest.fixture(scope="module")

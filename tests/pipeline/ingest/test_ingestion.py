@@ -46,7 +46,7 @@ def test_first_run_takes_all_media_and_no_captions_as_items(tmp_path: Path, medi
     summary = collection.add(media)
     assert names(collection) == {"red.png", "blue.jpg", "green.webp", "low.wav", "high.ogg", "note.md", "poem.txt"}
     assert (summary.added, summary.indexed, summary.unchanged, summary.removed) == (7, 7, 0, 0)
-    assert summary.ignored == 1  # the PDF
+    assert summary.ignored == 1  # the XMP file
     assert summary.skipped == []
     assert summary.encoded == {"text": 4, "image": 3, "audio": 2}  # two texts, two captions
     assert collection.info().items == {"audio": 2, "image": 3, "text": 2}

@@ -46,7 +46,7 @@ def test_sidecars_beside_every_modality(tmp_path: Path, media: Path, space) -> N
     collection = Collection.open(tmp_path / "c", space=space)
     summary = collection.add(media)
     assert summary.skipped == []
-    assert summary.ignored == 3  # the PDF, nothing.json, blue.json
+    assert summary.ignored == 3  # the XMP file, nothing.json, blue.json
     assert metadata_of(collection) == {
         "red.png": {"year": 2020},
         "blue.jpg": {"year": 2021, "photo.lens": 35},

@@ -1,6 +1,10 @@
-"""Opening a video file: recognised by content, seen to be whole, and read by two of libavformat's demuxers alone."""
+"""Opening a video file: recognised by content, seen to be whole, and read by the one demuxer of its kind.
+
+Of libavformat's some 350 demuxers these: matroska, mov, avi, asf, mpegts, mpeg and aac.
+"""
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,18 +19,36 @@ MAX_PIXELS = 40_000_000  # of one picture as it is coded; 8K has 33 million
 MAX_STREAMS = "100"
 MAX_BOXES = 200_000
 READ_BYTES = 1 << 18
+HEAD_BYTES = 1 << 16  # as far as a file is recognised: an ID3 tag may come first
 
 MATROSKA = b"\x1a\x45\xdf\xa3"
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 EMPTY_BOXES = (b"free", b"skip", b"wide")  # whatever is in them
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # Windows Media
+PROGRAM_STREAM = b"\0\0\1\xba"  # of MPEG
+TRANSPORT_PACKETS = ((0, 188), (4, 192))  # where in one its sync byte is, and its length; those of cameras have a time
+TRANSPORT_SYNC = b"G"
 PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 # Of libavcodec's several hundred decoders, those that videos of these kinds are made for.
 VIDEO_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}
+VIDEO_CODECS |= {"msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263", "dvvideo"}
 SOUND_CODECS = {
     *("aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "pcm_mulaw", "pcm_alaw", "pcm_u8"),
     *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be"),
+    *("pcm_bluray", "pcm_dvd", "wmav1", "wmav2", "wmapro", "amr_nb", "amr_wb"),
 }
-DECODERS = {"libdav1d", "mp3float", "mp2float", "libopus", "libvorbis", *VIDEO_CODECS, *SOUND_CODECS}
+DECODERS = {
+    "libdav1d",
+    "msmpeg4",
+    "mp3float",
+    "mp2float",
+    "libopus",
+    "libvorbis",
+    "amrnb",
+    "amrwb",
+    *VIDEO_CODECS,
+    *SOUND_CODECS,
+}
 
 
 def require_pyav() -> None:
@@ -36,7 +58,7 @@ def require_pyav() -> None:
         DecodeError: If so.
     """
     if importlib.util.find_spec("av") is None:
-        raise DecodeError("a video: to read it, PyAV is needed (pip install 'trivium[video]')")
+        raise DecodeError("needs trivium[video]: to read it, PyAV is needed (pip install 'trivium[video]')")
 
 
 class Layout(NamedTuple):
@@ -53,11 +75,42 @@ def layout_of(data: Source) -> Layout:
     Raises:
         DecodeError: If it is of no kind that is read, or so cut off that nothing of it can be.
     """
-    if data[:4] == MATROSKA:
-        return Layout("matroska", _missing_of_matroska(data))
-    if data[4:8] in BOXES and not (data[4:8] == b"ftyp" and data[8:12] in PICTURE_BRANDS):
+    head = data[:HEAD_BYTES]
+    if (demuxer := demuxer_of(head)) is None:
+        raise DecodeError(
+            "not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska, AVI, Windows Media nor MPEG"
+        )
+    if demuxer == "matroska":
+        return Layout(demuxer, _missing_of_matroska(data))
+    if demuxer == "mov":
         return _layout_of_boxes(data)
-    raise DecodeError("not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska")
+    said = 8 + int.from_bytes(head[4:8], "little") if demuxer == "avi" else 0
+    return Layout(demuxer, _lengths(said, data) if said > len(data) else "", demuxer in ("avi", "asf"))
+
+
+def demuxer_of(head: bytes) -> str | None:
+    """Recognise a file by its first `HEAD_BYTES`; None if it is of no kind that is read here."""
+    if head[:4] == MATROSKA:
+        return "matroska"
+    if head[4:8] in BOXES and not (head[4:8] == b"ftyp" and head[8:12] in PICTURE_BRANDS):
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[:16] == ASF:
+        return "asf"
+    if head[:4] == PROGRAM_STREAM:
+        return "mpeg"
+    if any(head[at : at + 1] == head[at + size : at + size + 1] == TRANSPORT_SYNC for at, size in TRANSPORT_PACKETS):
+        return "mpegts"
+    return "aac" if _is_adts(head) else None
+
+
+def _is_adts(head: bytes) -> bool:
+    """Whether it is AAC as it is streamed, maybe behind an ID3 tag, which MP3 has too."""
+    if head[:3] == b"ID3" and len(head) > 10:
+        size = functools.reduce(lambda value, byte: value << 7 | byte & 0x7F, head[6:10], 0)
+        head = head[10 + size :]
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
 
 
 @contextlib.contextmanager
@@ -76,7 +129,11 @@ def open_container(data: Source, kind: str) -> "Iterator[InputContainer]":
         metadata_errors="replace",
         buffer_size=READ_BYTES,
         io_open=_no_other_file,
-        container_options={"codec_whitelist": ",".join(sorted(DECODERS)), "max_streams": MAX_STREAMS},
+        container_options={
+            "codec_whitelist": ",".join(sorted(DECODERS)),
+            "format_whitelist": kind,  # also of what a demuxer finds inside, as AVI's does subtitles
+            "max_streams": MAX_STREAMS,
+        },
     ) as container:
         assert isinstance(container, InputContainer)
         yield container
@@ -121,7 +178,7 @@ def picture_stream(container: "InputContainer") -> Any:
         return stream
     if unread:
         raise DecodeError(f"a kind of video that is not read: {', '.join(unread)}")
-    raise DecodeError("a video without pictures; if it holds a sound, store it as flac, ogg, mp3 or wav")
+    raise DecodeError("a video without pictures; if it is a sound, its name must say so (.m4a, .wma)")
 
 
 def sound_stream(container: "InputContainer") -> Any:

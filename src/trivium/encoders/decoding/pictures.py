@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.cut_pictures import JPEGS, LEAST_SHARE, ends_in_zeros, rescued
+from trivium.encoders.decoding.raw_pictures import is_raw, preview_of
 from trivium.encoders.decoding.sounds import Note, untold
 from trivium.encoders.decoding.sources import Source, as_file
 
@@ -81,6 +82,8 @@ def decode_image(
     formats: tuple[str, ...] = FORMATS
     if is_svg(data):
         data = _render_svg(data)
+    elif is_raw(data):
+        data = preview_of(data[:])
     elif brands := brands_of(data):
         formats = ("AVIF",) if brands & AVIF_BRANDS else ("HEIF",)
         _prepare_avif() if brands & AVIF_BRANDS else _prepare_heif()

@@ -1,6 +1,7 @@
 """Whether a sound's file is whole, as far as its container tells: libsndfile quietly gives what is left of some.
 
-Source: EBU Tech 3306 (RF64), RFC 3533 (Ogg).
+Source: EBU Tech 3306 (RF64), RFC 3533 (Ogg), Apple's "Audio Interchange File Format AIFF-C" and "Core Audio Format
+Specification"; AU is Sun's, Wave64 Sonic Foundry's.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ def what_is_missing(data: Source) -> str:
     if data[:4] == b"OggS":
         return _missing_of_ogg(data)
     if (order := _wave_order(data)) is None:
-        return ""
+        end = _end_of_others(data)
+        return f"the header says {end:,} bytes, {len(data):,} are there" if end > len(data) else ""
     found = _wave_data(data, order)
     if found is None:
         return "the WAV file has no data"
@@ -88,6 +90,30 @@ def _chunks(data: Source, position: int, order: Literal["little", "big"]) -> Ite
         found = _Chunk(head[:4], position + 8, int.from_bytes(head[4:], order))
         yield found
         position = found.position + found.size + found.size % 2
+
+
+def _end_of_others(data: Source) -> int:
+    """Return how long the header of an AIFF, AU, Wave64 or CAF says that the file is; 0 if it is none, or open."""
+    head = data[:24]
+    if head[:4] == b"FORM":
+        return 8 + int.from_bytes(head[4:8])
+    if head[:4] == b".snd":
+        start, size = int.from_bytes(head[4:8]), int.from_bytes(head[8:12])
+        return 0 if size == OPEN_SIZE else start + size
+    if head[:4] == b"riff":
+        return int.from_bytes(head[16:24], "little")
+    if head[:4] != b"caff":
+        return 0
+    position = 8
+    for _ in range(MAX_WAVE_CHUNKS):
+        chunk = data[position : position + 12]
+        size = int.from_bytes(chunk[4:], signed=True)  # -1: to the end of the file
+        if len(chunk) < 12 or size < 0:
+            return 0
+        position += 12 + size
+        if chunk[:4] == b"data":
+            return position
+    return 0
 
 
 def _missing_of_ogg(data: Source) -> str:

@@ -28,10 +28,11 @@ UNKNOWN_FRAMES = 1 << 48  # libsndfile's word for a length that the header leave
 MAX_CHANNELS = 64
 RATES_HZ = (1_000, 768_000)
 # What libsndfile may parse; its rarer formats (MAT4, SD2, IMA ADPCM ...) have had memory-safety faults.
-FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG"}
+FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "MPEG", "AIFF", "CAF", "AU"}
 SUBTYPES = {
     *("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
     *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
+    *("ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"),
 }
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 BLOCK_FRAMES = 1 << 18
@@ -210,5 +211,5 @@ def _length_is_exact(data: Source, frames: int) -> bool:
     """Whether the header states the length; an MP3 without a Xing or Info header, or a piped FLAC, does not."""
     if frames >= UNKNOWN_FRAMES:
         return False
-    is_mpeg = data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS")
+    is_mpeg = data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")
     return not is_mpeg or any(tag in data[: 1 << 18] for tag in (b"Xing", b"Info"))

@@ -19,6 +19,7 @@ from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.containers import (
     Layout,
     as_decode_errors,
+    codec_of,
     layout_of,
     open_container,
     packets_of,
@@ -34,6 +35,7 @@ from trivium.encoders.decoding.sounds import (
     FLOAT32_MAX,
     MAX_CHANNELS,
     RATES_HZ,
+    USUAL_RATE_HZ,
     Note,
     ScannedAudio,
     check_length,
@@ -58,7 +60,7 @@ class Video:
         data: Source,
         *,
         layout: Layout,
-        picture: int,
+        picture: int | None,
         sound: int | None,
         start: float,
         seconds: float,
@@ -91,6 +93,7 @@ class Video:
         """
         shorter = SCALED_MARGIN * (USUAL_SIDE if side is None else side)
         with as_decode_errors(), open_container(self._data, self._kind) as container:
+            assert self._picture is not None
             stream = container.streams[self._picture]
             found = Pictures(stream, start=self._start, seconds=self.seconds, shorter=shorter)
             count = 0
@@ -130,7 +133,9 @@ class Video:
                 kept.append(chunk)
                 kept = kept if frames <= keep_frames else None
         seconds = frames / rate_hz if frames else 0.0
-        if self._ends and seconds < self._reached - SHORTER_SECONDS:
+        if self._picture is None and self._ends:
+            self._note(what_was_decoded(seconds, self._whole_seconds, self._ends[0]))
+        elif self._ends and seconds < self._reached - SHORTER_SECONDS:
             self._note(f"of its sound track, {what_was_decoded(seconds, self._whole_seconds, self._ends[-1])}")
         if not frames:
             return None
@@ -195,6 +200,42 @@ def open_video(data: Source, *, partial: bool = False, note: Note = untold) -> I
         partial=partial,
         note=note,
     )
+
+
+def scan_track(
+    data: Source, *, max_seconds: float, keep_frames: int, partial: bool = False, note: Note = untold
+) -> ScannedAudio:
+    """Do what `scan_audio` does for a sound in a container of videos: M4A, WMA, or AAC as it is streamed.
+
+    Raises:
+        DecodeError: As `scan_audio` does, or if PyAV is missing.
+    """
+    layout = layout_of(data)
+    if layout.missing and not partial:
+        raise DecodeError(f"truncated: {layout.missing}")
+    require_pyav()
+    with as_decode_errors(), open_container(data, layout.demuxer) as container:
+        track = sound_stream(container)
+        if track is None:
+            kinds = ", ".join(map(codec_of, container.streams.audio))
+            raise DecodeError(f"a kind of sound that is not read: {kinds}" if kinds else "it holds no sound")
+        index = track.index
+        start = 0.0 if container.start_time is None else container.start_time / 1e6
+        seconds = seconds_of(container, track, start)
+    check_length(int(seconds * USUAL_RATE_HZ), USUAL_RATE_HZ, max_seconds)
+    sound = Video(
+        data,
+        layout=layout,
+        picture=None,
+        sound=index,
+        start=start,
+        seconds=seconds,
+        partial=partial,
+        note=note,
+    ).sound(max_seconds=max_seconds, keep_frames=keep_frames)
+    if sound is None:
+        raise DecodeError("the sound holds no samples")
+    return sound
 
 
 def _samples(stream: Any, packets: Iterator[Any], *, start: float) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from trivium.encoders.base import DecodeError, UnreadableError
-from trivium.encoders.decoding.containers import BOXES, MATROSKA
+from trivium.encoders.decoding.containers import ASF, BOXES, MATROSKA, PROGRAM_STREAM
+from trivium.encoders.decoding.raw_pictures import MARKS as RAW_MARKS
 from trivium.encoders.files.reading import item_bytes, open_file
 from trivium.encoders.sandbox.kinds import MediaKind
 
@@ -17,15 +18,26 @@ HEAD_BYTES = 64
 # As `decode_image`, `decode_audio` and `layout_of` tell them; a drawing is XML, of any encoding.
 KNOWN: Mapping[MediaKind, re.Pattern[bytes]] = {
     "image": re.compile(
-        rb"\x89PNG|\xff\xd8|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|(\xef\xbb\xbf)?[ \t\r\n]*<", re.DOTALL
+        rb"\x89PNG|\xff\xd8|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|(\xef\xbb\xbf)?[ \t\r\n]*<|%b"
+        % b"|".join(map(re.escape, RAW_MARKS)),
+        re.DOTALL,
     ),
-    "audio": re.compile(rb"RIFF|RIFX|RF64|fLaC|OggS|ID3|\xff[\xe0-\xff]", re.DOTALL),
-    "video": re.compile(rb"%b|....(%b)" % (re.escape(MATROSKA), b"|".join(BOXES)), re.DOTALL),
+    "audio": re.compile(
+        rb"RIFF|RIFX|RF64|riff|FORM|caff|\.snd|fLaC|OggS|ID3|\xff[\xe0-\xff]|....(%b)|%b"
+        % (b"|".join(BOXES), re.escape(ASF)),
+        re.DOTALL,
+    ),
+    # An MPEG transport stream has a sync byte in each packet, of which the head holds one.
+    "video": re.compile(
+        rb"%b|....(%b)|RIFF....AVI |%b|%b|G|....G"
+        % (re.escape(MATROSKA), b"|".join(BOXES), re.escape(ASF), re.escape(PROGRAM_STREAM)),
+        re.DOTALL,
+    ),
 }
 REFUSED: Mapping[MediaKind, str] = {
     "image": "not a picture: the content is in no known image format",
     "audio": "not a sound that can be decoded: the content is in no known format",
-    "video": "not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska",
+    "video": "not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska, AVI, Windows Media nor MPEG",
 }
 FILLED_SHARE = 0.01  # of a file; a download that has just begun, or a trap, has less
 SECTOR_BYTES = 512  # what `st_blocks` counts, whatever the disk's blocks

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, Modality, SandboxError
+from trivium.encoders.decoding.documents import is_document
 from trivium.encoders.decoding.sounds import Note, Sound, untold
+from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.machine import cpu_seconds_of, usable_cores
 from trivium.encoders.sandbox.kinds import DecodeKind, MediaKind
 from trivium.encoders.sandbox.limits import Limits, limits_of
@@ -196,6 +198,25 @@ class DecodeSandbox:
         if modality == "image":
             return self._ask(request, DecodeProcess.picture, note, on_tags)
         return self._ask(request, DecodeProcess.sound, note, on_tags)
+
+    def text(self, data: bytes, *, most: int) -> str:
+        """Return a text file's text; of a PDF or Word document, which a worker decodes, as `decode_document` has it.
+
+        Args:
+            data: The file.
+            most: How many characters are kept.
+
+        Raises:
+            DecodeError: If it is neither, or as `decode` does.
+            SandboxError: As `decode` does.
+        """
+        if not is_document(data):
+            return decode_text(data, most=most)
+
+        def take(worker: DecodeProcess, answer: dict[str, Any], deadline: float) -> str:
+            return worker.text(answer, deadline, most=most)
+
+        return self._ask(Request("text", data, self._limits, most=most), take, untold)
 
     def tags(self, kind: MediaKind, source: bytes | int) -> FileTags:
         """Read what a file says of itself, and decode nothing.

@@ -47,6 +47,7 @@ Asks: TypeAlias = Literal["", "tags", "tags only"]
 
 # 12 megapixels are 36 MB; the default of 208 KiB takes twice as long.
 SOCKET_BYTES = 1 << 20
+MAX_CHARACTER_BYTES = 4  # of UTF-8
 MAX_NOTES = 8  # of a file
 PICTURE_KINDS = ("picture", "heif", "drawing")
 
@@ -73,6 +74,7 @@ class Request:
         streams: bool = False,
         partial: bool = False,
         asks: Asks = "",
+        most: int = 0,
     ) -> None:
         if isinstance(source, int) and fcntl.fcntl(source, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             # A worker could change the file through it, whatever it may open.
@@ -87,7 +89,7 @@ class Request:
         self.told: FileTags | None = None
         self.header: dict[str, Any] = {
             **{"modality": modality, "size": size, "is_open": isinstance(source, int), "side": side},
-            **{"partial": partial, "max_pixels": limits.max_pixels},
+            **{"partial": partial, "max_pixels": limits.max_pixels, "most": most},
             # The worker's own alarm rings later than ours: it is for when we are gone.
             **{"streams": streams, "cpu_seconds": self.cpu_seconds, "seconds": 2 * self.seconds + 1},
             "asks": asks,
@@ -201,6 +203,17 @@ class DecodeProcess:
         pixels = np.empty(picture_shape(answer, self._limits.max_pixels), np.uint8)
         self._fill(pixels.data.cast("B"), deadline)
         return pixels
+
+    def text(self, answer: dict[str, Any], deadline: float, *, most: int) -> str:
+        """Take a document's text, of at most so many characters."""
+        match answer.get("bytes"):
+            case int(size) if type(size) is int and 0 < size <= most * MAX_CHARACTER_BYTES:
+                data = bytearray(size)
+                self._fill(memoryview(data), deadline)
+                with contextlib.suppress(UnicodeDecodeError):
+                    if len(text := data.decode()) <= most:
+                        return text
+        raise nonsense()
 
     def sound(self, answer: dict[str, Any], deadline: float) -> Sound:
         """Take a whole sound."""

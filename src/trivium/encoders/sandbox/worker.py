@@ -19,8 +19,9 @@ either direction is the length of a JSON object (`LENGTH`), the object, and then
   uint8 pixels, ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has
   a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
   the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
-  ``{"no_sound": true}``. What its owner should know of a file precedes its last answer: ``{"note": text}``. Where the
-  request ``asks`` for "tags", or "tags only", ``{"tags", "problems"}`` comes first, or is all.
+  ``{"no_sound": true}``. A document's is ``{"bytes"}`` and its text in UTF-8, at most ``most`` characters of it. What
+  its owner should know of a file precedes its last answer: ``{"note": text}``. Where the request ``asks`` for "tags",
+  or "tags only", ``{"tags", "problems"}`` comes first, or is all.
 
 Importing this module does nothing; `serve` locks the process down for good. From then on nothing can be imported or
 opened: a file comes through the socket, and what its kind takes was loaded before (`kinds`).
@@ -48,6 +49,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trivium.encoders.base import DecodeError
+from trivium.encoders.decoding.containers import HEAD_BYTES, demuxer_of
 from trivium.encoders.decoding.pictures import decode_image, strips
 from trivium.encoders.decoding.sounds import (
     MAX_FRAMES,
@@ -279,11 +281,18 @@ def _answer(link: socket.socket, request: Mapping[str, Any], data: Source) -> No
                 data, side=request["side"], max_pixels=request["max_pixels"], partial=partial, note=note
             )
             _send_picture(link, image)
+        elif request["modality"] == "text":
+            from trivium.encoders.decoding.documents import decode_document  # an extra too
+
+            _send_text(link, decode_document(data[:], most=request["most"]))
         elif request["modality"] == "video":
             _answer_video(link, data, request["side"], partial=partial, note=note)
         else:
             seconds, keep = (MAX_STREAM_SECONDS, STREAM_FRAMES) if request["streams"] else (MAX_SECONDS, MAX_FRAMES)
-            sound = scan_audio(data, max_seconds=seconds, keep_frames=keep, partial=partial, note=note)
+            scan = scan_audio
+            if demuxer_of(data[:HEAD_BYTES]) is not None:  # a sound in a container of videos
+                from trivium.encoders.decoding.videos import scan_track as scan
+            sound = scan(data, max_seconds=seconds, keep_frames=keep, partial=partial, note=note)
             _send_sound(link, sound) if request["streams"] else _send_waveform(link, *whole(sound))
     except (ConnectionError, MemoryError):
         raise
@@ -311,6 +320,12 @@ def _send_picture(link: socket.socket, image: Image.Image, **told: float) -> Non
     link.sendall(packed({"shape": [image.height, image.width, 3], **told}))
     for _, strip in strips(image):
         link.sendall(strip.tobytes())
+
+
+def _send_text(link: socket.socket, text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    link.sendall(packed({"bytes": len(data)}))
+    link.sendall(data)
 
 
 def _send_sound(link: socket.socket, sound: ScannedAudio) -> None:

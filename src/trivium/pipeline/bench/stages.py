@@ -22,6 +22,7 @@ from trivium.encoders.engine import Stats
 from trivium.encoders.files.reading import read_file
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.pool import DecodeSandbox
+from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS
 from trivium.pipeline.bench.media import evenly
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, batch_files, encode_files, loading_stats
@@ -319,7 +320,7 @@ def _size(kind: ItemKind, path: str, sandbox: DecodeSandbox) -> float:
         return os.path.getsize(path) / 1e6
     data = read_file(path, max_bytes=MAX_FILE_BYTES[kind])
     if kind == "text":
-        return len(data.decode("utf-8", "replace"))
+        return len(sandbox.text(data, most=MAX_DOCUMENT_CHARACTERS))
     if kind == "image":
         height, width, _ = sandbox.decode("image", data).shape
         return float(height * width / 1e6)

@@ -69,6 +69,20 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         help="give sounds a vector for each stretch of so many seconds too, each half over the next, so that hits "
         "say where; 0: none again",
     )
+    parser.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="leave out what matches, in git's syntax, relative to each folder MEDIA, from now on; may be repeated. "
+        "Folders' own .triviumignore files say more of that",
+    )
+    parser.add_argument("--no-exclude", dest="exclude", action="store_const", const=[], help="no such patterns again")
+    parser.add_argument(
+        "--default-excludes",
+        action=argparse.BooleanOptionalAction,
+        help="leave out hidden files, and what systems put beside media (Thumbs.db, @eaDir, node_modules ...), as at "
+        "first; without, they are taken",
+    )
     parser.add_argument("--drop-missing", action="store_true", help="forget all items whose files are gone")
     parser.add_argument(
         "--forget",
@@ -81,7 +95,8 @@ def index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="skip files that are cut off or damaged in part, and exit with 3 if a file was skipped",
+        help="skip files that are cut off or damaged in part, and exit with 3 if a file was skipped, or needs an extra "
+        "of Trivium that is not installed",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     add_wish(parser)
@@ -108,6 +123,8 @@ def index(options: argparse.Namespace) -> int:
             metadata=options.metadata or None,
             positions=options.positions,
             windows=options.windows,
+            exclude=options.exclude,
+            default_excludes=options.default_excludes,
             strict=options.strict,
             index=wish_of(options),
             drop_missing=options.drop_missing,
@@ -121,7 +138,7 @@ def index(options: argparse.Namespace) -> int:
             print_stats(summary.stats)
     if summary.missing:
         return EXIT_MISSING
-    return EXIT_SKIPPED if options.strict and summary.skipped else 0
+    return EXIT_SKIPPED if options.strict and (summary.skipped or summary.undecodable) else 0
 
 
 def watch_options(parser: argparse.ArgumentParser) -> None:
@@ -272,6 +289,9 @@ def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
         "vanished": [asdict(root) for root in summary.vanished],
         "skipped": [asdict(problem) for problem in summary.skipped],
         "notes": [asdict(note) for note in summary.notes],
+        "passed_over": {suffix: asdict(passed) for suffix, passed in summary.passed.items()},
+        "excluded": summary.excluded,
+        "removed_as_excluded": dict(summary.removed_as_excluded),
         "encoded": dict(summary.encoded),
         "indexes": [{"modality": file.modality, "kind": file.kind, **file.report} for file in summary.indexes],
         "stages": {
@@ -316,11 +336,21 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
     print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
     for file in summary.indexes:
         say(f"index of {file.modality}: {file.report['reason']}")
-    if summary.ignored:
-        say(f"{summary.ignored:,} files of other kinds were passed over")
+    passed = [f"{over.count:,} {_suffix(suffix)}: {over.reason}" for suffix, over in summary.passed.items()]
+    excluded = [f"{count:,} by {printable(pattern)}" for pattern, count in summary.excluded.items()]
+    for heading, lines in {"passed over": passed, "excluded": excluded}.items():
+        if lines:
+            say(f"{heading}:")
+            print_problems(lines)
+    for pattern, count in summary.removed_as_excluded.items():
+        say(f"{count:,} removed: excluded by {printable(pattern)}")
     made = [f"{count:,} {modality}" for modality, count in summary.encoded.items() if count]
     took = f"{seconds:.1f} s" + (f" (vectors made: {', '.join(made)})" if made else "")
     say(f"{printable(str(collection.folder))} was brought up to date in {took}")
+
+
+def _suffix(suffix: str) -> str:
+    return printable(suffix) or "without a suffix"
 
 
 def print_skipped(summary: "Summary") -> None:

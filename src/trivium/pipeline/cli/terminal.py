@@ -3,6 +3,7 @@
 All that is printed is printed here, and made safe to show here, whatever it holds and wherever it came from.
 """
 
+import functools
 import io
 import os
 import sys
@@ -20,6 +21,7 @@ from trivium.pipeline.store.filters import FilterError
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import Stats
+    from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
     from trivium.pipeline.search.retrieval import Hit
 
@@ -263,7 +265,8 @@ def excerpt_of(hit: "Hit") -> str | None:
     """Return how the passage of a hit begins, on one line; None if it has none, or its file is not as it was."""
     if hit.matched != "passage" or hit.start is None or hit.stop is None:
         return None
-    from trivium.encoders.base import DecodeError
+    from trivium.encoders.base import DecodeError, SandboxError
+    from trivium.encoders.decoding.documents import PAGE_BREAK, is_document, page_of
     from trivium.encoders.decoding.texts import decode_text
     from trivium.encoders.files.reading import read_file
 
@@ -271,16 +274,27 @@ def excerpt_of(hit: "Hit") -> str | None:
         if fingerprint(os.lstat(hit.path)) != hit.fingerprint:
             return None
         start, stop = int(hit.start), int(hit.stop)
-        text = decode_text(read_file(hit.path, max_bytes=MAX_FILE_BYTES), most=stop + 1)
-    except (OSError, DecodeError):
+        data = read_file(hit.path, max_bytes=MAX_FILE_BYTES)
+        is_paged = is_document(data)
+        text = _sandbox().text(data, most=stop + 1) if is_paged else decode_text(data, most=stop + 1)
+    except (OSError, DecodeError, SandboxError):
         return None
+    page = f"page {page_of(text, start):,}: " if is_paged and PAGE_BREAK in text else ""
     words = " ".join(text[start:stop].split())
     is_cut = stop < len(text)
     if len(words) > MAX_CHARACTERS:
         words, is_cut = words[:MAX_CHARACTERS].rsplit(" ", 1)[0], True
     if not words:
         return None
-    return ("… " if start else "") + words + (" …" if is_cut else "")
+    return page + ("… " if start else "") + words + (" …" if is_cut else "")
+
+
+@functools.cache
+def _sandbox() -> "DecodeSandbox":
+    """Return one for the excerpts of documents."""
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+
+    return DecodeSandbox(workers=1)
 
 
 def counted(items: Mapping[Any, int]) -> str:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from trivium.encoders.base import DecodeError, SandboxError, WeightsError, unit_rows
 from trivium.encoders.decoding.sounds import Sound
-from trivium.encoders.decoding.texts import decode_text
 from trivium.encoders.files.reading import OpenedFile
 from trivium.encoders.sandbox.heads import MAX_HELD_BYTES
 from trivium.encoders.sandbox.pool import DecodeSandbox
@@ -96,7 +95,7 @@ class _Explainer:
         with self._opened(hit) as file:
             modality = modality_of(hit.modality, Part(hit.matched, hit.start, hit.stop))
             if modality == "text":
-                return self._of_text(decode_text(file.read(), most=MAX_DOCUMENT_CHARACTERS), hit)
+                return self._of_text(self._sandbox.text(file.read(), most=MAX_DOCUMENT_CHARACTERS), hit)
             if hit.modality == "video" and hit.matched == "content":
                 return self._of_pictures(file)
             if modality == "audio":

@@ -12,7 +12,7 @@ from typing import Any
 
 from trivium.encoders.several import path_of
 from trivium.pipeline.features.frames import file_of
-from trivium.pipeline.records import SUFFIXES
+from trivium.pipeline.suffixes import kind_of_name
 from trivium.pipeline.tables.pairs import PATH_COLUMNS, SYNONYMS, Role, find_roles, table_rows
 from trivium.pipeline.tables.reading import TableError, find_column, is_utf8
 
@@ -93,7 +93,7 @@ def _path(cell: Any, folder: Path) -> str | None:
 
 def _by_suffix(cells: list[Any], folder: Path) -> dict[str, list[str | None]]:
     paths = [_path(cell, folder) for cell in cells]
-    kinds = [None if path is None else SUFFIXES.get(os.path.splitext(path)[1].lower()) for path in paths]
+    kinds = [None if path is None else kind_of_name(path) for path in paths]
     return {
         role: [path if kind == role else None for path, kind in zip(paths, kinds, strict=True)]
         for role in ("image", "audio")

@@ -18,6 +18,7 @@ from trivium.encoders.sandbox.limits import limits_of
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.indexes import Wish
 from trivium.pipeline.ingest.contents import Claims, EncodedBatch, encode_files, loading_stats, small_first
+from trivium.pipeline.ingest.excludes import Excludes, given_patterns
 from trivium.pipeline.ingest.loading import FailedFile, FileLoading, LoadedFile, Loader
 from trivium.pipeline.ingest.roots import Vanished, plan, vanished_roots
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, Scan, scan_media
@@ -39,6 +40,7 @@ from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.store.roots import RootSettings, nearest
 from trivium.pipeline.store.store import ContentLookup, Store
 from trivium.pipeline.store.writer import Writer, writing
+from trivium.pipeline.suffixes import missing_extra, why_passed
 from trivium.pipeline.tables.metadata import Metadata, MetadataError, merged, told
 from trivium.pipeline.tables.metadata_table import MetadataTable, read_table, said_of
 
@@ -57,7 +59,9 @@ class Summary:
     removed: int = 0
     missing: int = 0  # kept although their files are gone
     vanished: list[Problem] = field(default_factory=list)  # roots of which that is so, and why
-    ignored: int = 0  # files of kinds that are not indexed
+    passed: dict[str, "PassedOver"] = field(default_factory=dict)  # files that were not taken, by suffix
+    excluded: dict[str, int] = field(default_factory=dict)  # files and folders that were left out, by pattern
+    removed_as_excluded: Counter[str] = field(default_factory=Counter)  # of ``removed``, by pattern
     skipped: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
     encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
@@ -69,6 +73,25 @@ class Summary:
     def indexed(self) -> int:
         """Files that were taken in anew, or again because they changed."""
         return self.added + self.changed
+
+    @property
+    def ignored(self) -> int:
+        """Files that were passed over because of their suffix."""
+        return sum(passed.count for passed in self.passed.values())
+
+    @property
+    def undecodable(self) -> int:
+        """Those of them that an extra of Trivium, which is not installed, would take."""
+        return sum(passed.count for passed in self.passed.values() if passed.extra is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOver:
+    """Files of a suffix that were not taken."""
+
+    count: int
+    reason: str
+    extra: str | None  # of Trivium that takes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +106,8 @@ class IngestSettings:
         windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
         strict: Refuse files of which only a part can be decoded; else that is taken in, with a note.
         max_megapixels: The largest picture that is decoded; see `limits_of`.
+        exclude: Patterns in git's syntax of what is left out below folders; stronger than their `.triviumignore` files.
+        default_excludes: Whether hidden files, and what systems put beside media, are left out.
         wish: What to ask of the index from now on.
         drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
         shallow: Look at the files of folders, and not at the folders in them.
@@ -101,6 +126,8 @@ class IngestSettings:
     windows: float | None = None
     strict: bool = False
     max_megapixels: float | None = None
+    exclude: Sequence[str] | None = None
+    default_excludes: bool | None = None
     wish: Wish | None = None
     drop_missing: bool = False
     shallow: bool = False
@@ -112,12 +139,17 @@ class IngestSettings:
         if self.windows and not MIN_WINDOW_SECONDS <= self.windows < float("inf"):
             raise ValueError(f"windows must be 0 or at least {MIN_WINDOW_SECONDS} seconds, got {self.windows}")
         limits_of(self.max_megapixels)
+        given_patterns(self.exclude or ())
 
     @property
     def of_roots(self) -> dict[str, Any]:
         """What is asked of the roots, to be kept with them: see `RootSettings`."""
         tables = None if self.tables is None else tuple(os.path.abspath(table.path) for table in self.tables)
-        given = {"captions": self.captions, "positions": self.positions, "metadata": tables}
+        given = {
+            **{"captions": self.captions, "positions": self.positions, "metadata": tables},
+            "exclude": None if self.exclude is None else tuple(self.exclude),
+            "default_excludes": self.default_excludes,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -196,8 +228,13 @@ class _Ingestion:
             if (before := nearest(path, known)) and known[before].settings.positions != settings.positions
         }
         with self._timed("scan"):
-            scan = scan_media(self._plan.walked, shallow=self._is_shallow)
-        summary.ignored = scan.ignored
+            excludes = {
+                path: Excludes.of_root(path, given_patterns(own.exclude), defaults=own.default_excludes)
+                for path, own in self._plan.walked.items()
+            }
+            scan = scan_media(self._plan.walked, shallow=self._is_shallow, excludes=excludes)
+        summary.passed = {suffix: _passed_over(suffix, count) for suffix, count in scan.passed.most_common()}
+        summary.excluded = dict(Counter(scan.excluded.values()).most_common())
         summary.skipped += scan.problems
         present = {file.path for file in scan.files}
         naming = Naming()  # an earlier version named items through links
@@ -217,7 +254,9 @@ class _Ingestion:
                 self._take_all(kind, [file for file in todo if file.modality == kind])
         if self._other_windows:  # only now: a run that was stopped has not given them to all
             self._writer.set_windows(self._windows)
-        vanished = vanished_roots(self._plan, scan, known, self._recorded, self._gone.keys())
+        excluded = {path: by for path in self._gone if (by := scan.excluded_by(path)) is not None}
+        summary.removed_as_excluded.update(excluded.values())
+        vanished = vanished_roots(self._plan, scan, known, self._recorded, self._gone.keys() - excluded)
         self._drop(present, vanished)
         self._record(scan, vanished)
         return summary
@@ -478,6 +517,11 @@ class _Ingestion:
         if before is not None and (failed.was_read or _is_gone(path)):
             self._writer.remove([before.id])
             self._summary.removed += 1
+
+
+def _passed_over(suffix: str, count: int) -> PassedOver:
+    extra = missing_extra(suffix)
+    return PassedOver(count=count, reason=why_passed(suffix), extra=None if extra is None else extra.name)
 
 
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:

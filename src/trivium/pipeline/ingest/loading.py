@@ -162,7 +162,8 @@ class Loader:
         encoder = self._space.encoder("text")
         assert source.data is not None  # a text is held
         with self._decoding.working():
-            text = decode_text(source.data, most=MAX_DOCUMENT_CHARACTERS + 1)  # one tells that there are more
+            # One more tells that there are more.
+            text = self._sandbox.text(source.data, most=MAX_DOCUMENT_CHARACTERS + 1)
         loaded = LoadedContents(first_line=first_line(text))
         with self._preparing.working():
             own, is_new = self._own(loaded, "text", source)

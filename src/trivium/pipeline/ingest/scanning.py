@@ -4,12 +4,16 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trivium.pipeline.records import SUFFIXES, ItemKind
+from trivium.encoders.base import DecodeError
+from trivium.pipeline.ingest.excludes import IGNORE_FILE, Excludes, read_ignore_file
+from trivium.pipeline.records import ItemKind
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.roots import nearest
+from trivium.pipeline.suffixes import SUFFIXES, kind_of_name, missing_extra, suffix_of, why_not
 
 CAPTION_SUFFIX = ".txt"  # photo.jpg.txt, else photo.txt
 SIDECAR_SUFFIX = ".json"  # metadata: photo.jpg.json, else photo.json, else as Google Takeout names it
@@ -47,11 +51,12 @@ class Scan:
 
     files: list[MediaFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    ignored: int = 0  # files of other kinds
+    passed: Counter[str] = field(default_factory=Counter)  # files that are not taken, by suffix: see `why_passed`
+    excluded: dict[str, str] = field(default_factory=dict)  # files and folders that are left out, with the pattern
     roots: set[str] = field(default_factory=set)  # what was walked; items below and not seen are gone
     devices: dict[str, int] = field(default_factory=dict)  # on which the roots lie
     shallow: dict[str, set[str]] = field(default_factory=dict)  # roots whose own files alone were met: their folders
-    unseen: set[str] = field(default_factory=set)  # folders and files that could not be looked at
+    unseen: set[str] = field(default_factory=set)  # what could not be looked at, or not be decoded here
 
     def covers(self, path: str) -> bool:
         """Whether the walk would have met this path, had it been there."""
@@ -60,12 +65,23 @@ class Scan:
             return False
         return root not in self.shallow or nearest(path, self.shallow[root]) is None
 
+    def excluded_by(self, path: str) -> str | None:
+        """Return the pattern by which a path, or a folder that it lies in, was left out; None if it was not."""
+        above = nearest(path, self.excluded)
+        return None if above is None else self.excluded[above]
 
-def scan_media(roots: Collection[str], *, shallow: bool = False) -> Scan:
+
+def scan_media(
+    roots: Collection[str],
+    *,
+    shallow: bool = False,
+    excludes: Mapping[str, Excludes] | None = None,
+) -> Scan:
     """Walk files and folders, given as `paths.named` has them; one that lies in another is walked once, by itself.
 
-    Links inside a folder are not followed: what they lead to may be asked for too, and they may lead in circles. Hidden
-    files and folders (a leading dot) and collections are passed over.
+    Links inside a folder are not followed: what they lead to may be asked for too, and they may lead in circles.
+    Collections are passed over, and what is excluded is left out, by ``excludes`` of each root, else what usually is;
+    not what is asked for by its own name.
     """
     scan = Scan()
     seen: set[str] = set()
@@ -80,7 +96,7 @@ def scan_media(roots: Collection[str], *, shallow: bool = False) -> Scan:
         if stat.S_ISDIR(status.st_mode):
             if shallow:
                 scan.shallow[path] = set()
-            _walk(path, scan, seen, apart=roots)
+            _walk(path, scan, seen, (excludes or {}).get(path) or Excludes.of_root(path), apart=roots)
         else:
             _take_one(path, scan, seen)
     scan.files.sort(key=lambda file: (file.modality, os.fsencode(file.path)))
@@ -110,10 +126,10 @@ def fingerprint_beside(paths: Sequence[str | None], fingerprint_at: Callable[[st
     return "+".join(fingerprint_at(path) if path else "" for path in paths) if any(paths) else ""
 
 
-def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
-    folders = [root]
+def _walk(root: str, scan: Scan, seen: set[str], excludes: Excludes, apart: Container[str]) -> None:
+    folders = [(root, excludes)]
     while folders:
-        folder = folders.pop()
+        folder, excludes = folders.pop()
         try:
             with os.scandir(folder) as listing:
                 entries = {entry.name: entry for entry in listing}
@@ -123,21 +139,29 @@ def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
             continue
         if DATABASE in entries and "vectors" in entries:
             continue  # a collection
+        if IGNORE_FILE in entries:
+            del entries[IGNORE_FILE]
+            try:
+                excludes = _within(folder, excludes, scan)
+            except DecodeError as error:
+                reason = f"{error}; the folder is not looked at, for what must not be indexed is not known"
+                scan.problems.append(Problem(path=os.path.join(folder, IGNORE_FILE), reason=reason))
+                scan.unseen.add(folder)
+                continue
+        entries = _not_excluded(entries, excludes, scan)
         captions, sidecars, others = set(), set(), []
         names = _Names(entries)
         # Texts last: those are left out that are captions of what was taken; one beside a link is an item.
         for entry in sorted(entries.values(), key=lambda entry: _is_caption_name(entry.name)):
-            if entry.name.startswith("."):
-                continue
             if entry.is_symlink():
-                if _modality(entry.name) or os.path.isdir(entry.path):
+                if kind_of_name(entry.name) or os.path.isdir(entry.path):
                     scan.problems.append(Problem(path=entry.path, reason="a symbolic link, not followed"))
             elif entry.is_dir():
                 if root in scan.shallow:
                     scan.shallow[root].add(entry.path)
                 elif entry.path not in apart:
-                    folders.append(entry.path)
-            elif _modality(entry.name) is None:
+                    folders.append((entry.path, excludes))
+            elif kind_of_name(entry.name) is None:
                 others.append(entry.name)
             elif entry.name not in captions:
                 found = _beside(entry.name, names)
@@ -145,22 +169,42 @@ def _walk(root: str, scan: Scan, seen: set[str], apart: Container[str]) -> None:
                 sidecars.add(found[1])
                 caption, sidecar = (os.path.join(folder, name) if name else None for name in found)
                 _take(entry.path, caption, sidecar, scan, seen)
-        scan.ignored += sum(name not in sidecars for name in others)
+        scan.passed.update(suffix_of(name) for name in others if name not in sidecars)
+
+
+def _within(folder: str, excludes: Excludes, scan: Scan) -> Excludes:
+    """Return what is left out in a folder that has a file which says so."""
+    path = os.path.join(folder, IGNORE_FILE)
+    patterns, problems = read_ignore_file(path)
+    scan.problems += [Problem(path=path, reason=problem) for problem in problems]
+    return excludes.within(folder, patterns)
+
+
+def _not_excluded(
+    entries: Mapping[str, "os.DirEntry[str]"], excludes: Excludes, scan: Scan
+) -> dict[str, "os.DirEntry[str]"]:
+    kept = {}
+    for name, entry in entries.items():
+        if (pattern := excludes.pattern_of(entry)) is None:
+            kept[name] = entry
+        else:
+            scan.excluded[entry.path] = pattern
+    return kept
 
 
 def _take_one(path: str, scan: Scan, seen: set[str]) -> None:
     """Take a file that was named itself, not found in a folder."""
     name = os.path.basename(path)
-    if _modality(name) is None:
-        known = " ".join(SUFFIXES)
-        scan.problems.append(Problem(path=path, reason=f"not a kind of file that is indexed ({known})"))
+    if (reason := why_not(suffix_of(name))) is not None:
+        scan.problems.append(Problem(path=path, reason=reason))
+        scan.unseen.add(path)
         return
     present = _Present()
     if _is_caption_name(name):
         stem = _stem(path)
         media = [stem, *(stem + suffix for suffix in SUFFIXES)]
         for other in media:
-            if _modality(other) not in (None, "text") and other in present and _beside(other, present)[0] == path:
+            if kind_of_name(other) not in (None, "text") and other in present and _beside(other, present)[0] == path:
                 reason = f"the caption of {os.path.basename(other)}: name that file"
                 scan.problems.append(Problem(path=path, reason=reason))
                 return
@@ -197,7 +241,7 @@ def _beside(name: str, present: "_Names | _Present") -> tuple[str | None, str | 
     """Names of a file's caption and sidecar, where there are such."""
     bases = (name, _stem(name))
     captions = (base + suffix for base in bases for suffix in _CAPTION_SPELLINGS)
-    caption = None if _modality(name) == "text" else next((found for found in captions if found in present), None)
+    caption = None if kind_of_name(name) == "text" else next((found for found in captions if found in present), None)
     sidecar = next((base + SIDECAR_SUFFIX for base in bases if base + SIDECAR_SUFFIX in present), None)
     return caption, sidecar or _takeout_sidecar(name, present)
 
@@ -222,7 +266,7 @@ def _takeout_sidecar(path: str, present: "_Names | _Present") -> str | None:
         found = os.path.join(folder, f"{plain[:end]}{count}{SIDECAR_SUFFIX}")
         if end < len(plain) and found in present:
             begins = os.path.join(folder, plain[:end])
-            alike = (other for other in present.names(path) if other.startswith(begins) and _modality(other))
+            alike = (other for other in present.names(path) if other.startswith(begins) and kind_of_name(other))
             return None if any(_stem(other) != _stem(path) for other in alike) else found
     return None
 
@@ -231,8 +275,12 @@ def _take(path: str, caption_path: str | None, sidecar_path: str | None, scan: S
     if path in seen:
         return
     seen.add(path)
-    modality = _modality(os.path.basename(path))
+    modality = kind_of_name(path)
     assert modality is not None
+    if missing_extra(suffix := suffix_of(path)) is not None:
+        scan.passed[suffix] += 1
+        scan.unseen.add(path)  # what is known of it stays
+        return
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -270,10 +318,6 @@ _CAPTION_SPELLINGS = (CAPTION_SUFFIX, CAPTION_SUFFIX.upper())
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
-
-
-def _modality(name: str) -> ItemKind | None:
-    return SUFFIXES.get(os.path.splitext(name)[1].lower())
 
 
 def _is_caption_name(name: str) -> bool:

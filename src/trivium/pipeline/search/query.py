@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +13,9 @@ from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vect
 from trivium.encoders.batching import prepared
 from trivium.encoders.several import is_one, listed
 from trivium.fusion.combination import weighted_sum
+from trivium.pipeline.records import ItemKind
 from trivium.pipeline.space.joint import JointSpace
+from trivium.pipeline.suffixes import SUFFIXES, missing_extra, suffix_of, why_not
 
 if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 BATCH_PARTS = 32  # encoded in one pass
 # "2:beach", "-0.5:crowd", "-crowd"; a text that itself begins so is written with a weight: "1:10:30 train".
 WEIGHTED = re.compile(r"(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+)):(?P<rest>.*)", re.DOTALL)
+
+KIND_WORDS: Mapping[ItemKind, str] = {"text": "text", "image": "picture", "audio": "sound", "video": "video"}
 
 
 # An item as the space's encoder takes it, or a pair (weight, item), or a list of either.
@@ -194,4 +198,20 @@ def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None"
     try:
         return prepared(encoder, part.item, sandbox, partial=True, note=note)
     except DecodeError as error:
-        raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {error}") from error
+        reason = _reason_by_name(part) or str(error)
+        raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {reason}") from error
+
+
+def _reason_by_name(part: QueryPart) -> str | None:
+    """Say why a file cannot be used, as far as its name tells: an extra is missing, or it is of another kind."""
+    if not isinstance(part.item, str | os.PathLike) or part.modality == "text":
+        return None
+    suffix = suffix_of(os.fspath(part.item))
+    if missing_extra(suffix) is not None:
+        return why_not(suffix)
+    kind = SUFFIXES.get(suffix, part.modality)
+    return (
+        None
+        if kind == part.modality
+        else f"it is no {KIND_WORDS[part.modality]}, but by its name a {KIND_WORDS[kind]} ({suffix})"
+    )

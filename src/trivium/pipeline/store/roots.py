@@ -19,11 +19,15 @@ class RootSettings:
         captions: Whether captions become vectors of their items.
         positions: Whether it is kept where media were made.
         metadata: Tables of metadata, absolute paths.
+        exclude: Patterns of what is left out below it.
+        default_excludes: Whether what usually is left out is.
     """
 
     captions: bool = True
     positions: bool = False
     metadata: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    default_excludes: bool = True
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "RootSettings":

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 from trivium.encoders.base import MODALITIES, Modality
-from trivium.pipeline.records import SUFFIXES
+from trivium.pipeline.suffixes import kind_of_name
 from trivium.pipeline.tables.metadata_table import json_rows
 from trivium.pipeline.tables.reading import (
     MAX_LINE,
@@ -264,7 +264,7 @@ class _Rows:
                 found[role] = cell
                 self._used[role] = column
         if of.path is not None and (cell := _written(of.path, cells[of.path])) is not None:
-            kind = SUFFIXES.get(os.path.splitext(cell)[1].lower())
+            kind = kind_of_name(cell)
             if kind not in ("image", "audio"):
                 raise _RefusedError(f"'{of.path}' names no picture and no sound, by its suffix: {cell}")
             of_file: Role = "image" if kind == "image" else "audio"

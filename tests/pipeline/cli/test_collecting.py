@@ -68,9 +68,11 @@ def test_an_empty_mount_point_is_told(indexed: str, media: Path, run) -> None:
 def test_info_lists_what_there_is(indexed: str, media: Path, run) -> None:
     (media / "bad.png").write_bytes(b"no picture")
     (media / "red.png.json").write_text('{"year": 2019}')
+    (media / "old.xyz").touch()
     run("index", indexed)
     out = run("info", indexed)[1]
-    assert "metadata    year: 2019\n" in out
+    assert "year: 2019\n" in out
+    assert "1 .xyz: " in out[out.index("passed over ") :]
     assert f"skipped     {media / 'bad.png'}: not a picture" in out
 
 

@@ -58,6 +58,12 @@ def test_settings_without_sense_are_told(store: Store, settings: str) -> None:
         store.roots()
 
 
+def test_counts_without_sense_are_told(store: Store) -> None:
+    store.db.execute("INSERT INTO root VALUES (CAST('/m' AS BLOB), 1, '{}', '{\".pdf\": \"many\"}')")
+    with pytest.raises(CollectionError, match="what was passed over is not counted"):
+        store.roots()
+
+
 def test_settings_of_a_later_trivium_are_passed_over(store: Store) -> None:
     store.db.execute("INSERT INTO root VALUES (CAST('/m' AS BLOB), 1, '{\"captions\": false, \"new\": 1}', '{}')")
     assert store.roots()["/m"].settings == RootSettings(captions=False)

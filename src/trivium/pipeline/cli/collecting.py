@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import IndexFile, ItemKind
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.store.roots import Root, RootSettings
+from trivium.pipeline.suffixes import why_passed
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
@@ -204,6 +206,8 @@ def info(options: argparse.Namespace) -> int:
     say_list("made of", [_root_line(root) for root in found.roots.values()])
     say_list("metadata", [f"{name}: {', '.join(values)}" for name, values in found.metadata.items()])
     say_list("skipped", [f"{path}: {reason}" for path, reason in found.skipped.items()])
+    passed = sum((Counter(root.passed) for root in found.roots.values()), Counter[str]())
+    say_list("passed over", [f"{n:,} {_suffix(suffix)}: {why_passed(suffix)}" for suffix, n in passed.most_common()])
     return 0
 
 

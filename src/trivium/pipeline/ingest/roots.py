@@ -40,7 +40,8 @@ class Plan:
         roots = {}
         for path, root in self.roots.items():
             if path in scan.devices and path not in vanished:
-                roots[path] = replace(root, device=scan.devices[path])
+                passed = root.passed if path in scan.shallow else dict(scan.passed_below.get(path, {}))
+                roots[path] = replace(root, device=scan.devices[path], passed=passed)
             elif path in self.known:
                 roots[path] = root
         return roots

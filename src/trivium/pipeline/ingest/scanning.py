@@ -52,6 +52,7 @@ class Scan:
     files: list[MediaFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     passed: Counter[str] = field(default_factory=Counter)  # files that are not taken, by suffix: see `why_passed`
+    passed_below: dict[str, Counter[str]] = field(default_factory=dict)  # the same for each root that is a folder
     excluded: dict[str, str] = field(default_factory=dict)  # files and folders that are left out, with the pattern
     roots: set[str] = field(default_factory=set)  # what was walked; items below and not seen are gone
     devices: dict[str, int] = field(default_factory=dict)  # on which the roots lie
@@ -96,7 +97,9 @@ def scan_media(
         if stat.S_ISDIR(status.st_mode):
             if shallow:
                 scan.shallow[path] = set()
+            before = scan.passed.copy()
             _walk(path, scan, seen, (excludes or {}).get(path) or Excludes.of_root(path), apart=roots)
+            scan.passed_below[path] = scan.passed - before
         else:
             _take_one(path, scan, seen)
     scan.files.sort(key=lambda file: (file.modality, os.fsencode(file.path)))

@@ -56,7 +56,7 @@ class Root:
     path: str  # absolute
     device: int | None = None  # where it lay when it was last looked at
     settings: RootSettings = field(default_factory=RootSettings)
-    passed: Mapping[str, Any] = field(default_factory=dict)  # what was passed over there, by suffix
+    passed: Mapping[str, int] = field(default_factory=dict)  # what was passed over there, by suffix
 
 
 def read_roots(db: Connection) -> dict[str, Root]:
@@ -71,6 +71,8 @@ def read_roots(db: Connection) -> dict[str, Root]:
     for path, device, settings, passed in read_rows(db, sql, columns=types):
         try:
             parsed = RootSettings.parse(settings)
+            if not all(type(count) is int for count in passed.values()):
+                raise ValueError("what was passed over is not counted")
         except ValueError as error:
             raise damage(db.database, f"how {path} is indexed makes no sense: {error}") from error
         roots[path] = Root(path=path, device=device, settings=parsed, passed=passed)

@@ -367,8 +367,8 @@ def test_small_and_strange_but_good(tmp_path: Path, space, picture, sound) -> No
 def test_file_that_vanishes_while_indexing(tmp_path: Path, media: Path, space, monkeypatch) -> None:
     real = scan_media
 
-    def scan_then_delete(paths):
-        scan = real(paths)
+    def scan_then_delete(paths, **settings):
+        scan = real(paths, **settings)
         (media / "blue.jpg").unlink()
         return scan
 

@@ -203,5 +203,5 @@ def test_excludes_are_kept_for_later_runs(tmp_path: Path, media: Path, run) -> N
     folder = str(tmp_path / "c")
     assert run("index", folder, str(media), "--exclude", "deep")[0] == 0
     assert json.loads(run("index", folder, "--json")[1])["excluded"] == {"deep": 1}
-    told = json.loads(run("index", folder, "--no-exclude", str(media), "--json")[1])
+    told = json.loads(run("index", folder, str(media), "--no-exclude", "--json")[1])
     assert (told["excluded"], told["added"]) == ({}, 2)

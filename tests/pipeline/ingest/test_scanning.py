@@ -87,7 +87,7 @@ LONG = "Screenshot_2019-01-01-12-00-00-123_com.whatsapp.app"  # 51 characters
 def test_sidecars_of_google_takeout(tmp_path: Path, name: str, sidecar: str) -> None:
     media = laid(tmp_path / "m", name, sidecar, "other.jpg")
     assert by_folder_and_by_name(media) == {name: (None, sidecar), "other.jpg": (None, None)}
-    assert scan_media([str(media)]).ignored == 0
+    assert scan_media([str(media)]).passed.total() == 0
 
 
 def test_a_sidecar_is_of_its_own_picture_only(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_sidecar_is_of_its_own_picture_only(tmp_path: Path) -> None:
         "IMG(1).jpg": (None, sidecars[1]),
         "IMG(2).jpg": (None, None),
     }
-    assert scan_media([str(tmp_path / "m")]).ignored == 1
+    assert scan_media([str(tmp_path / "m")]).passed.total() == 1
     # Cut so far that it could be of either; but a film of the same moment has the same name.
     two = laid(tmp_path / "two", f"{LONG}1.jpg", f"{LONG}2.jpg", f"{LONG[:46]}.json")
     assert {sidecar for _, sidecar in by_folder_and_by_name(two).values()} == {None}

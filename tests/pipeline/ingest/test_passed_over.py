@@ -1,5 +1,6 @@
 """What a run does not take is told: by suffix with counts and reasons, by pattern, and what goes because of one."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline import suffixes
@@ -184,3 +186,22 @@ def test_an_excerpt_says_the_page(tmp_path: Path, reference: Callable[[str], Mod
         fingerprint=fingerprint(path.lstat()),
     )
     assert excerpt_of(found) == "page 2: … About foxes"
+
+
+def test_raw_files_are_pictures(tmp_path: Path, media: Path, space, reference: Callable[[str], ModuleType]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (160, 120), "red").save(file, "JPEG")
+    (media / "IMG_1.DNG").write_bytes(reference("documents").dng(file.getvalue()))
+    collection = Collection.open(tmp_path / "c", space=space)
+    summary = collection.add(media)
+    assert (summary.added, summary.skipped) == (8, [])
+    assert [problem.reason for problem in summary.notes] == []
+    assert collection.info().items["image"] == 4
+
+
+def test_excludes_are_kept_for_later_runs(tmp_path: Path, media: Path, run) -> None:
+    folder = str(tmp_path / "c")
+    assert run("index", folder, str(media), "--exclude", "deep")[0] == 0
+    assert json.loads(run("index", folder, "--json")[1])["excluded"] == {"deep": 1}
+    told = json.loads(run("index", folder, str(media), "--no-exclude", "--json")[1])
+    assert (told["excluded"], told["added"]) == ({}, 2)

@@ -15,7 +15,7 @@ from pathlib import Path
 from debian import FetchError, download, unpack
 from trivium.encoders.base import Modality
 from trivium.pipeline.cli.collecting import index_with_progress
-from trivium.pipeline.cli.searching import query_html, render_page
+from trivium.pipeline.cli.pages.hits import query_html, render_page
 from trivium.pipeline.cli.terminal import print_hits
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import markup

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import DecodeError, WeightsError, unit_rows
-from trivium.pipeline.cli import searching
 from trivium.pipeline.cli.main import main
+from trivium.pipeline.cli.pages import hits as hits_page
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import scanning
 from trivium.pipeline.records import ITEM_KINDS, ContentKey, NewItem, content_key, part_key
@@ -164,7 +164,7 @@ class HostileDatabases:
 
     def _search(self, opened: Collection) -> None:
         hits = opened.search(text="red", k=30)
-        if "<script>alert" in searching.render_page(
+        if "<script>alert" in hits_page.render_page(
             "x", [("x", hits)], target=self._folder.parent / "x.html", note="x"
         ):
             raise CASES.LeakError("unescaped in the page")

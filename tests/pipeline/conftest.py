@@ -88,6 +88,29 @@ class StubSpace(JointSpace):
         return StubEncoder(modality, self.space, self.calls)
 
 
+class SeeingEncoder(StubEncoder):
+    """Pictures are near that look alike: the vector is what they look like from afar."""
+
+    def prepare(self, item: Any, /) -> Prepared:
+        if self.modality != "image":
+            return super().prepare(item)
+        picture = item if isinstance(item, np.ndarray) else np.asarray(decode_image(item_bytes(item)).convert("RGB"))
+        return np.asarray(Image.fromarray(picture).convert("L").resize((4, 4), Image.Resampling.BOX))
+
+    def embed(self, batch: Any, /) -> Vectors:
+        if self.modality != "image":
+            return super().embed(batch)
+        rows = np.stack([item.astype(np.float32).ravel() for item in batch])
+        return unit_rows(rows - rows.mean(axis=1, keepdims=True) + 1e-3)
+
+
+class SeeingSpace(StubSpace):
+    """A space that tells pictures by their looks, and not only whether they are the same."""
+
+    def encoder(self, modality: Modality, replica: int = 0) -> Encoder:
+        return SeeingEncoder(modality, self.space, self.calls)
+
+
 def save_picture(path: Path, colour: str = "red", *, size: tuple[int, int] = (32, 24)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.new("RGB", size, colour)
@@ -111,6 +134,11 @@ def space() -> StubSpace:
 @pytest.fixture
 def make_space() -> Callable[..., StubSpace]:
     return StubSpace
+
+
+@pytest.fixture
+def seeing_space() -> StubSpace:
+    return SeeingSpace()
 
 
 @pytest.fixture

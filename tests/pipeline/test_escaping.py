@@ -21,7 +21,7 @@ import trivium
 from trivium.pipeline import collection as collection_module
 from trivium.pipeline.align.card import model_card
 from trivium.pipeline.cli import terminal
-from trivium.pipeline.cli.searching import STYLE
+from trivium.pipeline.cli.pages.html import STYLE
 from trivium.pipeline.escaping import Html, code, code_block, joined, markdown_table, markup, plain, printable
 from trivium.pipeline.store.database_file import DATABASE, write_checksum
 from trivium.pipeline.store.store import Store

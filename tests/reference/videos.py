@@ -23,7 +23,7 @@ TONE_HZ = 440.0
 def video(
     kind: str = "mp4",
     *,
-    scenes: Sequence[tuple[str, float]] = (("red", 2.0), ("green", 3.0)),
+    scenes: Sequence[tuple[Any, float]] = (("red", 2.0), ("green", 3.0)),
     size: tuple[int, int] = (64, 48),
     fps: int = 10,
     codec: str = "libx264",
@@ -45,7 +45,7 @@ def video(
 
     Args:
         kind: One of `FORMATS`.
-        scenes: What it shows.
+        scenes: What it shows; instead of a colour there may be a picture of the video's size.
         size: Width and height.
         fps: Pictures a second.
         codec: Encoder of the pictures.
@@ -85,7 +85,7 @@ def video(
             track.bit_rate = 128_000
         number = 0
         for colour, seconds in scenes:
-            shown = picture(colour, size)
+            shown = picture(colour, size) if isinstance(colour, str) else np.asarray(colour)
             for shown_before in range(round(seconds * fps)):
                 frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
                 if every_scene and not shown_before:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Modality = Literal["text", "image", "audio"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
+# The hash of a picture that is as good as of one colour: all such look alike, and none is a copy (`image.looks`).
+PLAIN_LOOKS = 0
 Vectors: TypeAlias = NDArray[np.float32]  # (n, d), every row of length 1
 Vector: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]  # (d,), of length 1
 Prepared: TypeAlias = NDArray[Any]  # one decoded item, no batch axis

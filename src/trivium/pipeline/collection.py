@@ -16,6 +16,7 @@ from trivium.indexes import Wish
 from trivium.pipeline.closing import Uses
 from trivium.pipeline.progress import Bars, Progress
 from trivium.pipeline.records import IndexFile, ItemKind
+from trivium.pipeline.search.folding import Fold
 from trivium.pipeline.search.query import (
     Items,
     QueryPart,
@@ -35,6 +36,7 @@ from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.filters import Filter
 from trivium.pipeline.store.roots import Root
 from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.thumbnails import count_thumbnails
 from trivium.pipeline.tables.metadata_table import read_table
 
 if TYPE_CHECKING:  # what writes is imported when something is written: a search would wait 70 ms for it
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.pipeline.explain.drops import Explanation
     from trivium.pipeline.ingest.ingestion import Summary
     from trivium.pipeline.upkeep.compaction import Compaction
+    from trivium.pipeline.upkeep.duplicates import Duplicates
     from trivium.pipeline.upkeep.importing import Imported
     from trivium.pipeline.upkeep.migration import Migration
     from trivium.pipeline.upkeep.snapshot import Snapshot
@@ -62,6 +65,8 @@ class CollectionInfo:
     vectors: int
     generation: int  # commits so far
     size_bytes: int  # of the collection's folder
+    thumbnails: int
+    thumbnail_bytes: int
     wish: Wish  # what is asked of the index
     roots: dict[str, Root]  # what it was made of, by path
     missing: int  # items that are kept although their files are gone
@@ -177,6 +182,7 @@ class Collection:
         default_excludes: bool | None = None,
         strict: bool = False,
         max_megapixels: float | None = None,
+        thumbnails: bool | None = None,
         index: Wish | None = None,
         drop_missing: bool = False,
         progress: Bars | None = None,
@@ -197,7 +203,7 @@ class Collection:
                 up to date.
             positions: Keep where the media were made, if metadata say so; they are private, and left out at first.
             windows: Sounds get a vector for each stretch of so many seconds too, each overlapping the next by half, so
-                that hits say where; 0 for none.
+                that hits say where; 0 for none. At first those of more than a minute get some of 10 s.
             exclude: A pattern, or several, of what is left out below the folders: git's syntax, relative to each
                 folder in ``media``. What is there already and matches is dropped. Each folder's `.triviumignore` says
                 more of that, weaker than this.
@@ -207,6 +213,8 @@ class Collection:
                 in with a note otherwise. Files that are in the collection and have not changed are not read again.
             max_megapixels: The largest picture that is decoded, in memory and time that grow with it; if not given what
                 TRIVIUM_MAX_MEGAPIXELS says, else 100, and 400 for a JPEG, which is scaled down on the way.
+            thumbnails: Keep small copies of pictures, and of those of videos, for pages; as before if not given, and at
+                first they are kept.
             index: What to ask of the index from now on.
             drop_missing: Forget all items whose files are gone. Without it, where all or most of what was named is gone
                 at once, or another disk lies there, its items are kept and marked: see ``Summary.vanished``.
@@ -240,6 +248,7 @@ class Collection:
             default_excludes=default_excludes,
             strict=strict,
             max_megapixels=max_megapixels,
+            thumbnails=thumbnails,
             wish=index,
             drop_missing=drop_missing,
             progress=progress,
@@ -288,11 +297,13 @@ class Collection:
         text: Items = None,
         image: Items = None,
         audio: Items = None,
+        video: Items = None,
         k: int = 10,
         only: ItemKind | None = None,
         paths: Paths = (),
         where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
+        fold: Fold = "same",
     ) -> list[Hit]:
         """Find the items nearest to a query of any modality, or several at once.
 
@@ -300,6 +311,7 @@ class Collection:
             text: A string, a pair (weight, string), or a list of these. A negative weight means less of it.
             image: The same with paths, bytes, PIL images or uint8 arrays (h, w, 3).
             audio: The same with paths, bytes or (waveform, rate in Hz) pairs of array and int.
+            video: The same with paths or bytes: what its pictures show, on the whole.
             k: How many hits, at least 1.
             only: Restrict the hits to one kind of item.
             paths: Restrict the hits to files that one of these patterns matches (see `filters.patterns`), one or
@@ -307,18 +319,20 @@ class Collection:
             where: Restrict the hits by captions and metadata: ``year >= 2020 and caption contains dog``; of several
                 such expressions all must hold.
             min_relevance: Leave out what is less likely to be relevant, 0 to 1; perhaps nothing is left.
+            fold: ``same``: of equal files the best is a hit, the others are its ``copies``; ``near``: so too of
+                pictures and videos that look the same (`search.folding`); ``none``: each is a hit.
 
         Returns:
-            At most k hits, best first; k whenever so many items meet the restrictions.
+            At most k hits, best first; k whenever so many items, each with its copies, meet the restrictions.
 
         Raises:
             CollectionError: If there is no collection, or it is damaged.
             FilterError: If a restriction cannot be understood.
             QueryError: If the query is empty, cannot be decoded or cancels out, or ``k`` is below 1.
         """
-        parts = query_parts(text=text, image=image, audio=audio)
+        parts = query_parts(text=text, image=image, audio=audio, video=video)
         filter = Filter(only=only, paths=tuple(listed(paths, "paths")), where=where)
-        (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance)
+        (hits,) = self.search_parts([parts], k=k, filter=filter, min_relevance=min_relevance, fold=fold)
         if not hits:
             self._warn_of(filter)
         return hits
@@ -330,11 +344,13 @@ class Collection:
         text: Items = None,
         image: Items = None,
         audio: Items = None,
+        video: Items = None,
         k: int = 10,
         only: ItemKind | None = None,
         paths: Paths = (),
         where: str | Sequence[str] | None = None,
         min_relevance: float | None = None,
+        fold: Fold = "same",
     ) -> list[list[Hit]]:
         """Answer many queries at once: encoded in batches, and compared as matrices.
 
@@ -342,11 +358,13 @@ class Collection:
             text: For each query what `search` takes, or None; for one query that alone.
             image: The same, as many as of ``text`` where both are given: entries at one place are one query.
             audio: The same.
+            video: The same.
             k: How many hits for each query, at least 1.
             only: As in `search`, for all queries.
             paths: As in `search`, for all queries.
             where: As in `search`, for all queries.
             min_relevance: As in `search`, for all queries.
+            fold: As in `search`, for all queries.
 
         Returns:
             The hits of each query, in the order of the queries.
@@ -354,11 +372,11 @@ class Collection:
         Raises:
             CollectionError: As in `search`.
             FilterError: As in `search`.
-            QueryError: As in `search`, or if the numbers of texts, pictures and sounds differ.
+            QueryError: As in `search`, or if the numbers of texts, pictures, sounds and videos differ.
         """
-        queries = parts_of_many(text=text, image=image, audio=audio)
+        queries = parts_of_many(text=text, image=image, audio=audio, video=video)
         filter = Filter(only=only, paths=tuple(listed(paths, "paths")), where=where)
-        found = self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance)
+        found = self.search_parts(queries, k=k, filter=filter, min_relevance=min_relevance, fold=fold)
         if queries and not any(found):
             self._warn_of(filter)
         return found
@@ -372,6 +390,7 @@ class Collection:
         only: ItemKind | None = None,
         paths: Paths = (),
         where: str | Sequence[str] | None = None,
+        fold: Fold = "same",
     ) -> list[list[Hit]]:
         """Find the items nearest to vectors of the collection's space, which need not come from an item.
 
@@ -381,6 +400,7 @@ class Collection:
             only: As in `search`.
             paths: As in `search`.
             where: As in `search`.
+            fold: As in `search`.
 
         Returns:
             The hits of each vector; how likely they are relevant is not told.
@@ -396,7 +416,7 @@ class Collection:
         retrieval = self._retrieval(store)
         with store.reading():
             store.require(space)
-            return retrieval.search(unit, k=k, filter=filter, judge=None)
+            return retrieval.search(unit, k=k, filter=filter, judge=None, fold=fold)
 
     @_while_open
     def search_parts(
@@ -406,6 +426,7 @@ class Collection:
         k: int = 10,
         filter: Filter | None = None,
         min_relevance: float | None = None,
+        fold: Fold = "same",
     ) -> list[list[Hit]]:
         """Do what `search_many` does, with the parts of each query in one list.
 
@@ -422,10 +443,12 @@ class Collection:
         retrieval = self._retrieval(store)
         with store.reading():
             store.require(space.space)  # it may have been migrated meanwhile
-            return retrieval.search(vectors, k=k, filter=filter, judge=judge, least=min_relevance)
+            return retrieval.search(vectors, k=k, filter=filter, judge=judge, least=min_relevance, fold=fold)
 
     @_while_open
-    def explain(self, hit: Hit, *, text: Items = None, image: Items = None, audio: Items = None) -> "Explanation":
+    def explain(
+        self, hit: Hit, *, text: Items = None, image: Items = None, audio: Items = None, video: Items = None
+    ) -> "Explanation":
         """Say which regions, seconds or words of a hit, and which words of the query, held up its score.
 
         Args:
@@ -433,6 +456,7 @@ class Collection:
             text: The query, as in `search`.
             image: As in `search`.
             audio: As in `search`.
+            video: As in `search`.
 
         Returns:
             What was found; or a ``reason``, if the file is gone or has changed since it was indexed, say.
@@ -441,7 +465,7 @@ class Collection:
             CollectionError: As in `search`.
             QueryError: As in `search`.
         """
-        parts = query_parts(text=text, image=image, audio=audio)
+        parts = query_parts(text=text, image=image, audio=audio, video=video)
         (explanation,) = self.explain_parts(parts, [hit])
         return explanation
 
@@ -521,6 +545,7 @@ class Collection:
             CollectionError: If there is no collection.
         """
         store = self._existing()
+        thumbnails, thumbnail_bytes = count_thumbnails(self.folder)
         with store.reading():
             return CollectionInfo(
                 folder=str(self.folder),
@@ -529,6 +554,8 @@ class Collection:
                 vectors=store.vector_count(),
                 generation=store.generation,
                 size_bytes=size_bytes(self.folder),
+                thumbnails=thumbnails,
+                thumbnail_bytes=thumbnail_bytes,
                 wish=store.wish,
                 roots=store.roots(),
                 missing=store.missing_count(),
@@ -640,6 +667,36 @@ class Collection:
                 self._space, self._source = space, space.source
         return done
 
+    @_while_open
+    def duplicates(self, *, near: bool = False, progress: Progress | None = None) -> "Duplicates":
+        """List which files are copies of one another; nothing is changed. See `duplicates.find_duplicates`."""
+        from trivium.pipeline.upkeep.duplicates import find_duplicates
+
+        return find_duplicates(self._existing(), near=near, progress=progress)
+
+    @_while_open
+    def unseen_pictures(self) -> int:
+        """Count the pictures and videos that near-equal ones cannot be told of, until `duplicates` looks at them."""
+        return len(self._existing().without_looks())
+
+    @_while_open
+    def thumbnails(self, places: Mapping[str, float | None]) -> dict[str, bytes]:
+        """Return small WebP pictures of items; lost ones are made again, of the files as they were indexed.
+
+        Args:
+            places: Paths, each with the seconds of a video's picture, None for its first one.
+        """
+        from trivium.pipeline.upkeep.showing import thumbnails
+
+        return thumbnails(self._existing(), places, sandbox=self._started_sandbox())
+
+    @_while_open
+    def small_pictures(self, files: Sequence[str]) -> dict[str, bytes]:
+        """Return small WebP pictures of files that need not be in the collection, but of those that cannot be shown."""
+        from trivium.pipeline.upkeep.showing import small_pictures
+
+        return small_pictures(files, sandbox=self._started_sandbox())
+
     def close(self) -> None:
         """Release the database file, and end the processes that decoded queries' files. May be called again.
 
@@ -678,14 +735,17 @@ class Collection:
         """Return where the parts' files are decoded: a process that starts while the networks are loaded, and stays."""
         if not any(part.is_file for query in queries for part in query):
             return None
+        sandbox = self._started_sandbox()
+        sandbox.begin()
+        return sandbox
+
+    def _started_sandbox(self) -> "DecodeSandbox":
         with self._making:
             if self._sandbox is None:
                 from trivium.encoders.sandbox.pool import DecodeSandbox
 
                 self._sandbox = DecodeSandbox()
-            sandbox = self._sandbox
-        sandbox.begin()
-        return sandbox
+            return self._sandbox
 
     def _existing(self) -> Store:
         with self._making:

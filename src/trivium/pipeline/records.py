@@ -69,6 +69,14 @@ class ContentKey(NamedTuple):
     sha256: bytes
 
 
+class Traits(NamedTuple):
+    """What is kept of a content beside its vector, as far as it is known."""
+
+    looks: int | None = None  # of a picture: see `encoders.image.looks`
+    seconds: float | None = None  # of a sound, or a video as a whole: how long it is
+    thumbnail: bytes | None = None  # of a picture: a WebP file
+
+
 def content_key(modality: Modality, data: bytes) -> ContentKey:
     """Return the key of a file's bytes, or of a caption's."""
     return ContentKey(modality, hashlib.sha256(data).digest())
@@ -135,6 +143,8 @@ class Match(NamedTuple):
     role: str
     fingerprint: str
     is_missing: bool
+    own: int  # content of the item as a whole
+    looks: int | None  # of that content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

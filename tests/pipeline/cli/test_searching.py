@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from PIL import Image
 
-from trivium.pipeline.cli.searching import query_html, render_page
+from trivium.pipeline.cli.pages.hits import query_html, render_page
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.explain.drops import Explanation, Mark
 from trivium.pipeline.ingest.scanning import fingerprint

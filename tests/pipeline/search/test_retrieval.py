@@ -149,7 +149,7 @@ def test_an_item_with_thousands_of_parts_hides_no_other(
     monkeypatch.setattr(VectorSearch, "search", counting)
     one = np.eye(space.space.dim, dtype=np.float32)[:1]
     retrieval = Retrieval(with_a_long_text)
-    (hits,) = retrieval.search(one, k=k)
+    (hits,) = retrieval.search(one, k=k, fold="none")
     expected = best_of_items(with_a_long_text, one[0])
     assert [hit.path for hit in hits] == [path for path, _ in expected[:k]]
     np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected[:k]], atol=1e-6)
@@ -158,7 +158,7 @@ def test_an_item_with_thousands_of_parts_hides_no_other(
     assert len(fetched) <= 4
     assert sum(fetched) <= 16 * k  # not thousands
     fetched.clear()
-    retrieval.search(one, k=k)
+    retrieval.search(one, k=k, fold="none")
     assert fetched[0] <= 2 * k  # and one such query makes no later search dearer
 
 
@@ -179,7 +179,7 @@ def test_a_filter_beside_thousands_of_parts(with_a_long_text: Store, space) -> N
         (Filter(only="text"), expected),
         (Filter(where="name != long.txt"), [path for path in expected if path != "/long.txt"]),
     ):
-        (hits,) = retrieval.search(one, k=6, filter=filter)
+        (hits,) = retrieval.search(one, k=6, filter=filter, fold="none")
         assert [hit.path for hit in hits] == wanted[:6]
 
 
@@ -187,7 +187,7 @@ def test_many_queries_at_once_beside_thousands_of_parts(with_a_long_text: Store,
     queries = unit_rows(np.random.default_rng(1).normal(size=(9, space.space.dim)))
     queries[::3] = np.eye(space.space.dim)[0]
     retrieval = Retrieval(with_a_long_text)
-    for query, hits in zip(queries, retrieval.search(queries, k=5), strict=True):
+    for query, hits in zip(queries, retrieval.search(queries, k=5, fold="none"), strict=True):
         assert [hit.path for hit in hits] == [path for path, _ in best_of_items(with_a_long_text, query)[:5]]
 
 
@@ -272,13 +272,13 @@ def test_fewer_vectors_searched_make_a_hit_likelier(known: Collection, media: Pa
 
 
 def test_items_that_share_a_content_share_its_score_and_relevance(known: Collection, media: Path) -> None:
-    before = {hit.path: hit for hit in known.search(text="something", k=1000)}
+    before = {hit.path: hit for hit in known.search(text="something", k=1000, fold="none")}
     names = ("red.png", "note.md", "low.wav")
     for name in names:
         (media / f"other-{name}").write_bytes((media / name).read_bytes())
     (media / "other-red.txt").write_text((media / "red.txt").read_text())
     known.add(media)
-    after = {hit.path: hit for hit in known.search(text="something", k=1000)}
+    after = {hit.path: hit for hit in known.search(text="something", k=1000, fold="none")}
     assert len(after) == len(before) + 3
     for name in names:
         one, other = after[str(media / name)], after[str(media / f"other-{name}")]

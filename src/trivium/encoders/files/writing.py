@@ -98,6 +98,7 @@ def written_aside(
     folder: int | None = None,
     mode: int = PRIVATE,
     check: Callable[[Path, int | None], None] | None = None,
+    is_synced: bool = True,
 ) -> Iterator[IO[bytes]]:
     """Give a new file to write into, which takes the target's place once it is on the disk.
 
@@ -110,6 +111,7 @@ def written_aside(
         folder: A descriptor of the target's folder, if it is open.
         mode: Of the file.
         check: Given the target and the descriptor of its folder.
+        is_synced: It has to survive a power cut; not so what is only made again.
 
     Raises:
         OSError: If the disk is full or fails.
@@ -119,8 +121,9 @@ def written_aside(
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                file.flush()
+                os.fsync(file.fileno())
         if check is not None:
             check(target, folder)
         os.replace(path, _in(folder, target, target.name), src_dir_fd=folder, dst_dir_fd=folder)

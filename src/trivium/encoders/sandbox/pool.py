@@ -288,9 +288,10 @@ class DecodeSandbox:
                 answer = worker.header(deadline)
             if not frames:
                 raise nonsense()
+            length = frame_seconds(answer)
             answer = worker.header(deadline)
             sound = None if "no_sound" in answer else self._sound_or_stream(worker, answer, deadline)
-            return DecodedVideo(frames, sound)
+            return DecodedVideo(frames, sound, length)
 
         request = Request(
             "video", source, self._limits, side=side, streams=True, partial=partial, asks="tags" if on_tags else ""

@@ -39,6 +39,7 @@ class DecodedVideo(Generic[T]):
 
     frames: Sequence[tuple[float, T]]
     sound: Sound | SoundStream | None
+    seconds: float  # as its header has it
 
 
 class StreamedSamples:

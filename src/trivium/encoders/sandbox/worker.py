@@ -18,7 +18,7 @@ either direction is the length of a JSON object (`LENGTH`), the object, and then
 - From the worker: ``{"ready": true}`` once, with what `isolate` says; then for each file ``{"shape": [h, w, 3]}`` and
   uint8 pixels, ``{"shape": [s], "rate_hz"}`` and float32 samples, or ``{"refused": reason}``. A long sound's answer has
   a ``peak`` too if ``streams``; its samples are decoded as they are taken. A video's answer is one such picture after
-  the other, each with ``seconds``, then ``{"frames_end": true}``, then its sound track as a sound, or
+  the other, each with ``seconds``, then ``{"frames_end": true, "seconds"}``, then its sound track as a sound, or
   ``{"no_sound": true}``. A document's is ``{"bytes"}`` and its text in UTF-8, at most ``most`` characters of it. What
   its owner should know of a file precedes its last answer: ``{"note": text}``. Where the request ``asks`` for "tags",
   or "tags only", ``{"tags", "problems"}`` comes first, or is all.
@@ -308,7 +308,7 @@ def _answer_video(link: socket.socket, data: Source, side: int | None, *, partia
     with open_video(data, partial=partial, note=note) as video:
         for frame in video.frames(side=side):
             _send_picture(link, frame.image, seconds=frame.seconds)
-        link.sendall(packed({"frames_end": True}))
+        link.sendall(packed({"frames_end": True, "seconds": video.seconds}))
         sound = video.sound(max_seconds=MAX_STREAM_SECONDS, keep_frames=STREAM_FRAMES)
         if sound is None:
             link.sendall(packed({"no_sound": True}))

@@ -69,7 +69,7 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SECONDS",
         help="give sounds a vector for each stretch of so many seconds too, each half over the next, so that hits "
-        "say where; 0: none again",
+        "say where; 0: none again (at first: 10 for those of more than a minute, none for others)",
     )
     parser.add_argument(
         "--exclude",
@@ -92,6 +92,11 @@ def index_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="forget what was named before, and all items below it; the files stay",
+    )
+    parser.add_argument(
+        "--thumbnails",
+        action=argparse.BooleanOptionalAction,
+        help="keep small copies of pictures, for pages (at first they are kept; then as before)",
     )
     parser.add_argument("--stats", action="store_true", help="tell what each stage did, and which one limits the run")
     parser.add_argument(
@@ -128,6 +133,7 @@ def index(options: argparse.Namespace) -> int:
             exclude=options.exclude,
             default_excludes=options.default_excludes,
             strict=options.strict,
+            thumbnails=options.thumbnails,
             index=wish_of(options),
             drop_missing=options.drop_missing,
         )
@@ -202,6 +208,7 @@ def info(options: argparse.Namespace) -> int:
     for file in indexes:
         first, *rest = _described(file)
         say(f"index       {first}", *(f"            {line}" for line in rest))
+    say(f"thumbnails  {told['thumbnails']:,}, {told['thumbnail_bytes'] / 1e6:,.1f} MB")
     say(f"on disk     {told['size_bytes'] / 1e6:,.1f} MB")
     say_list("made of", [_root_line(root) for root in found.roots.values()])
     say_list("metadata", [f"{name}: {', '.join(values)}" for name, values in found.metadata.items()])
@@ -286,7 +293,7 @@ def _described(file: IndexFile) -> list[str]:
 
 
 def _summary_json(summary: "Summary", seconds: float) -> dict[str, Any]:
-    counts = ("added", "changed", "renamed", "unchanged", "removed", "missing", "ignored")
+    counts = ("added", "changed", "renamed", "unchanged", "removed", "missing", "windowed", "ignored")
     return {
         "indexed": summary.indexed,
         **{name: getattr(summary, name) for name in counts},
@@ -338,6 +345,11 @@ def _print_summary(summary: "Summary", seconds: float, collection: Collection) -
         say(f"{summary.missing:,} items are missing: kept, though their files are gone")
     print_skipped(summary)
     print_problems([f"note on {printable(note.path)}: {printable(note.reason)}" for note in summary.notes])
+    if summary.windowed:
+        say(
+            f"{summary.windowed:,} sounds that were there and last more than a minute have windows of 10 s now, so "
+            "that hits say where (--windows 0: none again)"
+        )
     for file in summary.indexes:
         say(f"index of {file.modality}: {file.report['reason']}")
     passed = [f"{over.count:,} {_suffix(suffix)}: {over.reason}" for suffix, over in summary.passed.items()]

@@ -58,6 +58,7 @@ LIST: Mapping[str, Listed] = {
     ),
     "rebuild": Listed("collections", "make the index anew from the stored vectors", "upkeep"),
     "compact": Listed("collections", "really delete what was removed, and merge small files", "upkeep"),
+    "duplicates": Listed("collections", "list files that are copies of one another; nothing is deleted", "upkeep"),
     "export": Listed(
         "collections", "write items to a .parquet, .npy or .csv file, but for .csv with their vectors", "upkeep"
     ),

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from trivium.encoders.base import MODALITIES
 from trivium.pipeline.cli.options import (
     Parser,
     UsageError,
@@ -31,12 +30,14 @@ from trivium.pipeline.cli.options import (
     positive,
     require_values,
 )
+from trivium.pipeline.records import ITEM_KINDS
+from trivium.pipeline.search.folding import FOLDS
 from trivium.pipeline.search.query import WEIGHTED
 
-PART_OPTIONS = tuple(f"--{modality}" for modality in MODALITIES)
+PART_OPTIONS = tuple(f"--{kind}" for kind in ITEM_KINDS)
 # Options of a query that take a value, and its one-letter options: other words with a leading dash are texts.
 VALUE_OPTIONS = (
-    *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--html", "--explain-hits"),
+    *(*PART_OPTIONS, "--only", "--path", "--where", "--min-relevance", "--fold", "--html", "--explain-hits"),
     *("--space", "--device", "--precision", "--sandbox", "--max-megapixels", "-k"),
 )
 LETTERS, LINE_LETTERS = re.compile(r"-(h|k|k\d+)"), re.compile(r"-k(\d*)")
@@ -48,7 +49,7 @@ QUOTED = re.compile(
     r""" "(?P<double>(?:\\.|[^"\\])*)" | (?<![^\s:=])'(?P<single>[^']*)'(?!\S) | \\(?P<escaped>.) """, re.X
 )
 PART = re.compile(
-    rf"(?P<weight>-|[+-]?(?:\d+(?:\.\d*)?|\.\d+):)?(?P<modality>{'|'.join(MODALITIES)}):(?P<rest>.*)", re.S
+    rf"(?P<weight>-|[+-]?(?:\d+(?:\.\d*)?|\.\d+):)?(?P<modality>{'|'.join(ITEM_KINDS)}):(?P<rest>.*)", re.S
 )
 
 
@@ -63,12 +64,19 @@ class Word:
 def add_query(parser: argparse.ArgumentParser) -> None:
     """Let the user say what to look for, and how to show it."""
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="what to look for")
-    for option, modality in zip(PART_OPTIONS, MODALITIES, strict=True):
+    for option, modality in zip(PART_OPTIONS, ITEM_KINDS, strict=True):
         metavar = "TEXT" if modality == "text" else "FILE"
         parser.add_argument(option, metavar=metavar, action="append", default=[], help=f"a query by {modality}")
     add_filter(parser)
     add_min_relevance(parser)
     parser.add_argument("-k", type=positive, default=10, help="how many hits (default 10)")
+    parser.add_argument(
+        "--fold",
+        choices=FOLDS,
+        default="same",
+        help="what is shown as one hit: equal files (same, the default), pictures and videos that look the same too "
+        "(near), nothing (none)",
+    )
     add_json(parser, help="print one JSON object and nothing else")
     add_plain(parser)
     parser.add_argument("--html", metavar="FILE", help="also write a page that shows and plays the hits")
@@ -119,7 +127,7 @@ def parse_line(line: str) -> argparse.Namespace:
     parser.set_defaults(k=None)
     options = parser.parse_args(_name_parts(split_words(line)))
     require_values(options)
-    for name in ("image", "audio"):
+    for name in ("image", "audio", "video"):
         setattr(options, name, [_with_home(file) for file in getattr(options, name)])
     return options
 

@@ -41,7 +41,7 @@ HISTORY_LINES = 1000
 HELP = """\
 a bird singing                     words make one text
 2:beach "at night" -crowd          three texts: a weight or a quote begins another, '-' means less of it
-image:~/blue.jpg audio:"a b.ogg"   by pictures and sounds, with weights too: -image:dull.jpg, 0.5:audio:rain.ogg
+image:~/blue.jpg audio:"a b.ogg"   by pictures, sounds, video:FILEs; weights too: -image:dull.jpg, 0.5:audio:rain.ogg
 a bird --only audio -k 3           for this line; --path, --where, --html, --json and --explain as in `trivium search`
 
 :only [image|audio|text|video]     for all lines that follow; without a word: no longer

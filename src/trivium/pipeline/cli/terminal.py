@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
     from trivium.pipeline.search.retrieval import Hit
+    from trivium.pipeline.upkeep.duplicates import DuplicateGroup
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
@@ -186,7 +187,7 @@ def print_hits(
     for hit in hits:
         excerpt = excerpt_of(hit)
         place = "" if excerpt else place_of(hit)
-        shown = " ".join(filter(None, (_short(hit.path), place)))
+        shown = " ".join(filter(None, (_short(hit.path), place, f"({told})" if (told := copies_told(hit)) else "")))
         score = f"{hit.score:.3f}" if hit.relevance is None else f"{hit.score:.3f} {hit.relevance:4.0%}"
         if hit.is_missing:
             shown += " (missing)"
@@ -252,6 +253,18 @@ def place_of(hit: "Hit") -> str:
     if hit.matched == "passage":
         return f"characters {hit.start:.0f} to {hit.stop:.0f}"
     return f"at {clock(hit.start)}"
+
+
+def copies_told(hit: "Hit") -> str:
+    """Say how many copies a hit stands for; empty if none."""
+    count = len(hit.copies)
+    return f"and {count:,} {'copy' if count == 1 else 'copies'}" if count else ""
+
+
+def duplicates_told(group: "DuplicateGroup") -> str:
+    """Say what a group of duplicates is."""
+    alike = "equal" if group.is_equal else "look the same"
+    return f"{group.kind}: {len(group.files):,} files, {alike}; {group.freed_bytes / 1e6:,.1f} MB to be freed"
 
 
 def clock(seconds: float) -> str:

@@ -19,7 +19,7 @@ from trivium.pipeline.cli.options import (
     part,
     wish_of,
 )
-from trivium.pipeline.cli.terminal import announce, index_bars, print_problems, progress_bars, say
+from trivium.pipeline.cli.terminal import announce, duplicates_told, index_bars, print_problems, progress_bars, say
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import ItemKind
@@ -163,8 +163,59 @@ def compact(options: argparse.Namespace) -> int:
     with Collection.open(options.collection) as collection, progress_bars() as show:
         done = collection.compact(progress=lambda moved, total: show("vectors", moved, total))
     say(
-        f"{done.vectors_removed:,} vectors deleted; {done.shards_before:,} files of vectors are now "
+        f"{done.vectors_removed:,} vectors and {done.thumbnails_removed:,} thumbnails deleted; "
+        f"{done.shards_before:,} files of vectors are now "
         f"{done.shards_after:,}; {done.bytes_before / 1e6:,.1f} MB are now {done.bytes_after / 1e6:,.1f}"
+    )
+    return 0
+
+
+def duplicates_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trivium duplicates`."""
+    parser.description = "Nothing is deleted: which copy to keep is yours to say."
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument(
+        "--near", action="store_true", help="pictures and videos that look the same too, not only equal files"
+    )
+    parser.add_argument("--html", metavar="FILE", help="also write a page that shows them")
+    add_json(parser)
+
+
+def duplicates(options: argparse.Namespace) -> int:
+    """List files that are copies of one another."""
+    with Collection.open(options.collection) as collection, progress_bars() as show:
+        found = collection.duplicates(near=options.near, progress=lambda done, total: show("looks", done, total))
+        if options.html:
+            from trivium.pipeline.cli.pages.duplicates import render_duplicates
+            from trivium.pipeline.cli.pages.html import write_page
+
+            target = Path(options.html)
+            # Equal files look alike: the first of them is shown.
+            shown = [f.path for g in found.groups for f in (g.files[:1] if g.is_equal else g.files)]
+            thumbnails = collection.thumbnails(dict.fromkeys(shown))
+            write_page(target, render_duplicates(found, target=target, thumbnails=thumbnails))
+    if options.json:
+        groups = [
+            {
+                "kind": group.kind,
+                "equal": group.is_equal,
+                "freed_bytes": group.freed_bytes,
+                "files": [asdict(f) for f in group.files],
+            }
+            for group in found.groups
+        ]
+        problems = [asdict(problem) for problem in found.problems]
+        say(json.dumps({"groups": groups, "freed_bytes": found.freed_bytes, "problems": problems}))
+        return 0
+    for number, group in enumerate(found.groups, 1):
+        say(f"{number}. {duplicates_told(group)}")
+        for file in group.files:
+            size = "missing" if file.size_bytes is None else f"{file.size_bytes:,}"
+            say(f"{size:>16}  {printable(file.path)}")
+    print_problems([f"{printable(problem.path)}: {printable(problem.reason)}" for problem in found.problems])
+    say(
+        f"{len(found.groups):,} groups; keeping the first file of each would free {found.freed_bytes / 1e6:,.1f} MB. "
+        "Nothing was deleted"
     )
     return 0
 
@@ -273,6 +324,7 @@ COMMANDS: Mapping[str, Command] = {
     "restore": Command(restore_options, restore),
     "rebuild": Command(rebuild_options, rebuild),
     "compact": Command(compact_options, compact),
+    "duplicates": Command(duplicates_options, duplicates),
     "export": Command(export_options, export),
     "import": Command(import_options, import_),
     "migrate": Command(migrate_options, migrate),

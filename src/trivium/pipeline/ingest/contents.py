@@ -22,7 +22,7 @@ from trivium.encoders.machine import usable_cores
 from trivium.encoders.networks.contract import DeviceKind
 from trivium.encoders.sandbox.pool import DecodeSandbox
 from trivium.encoders.tags.reading import FileTags
-from trivium.pipeline.records import ContentKey, ItemKind
+from trivium.pipeline.records import ContentKey, ItemKind, Traits
 from trivium.pipeline.space.joint import JointSpace
 
 # Files read, encoded and committed together, and bytes of them: prepared, a picture has 150 kB, a minute of sound 2 MB;
@@ -56,6 +56,7 @@ class LoadedContents:
     roles: dict[str, ContentKey] = field(default_factory=dict)
     prepared: dict[ContentKey, Prepared] = field(default_factory=dict)
     sounds: list[WindowedSound] = field(default_factory=list)
+    traits: dict[ContentKey, Traits] = field(default_factory=dict)
     means: dict[ContentKey, Sequence[ContentKey]] = field(default_factory=dict)  # made from others' vectors
     first_line: str | None = None  # of a text
     reads_on: bool = False  # the file, when it is encoded

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Vectors
 from trivium.encoders.engine import Stats
@@ -33,6 +34,7 @@ from trivium.pipeline.records import (
     NewItem,
     Part,
     StoredItem,
+    Traits,
     modality_of,
 )
 from trivium.pipeline.search.indexing import Indexer
@@ -64,6 +66,7 @@ class Summary:
     removed_as_excluded: Counter[str] = field(default_factory=Counter)  # of ``removed``, by pattern
     skipped: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)  # on files that were taken in: what of them is not searched
+    windowed: int = 0  # sounds that were there and are long, and have windows from now on
     encoded: Counter[Modality] = field(default_factory=Counter)  # vectors made, captions counted as text
     indexes: list[IndexFile] = field(default_factory=list)  # made anew
     seconds: dict[str, float] = field(default_factory=dict)  # scan, each kind of file, index
@@ -103,11 +106,13 @@ class IngestSettings:
         tables: Metadata by path, see `said_of`; what a file's own sidecar says comes before them. Of files that none
             names, what tables of earlier runs said stays. They are read again when a root is brought up to date.
         positions: Keep where items were made, as far as a sidecar says so.
-        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none.
+        windows: Sounds get a vector for each stretch of so many seconds too, 0 for none; where nothing was ever
+            given as `windows.window_seconds` has it.
         strict: Refuse files of which only a part can be decoded; else that is taken in, with a note.
         max_megapixels: The largest picture that is decoded; see `limits_of`.
         exclude: Patterns in git's syntax of what is left out below folders; stronger than their `.triviumignore` files.
         default_excludes: Whether hidden files, and what systems put beside media, are left out.
+        thumbnails: Keep small copies of pictures, to be shown on pages; as before if not given.
         wish: What to ask of the index from now on.
         drop_missing: Forget items whose files are gone, also where a whole root seems to have vanished.
         shallow: Look at the files of folders, and not at the folders in them.
@@ -128,6 +133,7 @@ class IngestSettings:
     max_megapixels: float | None = None
     exclude: Sequence[str] | None = None
     default_excludes: bool | None = None
+    thumbnails: bool | None = None
     wish: Wish | None = None
     drop_missing: bool = False
     shallow: bool = False
@@ -204,11 +210,16 @@ class _Ingestion:
         self._is_shallow = settings.shallow
         self._given = settings.of_roots
         before = self._store.windows
-        self._windows = before if settings.windows is None else settings.windows or None
+        self._windows = before if settings.windows is None else settings.windows
         # Whoever asks for windows where old ones do not overlap gets all of them anew; else those stay as they are.
         are_old = bool(settings.windows) and not self._store.windows_overlap
         self._other_windows = self._windows != before or are_old
         self._partial = not settings.strict
+        if settings.thumbnails is not None:
+            writer.set_thumbnails(settings.thumbnails)
+        self._look = partial(look_at, keeps_thumbnail=self._store.keeps_thumbnails)
+        # Of before windows were usual: read once more, to see which are long.
+        self._unmeasured = self._store.unmeasured_sounds() if self._windows is None else set()
         self._summary = Summary(stats=settings.stats)
         self._recorded = self._store.states()
         self._gone: dict[str, ItemState] = {}
@@ -320,6 +331,7 @@ class _Ingestion:
             and item.beside == file.beside
             and item.embeds_caption == (item.has_caption and self._loading_of(file).embeds_captions_of(file.modality))
             and not (self._other_windows and file.modality in ("audio", "video"))
+            and item.id not in self._unmeasured
         )
         if not is_unchanged or item is None:
             return False
@@ -406,6 +418,8 @@ class _Ingestion:
                 stats=stats,
                 partial=self._partial,
                 reads_tags=True,
+                look=self._look,
+                seconds_of=self._known.seconds_of,
             )
             batches = encode_files(
                 groups.popleft(),
@@ -432,6 +446,7 @@ class _Ingestion:
         """Take a batch in; return the files that wait for vectors which another batch is to bring."""
         postponed: list[MediaFile] = []
         items, untouched = [], {}
+        traits: dict[ContentKey, Traits] = {}
         for file in batch.files:
             if isinstance(file, FailedFile):
                 self._leave_out(file)
@@ -444,9 +459,15 @@ class _Ingestion:
                 continue
             self._summary.skipped += file.problems
             self._summary.notes += file.notes
+            traits |= file.contents.traits
             if file.contents.note:
                 self._summary.notes.append(Problem(path=file.file.path, reason=file.contents.note))
             item, before = self._new_item(file)
+            self._summary.windowed += (
+                before is not None
+                and before.id in self._unmeasured
+                and any(role.startswith("window") for role in item.contents)
+            )
             if before is not None and _says_the_same(item, before):
                 untouched[before.id] = (file.fingerprint, file.beside, file.own)
                 self._summary.unchanged += 1
@@ -459,7 +480,9 @@ class _Ingestion:
         self._summary.encoded.update(key.modality for key in vectors)
         if items or vectors:
             rows = np.array(list(vectors.values()), np.float32).reshape(len(vectors), self._space.space.dim)
-            self._writer.commit(items, list(vectors), rows)
+            self._writer.commit(items, list(vectors), rows, traits=traits)
+        elif traits:
+            self._writer.set_traits(traits)
         if untouched:
             self._writer.touch(untouched)
         return postponed
@@ -522,6 +545,14 @@ class _Ingestion:
 def _passed_over(suffix: str, count: int) -> PassedOver:
     extra = missing_extra(suffix)
     return PassedOver(count=count, reason=why_passed(suffix), extra=None if extra is None else extra.name)
+
+
+def look_at(pixels: NDArray[np.uint8], *, keeps_thumbnail: bool) -> Traits:
+    """Return what is kept of a picture (h, w, 3) beside its vector."""
+    from trivium.encoders.image.looks import perceptual_hash, small_picture, thumbnail  # texts need no Pillow
+
+    small = small_picture(pixels)
+    return Traits(looks=perceptual_hash(small), thumbnail=thumbnail(small) if keeps_thumbnail else None)
 
 
 def _says_the_same(item: NewItem, before: StoredItem) -> bool:

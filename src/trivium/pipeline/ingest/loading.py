@@ -1,6 +1,6 @@
 """Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,8 +25,8 @@ from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
 from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
 from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
 from trivium.pipeline.ingest.sources import Source, open_media, seconds_of, streamed
-from trivium.pipeline.ingest.windows import VIDEO_WINDOW_SECONDS, windows_of
-from trivium.pipeline.records import ContentKey, ItemKind, Part, content_key, part_key
+from trivium.pipeline.ingest.windows import USUAL_SECONDS, window_seconds, windows_of
+from trivium.pipeline.records import ContentKey, ItemKind, Part, Traits, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
 from trivium.pipeline.tables.metadata import Metadata, MetadataError, encode, read_sidecar, told
@@ -50,6 +50,8 @@ class Loader:
         stats: Stats,
         partial: bool = True,
         reads_tags: bool = False,
+        look: Callable[[NDArray[np.uint8]], Traits] = lambda _: Traits(),
+        seconds_of: Callable[[ContentKey], float | None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -60,8 +62,12 @@ class Loader:
             stats: Where stages are counted.
             partial: Whether what is there is taken of a file that is cut off, with a note; else it is refused.
             reads_tags: Whether what files say of themselves is read too.
+            look: Tells what else is kept of a picture, of its pixels (h, w, 3).
+            seconds_of: Tells how long a sound is that is known.
         """
         self._partial = partial
+        self._look = look
+        self._seconds_of = seconds_of
         self._space = space
         self._reads_tags = reads_tags
         self._known_tags: dict[bytes, FileTags] = {}  # of equal files of this run, which are decoded once
@@ -94,7 +100,7 @@ class Loader:
         Args:
             kind: What it is.
             file: Belongs to the contents from now on: a long sound is read when it is encoded.
-            windows: Seconds of a sound's windows; none if None.
+            windows: Seconds of a sound's windows, 0 for none; None: as `window_seconds` has it.
             parts: The parts that it has, where that is known from before; else they are found.
             expected_sha256: What it must hold.
 
@@ -200,14 +206,18 @@ class Loader:
             source.file.require_unchanged()
             with self._preparing.working():
                 loaded.prepared[own] = encoder.prepare_file(content)
+                if isinstance(content, np.ndarray) and content.ndim == 3:  # else the device decodes it
+                    loaded.traits[own] = self._look(content)
         return loaded
 
     def _sound(self, source: Source, windows: float | None, parts: Sequence[Part] | None) -> LoadedContents:
         encoder = self._space.encoder("audio")
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "audio", source)
-        if windows is None and not parts and not is_new:
-            return loaded
+        if not parts and not is_new:
+            known = self._seconds_of(own)
+            if windows == 0 or (known is not None and window_seconds(windows, known) is None):
+                return loaded
         with self._decoding.working():
             sound = self._sandbox.sound(
                 source.data_or_descriptor,
@@ -215,7 +225,10 @@ class Loader:
                 note=loaded.add_note,
                 on_tags=self._on_tags(loaded),
             )
-        spans = _spans(parts) if parts is not None else windows_of(seconds_of(sound), windows, note=loaded.add_note)
+        seconds = seconds_of(sound)
+        loaded.traits[own] = Traits(seconds=seconds)
+        wanted = window_seconds(windows, seconds)
+        spans = _spans(parts) if parts is not None else windows_of(seconds, wanted, note=loaded.add_note)
         self._preparing.add(0.0)  # one file, whatever is made of it
         if spans or isinstance(sound, SoundStream):
             self._take_sound(loaded, source, sound, spans, whole=own if is_new else None)
@@ -230,9 +243,9 @@ class Loader:
         loaded = LoadedContents()
         own, is_new = self._own(loaded, "image", source)
 
-        def prepare(pixels: NDArray[np.uint8]) -> Prepared:
+        def prepare(pixels: NDArray[np.uint8]) -> tuple[Prepared, Traits]:
             with self._decoding.paused(), self._preparing.working(0):
-                return encoder.prepare(pixels)
+                return encoder.prepare(pixels), self._look(pixels)
 
         with self._decoding.working():
             video = self._sandbox.video(
@@ -244,11 +257,13 @@ class Loader:
                 on_tags=self._on_tags(loaded),
             )
         self._preparing.add(0.0)  # one file, however many pictures
-        for seconds, prepared in video.frames:
+        loaded.traits[own] = Traits(seconds=video.seconds)
+        for seconds, (prepared, traits) in video.frames:
             key = _add(loaded, "image", Part("frame", round(seconds, 3)), source.sha256)
             # Only together with its own vector: a copy that is loaded meanwhile makes none of them.
             if is_new and self._claims.claim(key):
                 loaded.prepared[key] = prepared
+                loaded.traits[key] = traits
         if is_new:
             loaded.means[own] = list(loaded.prepared)
         if video.sound is not None and "audio" in self._space.modalities:
@@ -256,7 +271,7 @@ class Loader:
             if parts is not None:
                 spans = _spans(parts)
             else:
-                found = windows_of(seconds, windows or VIDEO_WINDOW_SECONDS, note=loaded.add_note)
+                found = windows_of(seconds, windows or USUAL_SECONDS, note=loaded.add_note)
                 spans = found or [(0.0, round(seconds, 3))]
             self._take_sound(loaded, source, video.sound, spans, whole=None)
         elif isinstance(video.sound, SoundStream):
@@ -366,7 +381,7 @@ class FileLoading:
     Args:
         embeds_captions: Whether captions become vectors too, for kinds that have any but their own text.
         positions: Whether where a file was made is kept, as far as a sidecar says so.
-        windows: Seconds of the stretches that sounds get vectors of; None for none.
+        windows: Seconds of the stretches that sounds get vectors of, 0 for none; None: as `window_seconds` has it.
     """
 
     embeds_captions: bool

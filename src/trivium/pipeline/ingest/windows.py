@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-VIDEO_WINDOW_SECONDS = 10.0  # of a video's sound, where nothing else is asked
+LONG_SECONDS = 60.0  # a shorter sound is heard through sooner than a player is set to a place in it
+USUAL_SECONDS = 10.0  # of the windows of a long sound, and of a video's, where nothing is asked
 MAX_WINDOWS = 100_000  # of one sound: a day of them two seconds long
 
 
@@ -46,3 +47,15 @@ def windows_of(
 def _count(duration: float, seconds: float) -> int:
     """Count the windows that begin at multiples of half their length and end within the sound."""
     return 1 + math.floor(round((duration - seconds) / (seconds / 2), 6))
+
+
+def window_seconds(asked: float | None, sound_seconds: float) -> float | None:
+    """Return how long the windows of a sound are, None if it has none.
+
+    Args:
+        asked: What the collection's owner said: 0 for none, None for nothing.
+        sound_seconds: How long it is.
+    """
+    if asked is not None:
+        return asked or None
+    return USUAL_SECONDS if sound_seconds > LONG_SECONDS else None

@@ -1,5 +1,6 @@
-"""What a user asks for: texts, pictures and sounds with weights, combined into one vector."""
+"""What a user asks for: texts, pictures, sounds and videos with weights, combined into one vector."""
 
+import contextlib
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
+from trivium.encoders.base import MODALITIES, DecodeError, Encoder, Modality, Prepared, Vectors, unit_rows
 from trivium.encoders.batching import prepared
 from trivium.encoders.several import is_one, listed
 from trivium.fusion.combination import weighted_sum
@@ -38,9 +39,9 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryPart:
-    """One text, picture or sound of a query; a negative weight means "less of this"."""
+    """One text, picture, sound or video of a query; a negative weight means "less of this"."""
 
-    modality: Modality
+    modality: ItemKind
     item: Any  # what the space's encoder takes
     weight: float = 1.0
 
@@ -50,13 +51,15 @@ class QueryPart:
         return self.modality != "text" and isinstance(self.item, str | bytes | os.PathLike)
 
 
-def query_parts(*, text: Items = None, image: Items = None, audio: Items = None) -> list[QueryPart]:
+def query_parts(
+    *, text: Items = None, image: Items = None, audio: Items = None, video: Items = None
+) -> list[QueryPart]:
     """Return the parts of a query whose items are given by modality.
 
     Raises:
         QueryError: If one is nothing that can be asked with.
     """
-    given: dict[Modality, Items] = {"text": text, "image": image, "audio": audio}
+    given: dict[ItemKind, Items] = {"text": text, "image": image, "audio": audio, "video": video}
     return [
         _part(modality, entry)
         for modality, items in given.items()
@@ -65,7 +68,7 @@ def query_parts(*, text: Items = None, image: Items = None, audio: Items = None)
     ]
 
 
-def _part(modality: Modality, entry: Any) -> QueryPart:
+def _part(modality: ItemKind, entry: Any) -> QueryPart:
     weight, item = entry if _is_weighted(entry) else (1.0, entry)
     if not (isinstance(item, str) if modality == "text" else is_one(item)) or item is None:
         what = "a text" if modality == "text" else "a path, bytes or decoded"
@@ -83,14 +86,16 @@ def _is_weighted(entry: Any) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], int | float)
 
 
-def parts_of_many(*, text: Items | None, image: Items | None, audio: Items | None) -> list[list[QueryPart]]:
+def parts_of_many(
+    *, text: Items | None, image: Items | None, audio: Items | None, video: Items | None = None
+) -> list[list[QueryPart]]:
     """Return the parts of many queries, whose items are given by modality: those at one place are one query.
 
     Raises:
         QueryError: If the numbers of items differ, or one is nothing that can be asked with.
         TypeError: If a mapping is given for several.
     """
-    given = {"text": text, "image": image, "audio": audio}
+    given = {"text": text, "image": image, "audio": audio, "video": video}
     columns = {
         modality: [items] if _is_weighted(items) else listed(items, modality)
         for modality, items in given.items()
@@ -134,7 +139,7 @@ def unit_queries(vectors: Vectors, *, dim: int) -> Vectors:
     return unit_rows(given)
 
 
-def parse_part(modality: Modality, written: str) -> QueryPart:
+def parse_part(modality: ItemKind, written: str) -> QueryPart:
     """Read ``item``, ``-item`` or ``weight:item``.
 
     Raises:
@@ -154,7 +159,8 @@ def parse_part(modality: Modality, written: str) -> QueryPart:
 
 def asked_with(parts: Sequence[QueryPart]) -> Modality:
     """Return the modality of a query; of one with several parts that of the heaviest: its vector is nearest to it."""
-    return max(parts, key=lambda part: part.weight).modality
+    heaviest = max(parts, key=lambda part: part.weight).modality
+    return "image" if heaviest == "video" else heaviest  # its pictures' mean
 
 
 def query_vectors(
@@ -171,11 +177,13 @@ def query_vectors(
         QueryError: If a query has no part, a part cannot be decoded, or the parts of a query cancel out.
     """
     if not all(queries):
-        raise QueryError("an empty query: give a text, a picture or a sound")
+        raise QueryError("an empty query: give a text, a picture, a sound or a video")
     parts = [part for query in queries for part in query]
     vectors = np.empty((len(parts), space.space.dim), np.float32)
-    asked: set[Modality] = {part.modality for part in parts}
-    for modality in asked:
+    for place, part in enumerate(parts):
+        if part.modality == "video":
+            vectors[place] = _video_vector(space, part, sandbox)
+    for modality in MODALITIES:
         places = [place for place, part in enumerate(parts) if part.modality == modality]
         for start in range(0, len(places), BATCH_PARTS):
             batch = places[start : start + BATCH_PARTS]
@@ -191,6 +199,33 @@ def query_vectors(
     return np.stack(combined) if combined else vectors
 
 
+def _video_vector(space: JointSpace, part: QueryPart, sandbox: "DecodeSandbox | None") -> Vectors:
+    """Return what indexing makes of a video as a whole: the mean of its pictures' vectors, of length 1."""
+    from trivium.encoders.sandbox.heads import decodable
+    from trivium.encoders.sandbox.pool import DecodeSandbox
+    from trivium.encoders.sandbox.streams import SoundStream
+
+    if not part.is_file:
+        raise QueryError(f"a video to look for is a path, or a file's bytes, got {type(part.item).__name__}")
+    encoder = space.encoder("image")
+    own = DecodeSandbox(1) if sandbox is None else contextlib.nullcontext(sandbox)
+    try:
+        with own as decoder, decodable("video", part.item) as source:
+            video = decoder.video(source, encoder.prepare, side=encoder.side)
+            if isinstance(video.sound, SoundStream):
+                video.sound.close()
+    except DecodeError as error:
+        raise _unusable(part, error) from error
+    rows = encoder.embed([prepared for _, prepared in video.frames])
+    mean: Vectors = unit_rows(np.mean(rows, axis=0, keepdims=True))[0]
+    return mean
+
+
+def _unusable(part: QueryPart, error: DecodeError) -> QueryError:
+    shown = f"{len(part.item):,} bytes" if isinstance(part.item, bytes) else repr(part.item)
+    return QueryError(f"the {part.modality} of the query cannot be used ({shown}): {_reason_by_name(part) or error}")
+
+
 def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
     def note(text: str) -> None:
         log.warning("note on the %s of the query: %s", part.modality, text)
@@ -198,8 +233,7 @@ def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None"
     try:
         return prepared(encoder, part.item, sandbox, partial=True, note=note)
     except DecodeError as error:
-        reason = _reason_by_name(part) or str(error)
-        raise QueryError(f"the {part.modality} of the query cannot be used ({part.item!r}): {reason}") from error
+        raise _unusable(part, error) from error
 
 
 def _reason_by_name(part: QueryPart) -> str | None:

@@ -5,7 +5,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trivium.encoders.base import Modality, Vectors
 from trivium.indexes import Ids, IdSet
 from trivium.pipeline.records import ItemKind, Match, Part, PartKind, modality_of
+from trivium.pipeline.search.folding import FOLDS, Fold, Folded, Likeness, Whole
 from trivium.pipeline.search.query import QueryError
 from trivium.pipeline.search.vectors import Rescale, VectorSearch
 from trivium.pipeline.space.relevance import LogOdds, Relevance
@@ -40,6 +41,7 @@ class Hit:
     stop: float | None = None  # of a window and a passage
     metadata: Metadata = field(default_factory=dict)
     is_missing: bool = False  # the file was not there when its folder was last indexed
+    copies: tuple[str, ...] = ()  # paths of the items that it stands for, see `folding`
     fingerprint: str = field(default="", repr=False, compare=False)  # of the file when it was indexed, see `scanning`
 
 
@@ -52,11 +54,11 @@ class Allowed:
     contents: Mapping[Modality, IdSet | None]  # to choose from; None: all of the modality
     without: IdSet | None = None  # contents that are left out of those
 
-    def lets_through(self, match: Match) -> bool:
+    def lets_through(self, item: int, kind: ItemKind) -> bool:
         """Whether an item may be a hit; its content may also belong to one that may not."""
         if self.items is not None:
-            return bool(self.items.contains(np.array(match.item)))
-        return self.modality is None or match.modality == self.modality
+            return bool(self.items.contains(np.array(item)))
+        return self.modality is None or kind == self.modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,14 @@ class _Asked:
     scales: _Scales | None
 
 
+@dataclass(slots=True)
+class _Found:
+    """What one query has found."""
+
+    folded: Folded
+    hits: dict[int, Hit] = field(default_factory=dict)  # by item, of those that stand for themselves
+
+
 class Retrieval:
     """Searches one store; keeps what it derived from the present generation. Threads may share one."""
 
@@ -134,6 +144,7 @@ class Retrieval:
         filter: Filter | None = None,
         judge: Judge | None = None,
         least: float | None = None,
+        fold: Fold = "same",
     ) -> list[list[Hit]]:
         """Find the k items nearest to each unit vector, shape (q, d), best first; ties by path.
 
@@ -143,19 +154,23 @@ class Retrieval:
             filter: Restrict the hits; there are k of them whenever they exist.
             judge: Ranks by relevance where it knows all modalities that are asked with and found, else by score.
             least: Leave hits out that are less likely to be relevant.
+            fold: Which items are shown as one hit, the best of them: equal files, near-equal ones too, or none.
 
         Raises:
-            QueryError: If ``k`` is below 1, or there is a ``least`` and nothing that can judge.
+            QueryError: If ``k`` is below 1, ``fold`` is not known, or there is a ``least`` and nothing that can judge.
             CollectionError: If a shard is missing or damaged.
         """
         if k < 1:
             raise QueryError(f"k must be at least 1, got {k}")
+        if fold not in FOLDS:
+            raise QueryError(f"fold must be one of {', '.join(FOLDS)}, got '{fold}'")
         with self._store.reading(), self._derived(self._store.generation):
             allowed = None if filter is None or filter.is_empty else self._allow(filter)
             if judge is not None and not judge.knows(self._vectors.modalities if allowed is None else allowed.contents):
                 judge = None
             asked = _Asked(queries, k, allowed, None if judge is None else _Scales(judge))
-            found: list[dict[int, Hit]] = [{} for _ in range(len(queries))]
+            likeness = Likeness(self._store)
+            found = [_Found(Folded(fold, likeness)) for _ in range(len(queries))]
             short = list(range(len(queries)))
             # An item may take several of the nearest vectors: as many are fetched as it needs to find k items.
             wanted = k * self._vectors_per_item
@@ -167,7 +182,7 @@ class Retrieval:
                 self._vectors_per_item = 2
             for query in short:
                 self._search_on(asked, query, found, wanted=wanted)
-            hits = [sorted(of_query.values(), key=_rank)[:k] for of_query in found]
+            hits = [self._best(asked, of_query) for of_query in found]
             return hits if least is None else [self._relevant(of_query, least) for of_query in hits]
 
     @contextlib.contextmanager
@@ -198,7 +213,7 @@ class Retrieval:
         self,
         asked: _Asked,
         chosen: list[int],
-        found: list[dict[int, Hit]],
+        found: "list[_Found]",
         *,
         wanted: int,
         without: IdSet | None = None,
@@ -212,9 +227,9 @@ class Retrieval:
         nearest = self._vectors.search(asked.queries[chosen], k=wanted, among=among, without=without, rescale=rescale)
         for position, query in enumerate(chosen):
             self._add_hits(asked, query, found[query], *nearest.of(position))
-        return [q for place, q in enumerate(chosen) if len(found[q]) < asked.k and nearest.counts[place] == wanted]
+        return [q for place, q in enumerate(chosen) if len(found[q].hits) < asked.k and nearest.counts[place] == wanted]
 
-    def _search_on(self, asked: _Asked, query: int, found: list[dict[int, Hit]], *, wanted: int) -> None:
+    def _search_on(self, asked: _Asked, query: int, found: "list[_Found]", *, wanted: int) -> None:
         """Find more items for one query, whose nearest vectors all belong to a few items: theirs are left out from now.
 
         The best vector of an item that was found is known, so that nothing is lost; and a text with thousands of
@@ -222,26 +237,28 @@ class Retrieval:
         """
         short = [query]
         while short:
-            without = IdSet(self._store.contents_only_of(found[query]))
+            without = IdSet(self._store.contents_only_of(found[query].folded.seen))
             short = self._search(asked, short, found, wanted=wanted, without=without)
             wanted *= 2  # what is left out cannot repeat; what else repeats (a filter, shared captions) is bounded so
 
-    def _add_hits(
-        self, asked: _Asked, query: int, best: dict[int, Hit], contents: Ids, scores: NDArray[np.float32]
-    ) -> None:
+    def _add_hits(self, asked: _Asked, query: int, best: "_Found", contents: Ids, scores: NDArray[np.float32]) -> None:
         allowed, scales = asked.allowed, asked.scales
         ids = contents.tolist()
         matches = self._store.matches(ids)
         # Best first: an item's first match is its best. With scales the search gives log-odds instead of scores.
         for content, found in zip(ids, scores.tolist(), strict=True):
             for match in matches.get(content, ()):
-                if match.item not in best and (allowed is None or allowed.lets_through(match)):
+                if match.item in best.folded.seen or not (
+                    allowed is None or allowed.lets_through(match.item, match.modality)
+                ):
+                    continue
+                if best.folded.is_new(match.item, Whole(match.own, match.modality, match.looks)):
                     part = Part.parse(match.role)
                     score, relevance = found, None
                     if scales is not None:
                         score = scales.score(query, modality_of(match.modality, part), found)
                         relevance = 0.5 * (1 + math.tanh(found / 2))
-                    best[match.item] = Hit(
+                    best.hits[match.item] = Hit(
                         path=match.path,
                         modality=match.modality,
                         score=min(max(score, -1.0), 1.0),
@@ -254,6 +271,32 @@ class Retrieval:
                         is_missing=match.is_missing,
                         fingerprint=match.fingerprint,
                     )
+
+    def _best(self, asked: _Asked, found: "_Found") -> list[Hit]:
+        """Return the best hits, with the copies that meet the restrictions too."""
+        ranked = sorted(found.hits.items(), key=lambda of_item: _rank(of_item[1]))[: asked.k]
+        if not found.folded.folds:
+            return [hit for _, hit in ranked]
+        contents = {item: found.folded.contents_of(item) for item, _ in ranked}
+        items_of = self._store.items_of(content for each in contents.values() for content in each)
+        return [
+            replace(hit, copies=copies) if (copies := self._copies(asked, item, contents[item], items_of)) else hit
+            for item, hit in ranked
+        ]
+
+    @staticmethod
+    def _copies(
+        asked: _Asked, leader: int, contents: Sequence[int], items_of: Mapping[int, list[tuple[int, str, ItemKind]]]
+    ) -> tuple[str, ...]:
+        found = (each for content in contents for each in items_of.get(content, ()))
+        allowed = asked.allowed
+        return tuple(
+            sorted(
+                path
+                for item, path, kind in found
+                if item != leader and (allowed is None or allowed.lets_through(item, kind))
+            )
+        )
 
     def _relevant(self, hits: list[Hit], least: float) -> list[Hit]:
         if any(hit.relevance is None for hit in hits):

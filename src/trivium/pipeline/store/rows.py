@@ -106,9 +106,9 @@ def width(value: Any) -> int:
     return value
 
 
-def seconds(value: Any) -> float:
-    """Take a time above 0."""
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+def duration(value: Any) -> float:
+    """Take a time in seconds, which may be 0."""
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise MalformedError(value, "number of seconds")
     return float(value)
 

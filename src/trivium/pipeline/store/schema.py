@@ -42,6 +42,7 @@ CREATE TABLE content (
     modality TEXT NOT NULL,
     sha256 BLOB NOT NULL,                     -- of the file's bytes, or of the caption
     looks INTEGER,                            -- a picture's perceptual hash, 64 bits, where it is known
+    seconds REAL,                             -- how long a sound or a video is, where it is known
     UNIQUE (sha256, modality)
 );
 CREATE TABLE shard (
@@ -114,6 +115,7 @@ CREATE TABLE vector (
 # To be run in one transaction; nothing is encoded again.
 UPGRADE = (
     "ALTER TABLE content ADD COLUMN looks INTEGER",
+    "ALTER TABLE content ADD COLUMN seconds REAL",
     "ALTER TABLE item ADD COLUMN own TEXT",
     "ALTER TABLE item ADD COLUMN missing INTEGER NOT NULL DEFAULT 0",
     *_SINCE_3,

@@ -4,6 +4,7 @@
       collection.db      SQLite: the only truth about items, and which vector lies where
       vectors/           write-once shards, NNNNNNNN-<hash>.npy, float16 (n, d), each of one modality
       index/             FAISS files: derived, verified, rebuilt from the shards whenever they do not fit
+      thumbnails/        small pictures by content: derived, made again from the media where they are needed
       lock               one writer at a time
       collection.db.sha256   what `verify` compares the database with
 
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.encoders.base import Modality, Space
 from trivium.encoders.files.writing import sync_folder
 from trivium.indexes import Ids, Wish
-from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, StoredItem
+from trivium.pipeline.records import ContentKey, IndexFile, ItemKind, ItemState, Match, Part, StoredItem
 from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.connections import Connections
 from trivium.pipeline.store.database import (
@@ -211,8 +213,13 @@ class Store:
 
     @property
     def windows(self) -> float | None:
-        """Seconds of the stretches that sounds have vectors of; None if they have none."""
+        """Seconds of the stretches that sounds have vectors of, 0 for none; None if nobody has said."""
         return self._setting("windows")
+
+    @property
+    def keeps_thumbnails(self) -> bool:
+        """Whether thumbnails are made when pictures are indexed."""
+        return self._setting("thumbnails") != 0
 
     @property
     def windows_overlap(self) -> bool:
@@ -220,7 +227,8 @@ class Store:
         return self._setting("windows_overlap") is not None
 
     def _setting(self, name: str) -> float | None:
-        row = read_row(self.db, "SELECT value FROM setting WHERE name = ?", (name,), columns=(column.seconds,))
+        sql = "SELECT value FROM setting WHERE name = ?"
+        row = read_row(self.db, sql, (name,), columns=(column.duration,))
         return None if row is None else float(row[0])
 
     def roots(self) -> dict[str, Root]:
@@ -328,8 +336,9 @@ class Store:
         for start in range(0, len(contents), SQL_VARIABLES):
             part = contents[start : start + SQL_VARIABLES]
             rows = self._rows(
-                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint, i.missing "
-                "FROM embedding e JOIN item i ON i.id = e.item "
+                "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint, i.missing, "
+                "o.content, c.looks FROM embedding e JOIN item i ON i.id = e.item "
+                "JOIN embedding o ON o.item = i.id AND o.role = 'content' JOIN content c ON c.id = o.content "
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,
                 columns=_MATCH_TYPES,
@@ -337,6 +346,78 @@ class Store:
             for row in rows:
                 found.setdefault(row[0], []).append(Match(*row))
         return found
+
+    def items_of(self, contents: Iterable[int]) -> dict[int, list[tuple[int, str, ItemKind]]]:
+        """Ids, paths and kinds of the items whose own content each of these is, by path."""
+        found: dict[int, list[tuple[int, str, ItemKind]]] = {}
+        for content, item, path, kind in self._rows(
+            "SELECT e.content, i.id, i.path, i.modality FROM json_each(?) chosen CROSS JOIN embedding e "
+            "ON e.content = chosen.value AND e.role = 'content' JOIN item i ON i.id = e.item ORDER BY i.path",
+            (json.dumps(list(contents)),),
+            columns=(column.whole, column.whole, column.path, column.kind),
+        ):
+            found.setdefault(content, []).append((item, path, kind))
+        return found
+
+    def equal_contents(self) -> list[int]:
+        """Contents that several items have as their own."""
+        sql = "SELECT content FROM embedding WHERE role = 'content' GROUP BY content HAVING count(*) > 1"
+        return [int(id_) for id_ in self._ids(sql)]
+
+    def looks(self) -> tuple[Ids, NDArray[np.int64]]:
+        """Return the pictures that have a hash, as their contents (n,) in ascending order, and the hashes (n,)."""
+        table = read_numbers(
+            self.db,
+            "SELECT c.id, c.looks FROM content c WHERE c.looks IS NOT NULL AND EXISTS (SELECT 1 FROM embedding e "
+            "JOIN item i ON i.id = e.item WHERE e.content = c.id AND e.role = 'content' AND i.modality = 'image') "
+            "ORDER BY c.id",
+            width=2,
+        )
+        return table[:, 0], table[:, 1]
+
+    def videos(self) -> list[int]:
+        """Contents that are videos as a whole."""
+        sql = (
+            "SELECT DISTINCT e.content FROM item i INDEXED BY video_item JOIN embedding e ON e.item = i.id "
+            "WHERE i.modality = 'video' AND e.role = 'content' ORDER BY e.content"
+        )
+        return [int(id_) for id_ in self._ids(sql)]
+
+    def video_frames(self, video: int) -> tuple[float | None, list[tuple[float, int, int | None]]]:
+        """Return how long a video is, if that is known, and its pictures: seconds, content, hash if that is known."""
+        length = read_row(
+            self.db, "SELECT seconds FROM content WHERE id = ?", (video,), columns=(maybe(column.duration),)
+        )
+        rows = self._rows(
+            "SELECT f.role, f.content, c.looks FROM embedding f JOIN content c ON c.id = f.content WHERE f.item = "
+            "(SELECT min(item) FROM embedding WHERE content = ? AND role = 'content') AND f.role LIKE 'frame %'",
+            (video,),
+            columns=(column.role, column.whole, maybe(column.whole)),
+        )
+        frames = [(Part.parse(role).start or 0.0, content, looks) for role, content, looks in rows]
+        return None if length is None else length[0], sorted(frames)
+
+    def without_looks(self) -> list[int]:
+        """Items whose pictures have no hash: of before format 3, or decoded where the network runs."""
+        sql = (
+            "SELECT DISTINCT i.id FROM item i JOIN embedding e ON e.item = i.id JOIN content c ON c.id = e.content "
+            "WHERE c.looks IS NULL AND (i.modality = 'image' AND e.role = 'content' "
+            "OR i.modality = 'video' AND (e.role LIKE 'frame %' OR e.role = 'content' AND c.seconds IS NULL))"
+        )
+        return [int(id_) for id_ in self._ids(sql)]
+
+    def unmeasured_sounds(self) -> set[int]:
+        """Items that are sounds of which it is not known how long they are."""
+        sql = (
+            "SELECT i.id FROM item i JOIN embedding e ON e.item = i.id AND e.role = 'content' "
+            "JOIN content c ON c.id = e.content WHERE i.modality = 'audio' AND c.seconds IS NULL"
+        )
+        return set(self._ids(sql).tolist())
+
+    def has_sha256(self, sha256: bytes) -> bool:
+        """Whether a content that some item has is of these bytes."""
+        sql = "SELECT 1 FROM content WHERE sha256 = ? AND id NOT IN (SELECT content FROM orphan)"
+        return read_row(self.db, sql, (sha256,), columns=(column.whole,)) is not None
 
     def captions_of(self, kind: ItemKind) -> Ids:
         """Contents that are captions of items of a kind."""
@@ -520,6 +601,13 @@ class ContentLookup:
             rows = list(read_rows(self._db, sql, (os.fsencode(path),), columns=_CONTENT_TYPES))
         return {role: ContentKey(modality, sha256) for role, modality, sha256 in rows}
 
+    def seconds_of(self, content: ContentKey) -> float | None:
+        """Return how long a sound or a video is, if that is known."""
+        sql = "SELECT seconds FROM content WHERE sha256 = ? AND modality = ?"
+        with self._lock:
+            row = read_row(self._db, sql, content[::-1], columns=(maybe(column.duration),))
+        return None if row is None else row[0]
+
     def close(self) -> None:
         """Release the database file."""
         with self._lock:
@@ -534,6 +622,7 @@ _ITEM_TYPES: tuple[Column, ...] = (
 _MATCH_TYPES: tuple[Column, ...] = (
     *(column.whole, column.whole, column.path, column.kind),
     *(maybe(column.text), maybe(column.text), column.role, column.text, bool),
+    *(column.whole, maybe(column.whole)),
 )
 _CONTENT_TYPES: tuple[Column, ...] = (column.role, column.modality, column.blob)
 _INDEX_FILE_TYPES: tuple[Column, ...] = (

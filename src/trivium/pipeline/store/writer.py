@@ -14,7 +14,7 @@ import numpy as np
 from trivium.encoders.base import Modality, Space, Vectors
 from trivium.encoders.files.writing import WrittenFile, open_folder, sync_folder
 from trivium.indexes import Ids, checked_vectors
-from trivium.pipeline.records import ContentKey, IndexFile, NewItem
+from trivium.pipeline.records import ContentKey, IndexFile, NewItem, Traits
 from trivium.pipeline.store import rows as column
 from trivium.pipeline.store.database import DAMAGED, CollectionError, Connection, failure
 from trivium.pipeline.store.database_file import write_checksum
@@ -24,6 +24,7 @@ from trivium.pipeline.store.rows import read_row
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.shards import StoredVectors, write_shard
 from trivium.pipeline.store.store import INDEX, Store, below
+from trivium.pipeline.store.thumbnails import write_thumbnail
 
 # Names of our own: of shards and index files, and of their drafts.
 _OWN_FILES = {
@@ -81,7 +82,12 @@ class Writer:
         return self.store.db
 
     def commit(
-        self, items: Sequence[NewItem], contents: Sequence[ContentKey], vectors: Vectors | StoredVectors
+        self,
+        items: Sequence[NewItem],
+        contents: Sequence[ContentKey],
+        vectors: Vectors | StoredVectors,
+        *,
+        traits: Mapping[ContentKey, Traits] | None = None,
     ) -> None:
         """Add a batch of items and the vectors that they bring.
 
@@ -89,6 +95,7 @@ class Writer:
             items: Each names only contents that are stored or among ``contents``.
             contents: Keys of the new vectors, unique and not stored yet, n of them.
             vectors: Unit vectors, shape (n, d).
+            traits: Of contents that are stored or among ``contents``.
 
         Raises:
             ValueError: If a vector has another width or is not finite.
@@ -97,10 +104,12 @@ class Writer:
         space = self.store.space_id
         checked_vectors(vectors, dim=self.store.space.dim, name="vectors")
         shards = self._write_shards([content.modality for content in contents], vectors)
+        self._write_thumbnails(traits or {})
         with self.transaction():
             self._db.executemany("INSERT INTO content (modality, sha256) VALUES (?, ?)", contents)
             ids = [self._content_id(content) for content in contents]
             self._name_vectors(space, shards, ids)
+            self._record_traits(traits or {})
             for item in items:
                 self._insert_item(item)
             # Of items that failed or wait for another batch: known, but nobody's until an item names it.
@@ -108,6 +117,12 @@ class Writer:
                 "INSERT OR IGNORE INTO orphan SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM embedding WHERE content = ?1)",
                 [(id_,) for id_ in ids],
             )
+
+    def set_traits(self, traits: Mapping[ContentKey, Traits]) -> None:
+        """Record what has become known of stored contents."""
+        self._write_thumbnails(traits)
+        with self.transaction(new_generation=False):
+            self._record_traits(traits)
 
     def commit_vectors(self, space: int, modality: Modality, contents: Sequence[int], vectors: Vectors) -> None:
         """Add the vectors of known contents of one modality in another space than the searched one."""
@@ -135,9 +150,18 @@ class Writer:
     def set_windows(self, seconds: float | None) -> None:
         """Record what stretches sounds have vectors of (`Store.windows`), and that they overlap."""
         with self.transaction():
-            self._db.execute("DELETE FROM setting WHERE name IN ('windows', 'windows_overlap')")
-            if seconds is not None:
-                self._db.execute("INSERT INTO setting VALUES ('windows', ?), ('windows_overlap', 1)", (seconds,))
+            self._set("windows", seconds)
+            self._set("windows_overlap", None if seconds is None else 1)
+
+    def set_thumbnails(self, keeps: bool) -> None:
+        """Record whether thumbnails are made (`Store.keeps_thumbnails`)."""
+        with self.transaction():
+            self._set("thumbnails", int(keeps))
+
+    def _set(self, name: str, value: float | None) -> None:
+        self._db.execute("DELETE FROM setting WHERE name = ?", (name,))
+        if value is not None:
+            self._db.execute("INSERT INTO setting VALUES (?, ?)", (name, value))
 
     def set_roots(self, roots: Mapping[str, Root]) -> None:
         """Record which files and folders the collection is made of, by path; what was recorded before goes."""
@@ -348,6 +372,18 @@ class Writer:
                 "INSERT INTO vector (space, modality, content, shard, row) VALUES (?, ?, ?, ?, ?)",
                 [(space, modality, contents[position], shard, row) for row, position in enumerate(positions.tolist())],
             )
+
+    def _write_thumbnails(self, traits: Mapping[ContentKey, Traits]) -> None:
+        for content, known in traits.items():
+            if known.thumbnail is not None:
+                write_thumbnail(self.store.folder, content.sha256, known.thumbnail)
+
+    def _record_traits(self, traits: Mapping[ContentKey, Traits]) -> None:
+        self._db.executemany(
+            "UPDATE content SET looks = coalesce(?, looks), seconds = coalesce(?, seconds) "
+            "WHERE sha256 = ? AND modality = ?",
+            [(known.looks, known.seconds, content.sha256, content.modality) for content, known in traits.items()],
+        )
 
     def _content_id(self, content: ContentKey) -> int:
         (id_,) = self._db.execute(

@@ -1,6 +1,7 @@
 """Backups: a snapshot of a collection in a folder of its own, and the way back.
 
-A backup is itself a collection: it can be verified and searched where it lies. Both ways a draft is made and checked in
+A backup is itself a collection: it can be verified and searched where it lies. Thumbnails are not part of it: they are
+made again from the media. Both ways a draft is made and checked in
 a folder beside the place it is for, and gets its name when it is whole; until then what is there stays as it is.
 """
 
@@ -23,6 +24,8 @@ from trivium.pipeline.store.database_file import CHECKSUM, DATABASE, Checksum, c
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.shards import FOLDER as VECTORS
 from trivium.pipeline.store.store import INDEX
+from trivium.pipeline.store.thumbnails import FOLDER as THUMBNAILS
+from trivium.pipeline.store.thumbnails import is_own_folder
 from trivium.pipeline.store.writer import is_own_file
 from trivium.pipeline.upkeep.findings import reason
 from trivium.pipeline.upkeep.snapshot import Snapshot, take_snapshot
@@ -179,6 +182,9 @@ def _foreign_in(folder: Path) -> str | None:
                     for file in files:
                         if not is_own_file(entry.name, file.name) or not file.is_file(follow_symlinks=False):
                             return file.path
+            elif entry.name == THUMBNAILS and entry.is_dir(follow_symlinks=False):  # of pages made of the backup
+                if not is_own_folder(Path(entry.path)):
+                    return entry.path
             elif entry.name not in _OWN_NAMES or not entry.is_file(follow_symlinks=False):
                 return entry.path
     return None

@@ -16,6 +16,7 @@ from trivium.pipeline.store.database import BUSY_SECONDS, CollectionError
 from trivium.pipeline.store.database_file import DATABASE, size_bytes
 from trivium.pipeline.store.shards import Locations, Shard, check_shard
 from trivium.pipeline.store.store import Store
+from trivium.pipeline.store.thumbnails import drop_thumbnails
 from trivium.pipeline.store.writer import Writer, writing
 
 SHARD_BYTES = 64 << 20
@@ -30,6 +31,7 @@ class Compaction:
     shards_after: int
     bytes_before: int
     bytes_after: int
+    thumbnails_removed: int = 0
 
 
 def compact(store: Store, *, examples: Examples | None = None, progress: Progress | None = None) -> Compaction:
@@ -58,6 +60,7 @@ def compact(store: Store, *, examples: Examples | None = None, progress: Progres
                 writer.remove_unnamed_files()  # of use to nobody, and perhaps what fills the disk
             raise
         indexer.finish()
+        thumbnails = drop_thumbnails(store.folder, store.has_sha256)
         _vacuum(store)
         return Compaction(
             vectors_removed=len(orphans),
@@ -65,6 +68,7 @@ def compact(store: Store, *, examples: Examples | None = None, progress: Progres
             shards_after=len(store.shards()),
             bytes_before=size,
             bytes_after=size_bytes(store.folder),
+            thumbnails_removed=thumbnails,
         )
 
 

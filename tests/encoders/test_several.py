@@ -19,7 +19,9 @@ def test_one(item: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "items", [[], ["a", "b"], ("a", "b"), {"a"}, iter("ab"), np.array(["a", "b"]), np.zeros((2, 2, 2, 3))], ids=str
+    "items",
+    [[], ["a", "b"], ("a", "b"), {"a"}, iter("ab"), np.array(["a", "b"]), np.zeros((2, 2, 2, 3))],
+    ids=lambda items: type(items).__name__,
 )
 def test_several(items: object) -> None:
     assert not is_one(items)

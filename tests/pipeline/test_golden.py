@@ -1,4 +1,4 @@
-"""A collection of every released format stays readable; `tests/golden/make_collection_v2.py` says how it was made."""
+"""A collection of every released format stays readable; `tests/golden/make_collection.py` says how it was made."""
 
 import contextlib
 import json
@@ -21,6 +21,7 @@ from trivium.pipeline.search.vectors import usable_index
 from trivium.pipeline.store import database
 from trivium.pipeline.store.database import CollectionError
 from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.roots import Root, RootSettings
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
 from trivium.pipeline.upkeep.compaction import compact
@@ -29,17 +30,29 @@ from trivium.pipeline.upkeep.importing import import_vectors
 from trivium.pipeline.upkeep.verification import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RECORDED: Any = json.loads((GOLDEN / "collection_v2.json").read_text())
+RECORDED: Any = json.loads((GOLDEN / "collection_v2.json").read_text())  # each format's answers are the same
+FOLDERS = ("collection_v2", "collection_v3")
 SPACE = Space(name="stub", dim=16, revision="1")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy, as git does not keep modes, and because tests write to it."""
-    shutil.copytree(GOLDEN / "collection_v2", tmp_path / "c")
-    for path in [tmp_path / "c", *(tmp_path / "c").rglob("*")]:
+def copied(name: str, target: Path) -> Path:
+    """Copy one, as git does not keep modes, and because tests write to it."""
+    shutil.copytree(GOLDEN / name, target)
+    for path in [target, *target.rglob("*")]:
         path.chmod(0o700 if path.is_dir() else 0o600)
-    return tmp_path / "c"
+    return target
+
+
+@pytest.fixture(params=FOLDERS)
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """One of each format."""
+    return copied(request.param, tmp_path / "c")
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """One of format 2."""
+    return copied("collection_v2", tmp_path / "c")
 
 
 def check_items(store: Store) -> None:
@@ -59,14 +72,16 @@ def check_items(store: Store) -> None:
 def check_searches(store: Store) -> None:
     for search in RECORDED["searches"]:
         query = np.array([search["query"]], np.float32)
-        (found,) = Retrieval(store).search(query, k=5, filter=Filter(**search["filter"]))
+        (found,) = Retrieval(store).search(query, k=5, filter=Filter(**search["filter"]), fold="none")
         assert [(hit.path, hit.matched) for hit in found] == [(hit["path"], hit["matched"]) for hit in search["hits"]]
         # 1e-3: what half precision and an index that stores less may change.
         np.testing.assert_allclose([hit.score for hit in found], [hit["score"] for hit in search["hits"]], atol=1e-3)
 
 
-def test_it_is_small_and_names_no_machine() -> None:
-    files = [path for path in (GOLDEN / "collection_v2").rglob("*") if path.is_file()]
+@pytest.mark.parametrize("name", FOLDERS)
+def test_it_is_small_and_names_no_machine(name: str) -> None:
+    assert json.loads((GOLDEN / f"{name}.json").read_text()) == RECORDED
+    files = [path for path in (GOLDEN / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 200_000
     paths = [item["path"] for item in RECORDED["items"]]
     assert all(path.startswith("/media/") for path in paths)
@@ -135,32 +150,44 @@ def test_rebuild_compact_export_and_import_work(folder: Path, tmp_path: Path) ->
     check_searches(copy)
 
 
-def test_it_is_brought_to_this_format(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".npy", ".faiss")}
-    Store(folder).close()
+def test_what_came_with_format_3(tmp_path: Path) -> None:
+    with contextlib.closing(Store(copied("collection_v3", tmp_path / "c"))) as store:
+        settings = RootSettings(captions=False, metadata=("/media/table.csv",), exclude=("*.tmp",))
+        root = Root(path="/media", device=7, settings=settings, passed={".pdf": 2})
+        assert store.roots() == {"/media": root, "/media/sounds": Root(path="/media/sounds")}
+        assert store.skipped() == {"/media/photos/bad.png": "not a picture"}
+        assert (store.windows, store.missing_count()) == (5.0, 1)
+        assert {item.own for item in store.items()} == {None, '{"width":640}'}
+        contents, looks = store.looks()
+        assert (len(contents), len(set(looks.tolist()))) == (4, 4)
+
+
+def test_it_is_brought_to_this_format(older: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in older.rglob("*") if path.suffix in (".npy", ".faiss")}
+    Store(older).close()
     assert "was brought from an earlier format" in caplog.text
     caplog.clear()
-    store = Store(folder)
+    store = Store(older)
     assert (store.db.execute("PRAGMA user_version").fetchone(), caplog.text) == ((3,), "")
     assert {path: path.read_bytes() for path in before} == before
-    made = Store.create(folder.parent / "made", SPACE, source="stub")
+    made = Store.create(older.parent / "made", SPACE, source="stub")
     columns = (
         "SELECT m.name, c.name, c.type, c.[notnull] FROM sqlite_master m JOIN pragma_table_info(m.name) c ORDER BY 1, 2"
     )
     assert store.db.execute(columns).fetchall() == made.db.execute(columns).fetchall()
-    assert verify(folder, read_data=True).is_sound
+    assert verify(older, read_data=True).is_sound
 
 
-def test_it_is_verified_as_it_is(folder: Path) -> None:
-    assert verify(folder, read_data=True).is_sound
-    with contextlib.closing(sqlite3.connect(folder / "collection.db")) as db:
+def test_it_is_verified_as_it_is(older: Path) -> None:
+    assert verify(older, read_data=True).is_sound
+    with contextlib.closing(sqlite3.connect(older / "collection.db")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
 
 
-def test_one_that_cannot_be_written_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_written_says_what_to_do(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "connect", partial(database.connect, mode="ro"))  # root may write everywhere
     with pytest.raises(CollectionError, match=r"cannot be brought to format 3 \(attempt to write a readonly"):
-        Store(folder)
+        Store(older)
 
 
 def test_this_format_under_the_older_number_is_refused(tmp_path: Path) -> None:

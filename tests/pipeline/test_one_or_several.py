@@ -69,7 +69,9 @@ def test_search_many_of_one(collection: Collection, media: Path) -> None:
         collection.search_many(text={"a": 1})
 
 
-@pytest.mark.parametrize("text", [("a", "b"), b"ab", Path("a"), 7, iter("ab"), ["a", None], {"a": 1}], ids=str)
+@pytest.mark.parametrize(
+    "text", [("a", "b"), b"ab", Path("a"), 7, iter("ab"), ["a", None], {"a": 1}], ids=lambda text: type(text).__name__
+)
 def test_what_no_text_is(collection: Collection, text) -> None:
     with pytest.raises(QueryError, match="text must be a text, a pair"):
         collection.search(text=text)

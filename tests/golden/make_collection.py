@@ -1,13 +1,13 @@
-"""Makes `collection_v2/`, a small collection of format 2, and `collection_v2.json`, what it holds and how it answers.
+"""Makes a small collection of the present format, and `NAME.json`, what it holds and how it answers.
 
-Kept so that every later Trivium still reads what this one wrote. The files in git are the ones of the day that format
-2 was finished, and are never made again: a new format gets a folder of its own. How they were made, from the root:
+Kept so that every later Trivium still reads what earlier ones wrote. The folders in git are the ones of the day that
+their format was finished (2: `collection_v2`, by this script as it was then; 3: `collection_v3`), and are never made
+again: a new format gets a folder of its own. From the root:
 
-    python tests/golden/make_collection_v2.py TARGET_FOLDER
+    python tests/golden/make_collection.py TARGET_FOLDER
 
-2 was finished, and are never made again: a new format gets its own folder. How they were made, from the root:
-so that no path of any machine is in the database. Names and bytes differ between runs (index files have random names,
-and know their inode), the recorded answers do not.
+No path of any machine is in the database. Names and bytes differ between runs (index files have random names, and know
+their inode), the recorded answers do not.
 """
 
 import hashlib
@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from trivium.encoders.base import Modality, Space, Vectors, unit_rows
-from trivium.pipeline.records import ContentKey, NewItem, Role
+from trivium.pipeline.records import ContentKey, NewItem, Role, Traits
 from trivium.pipeline.search.indexing import build_index_file
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.store.database import LOCK
 from trivium.pipeline.store.filters import Filter
+from trivium.pipeline.store.roots import Root, RootSettings
 from trivium.pipeline.store.store import Store
 from trivium.pipeline.store.writer import writing
 
@@ -45,6 +46,7 @@ LATER: Sequence[tuple[str, Modality, str | None, bool, str | None]] = (
     ("/media/photos/yellow.png", "image", "Something yellow", False, '{"year":2024}'),
 )
 REMOVED = "/media/photos/blue.jpg"  # its content is an orphan, and in the index file
+MISSING = "/media/sounds/low.wav"
 SAME_CONTENT = {"/media/photos/copy of red.png": "/media/photos/red.png"}
 QUERIES = 4
 
@@ -80,10 +82,16 @@ def add(store: Store, rows: Sequence[tuple[str, Modality, str | None, bool, str 
                 caption=caption,
                 metadata=metadata,
                 tabled=metadata,
+                own='{"width":640}' if modality == "image" else None,
             )
         )
     with writing(store) as writer:
-        writer.commit(items, list(keys), np.stack([vector_of(key) for key in keys]))
+        traits = {
+            key: Traits(looks=int.from_bytes(key.sha256[:8], "big", signed=True))
+            for key in keys
+            if key.modality == "image"
+        }
+        writer.commit(items, list(keys), np.stack([vector_of(key) for key in keys]), traits=traits)
 
 
 def recorded(store: Store) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def recorded(store: Store) -> dict[str, Any]:
                 "filter": wanted,
                 "hits": [
                     {"path": hit.path, "score": round(hit.score, 6), "matched": hit.matched}
-                    for hit in Retrieval(store).search(query[np.newaxis], k=5, filter=Filter(**wanted))[0]
+                    for hit in Retrieval(store).search(query[np.newaxis], k=5, filter=Filter(**wanted), fold="none")[0]
                 ],
             }
             for query in queries
@@ -127,6 +135,14 @@ def main(target: Path) -> None:
     assert removed is not None
     with writing(store) as writer:
         writer.remove([removed.id])
+        away = store.item_at(MISSING)
+        assert away is not None
+        writer.set_missing([away.id], missing=True)
+        writer.set_windows(5.0)
+        settings = RootSettings(captions=False, metadata=("/media/table.csv",), exclude=("*.tmp",))
+        root = Root(path="/media", device=7, settings=settings, passed={".pdf": 2})
+        writer.set_roots({"/media": root, "/media/sounds": Root(path="/media/sounds")})
+        writer.set_skipped(["/media"], {"/media/photos/bad.png": "not a picture"})
     answers = recorded(store)
     store.close()
     (target / LOCK).unlink(missing_ok=True)

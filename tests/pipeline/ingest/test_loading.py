@@ -408,12 +408,12 @@ def test_videos_are_found_by_what_they_show_and_when(collection: Collection, vid
     summary = collection.add(media)
     assert (summary.added, summary.skipped) == (3, [])
     for picture, start in (("airliner.png", 8.0), ("teacup.webp", 16.0), ("strawberry.jpg", 0.0)):
-        hits = collection.search(image=ASSETS / picture, only="video")
+        hits = collection.search(image=ASSETS / picture, only="video", fold="none")
         assert [(Path(hit.path).name, hit.matched) for hit in hits] == [("copy.mp4", "frame"), ("three.mp4", "frame")]
         assert start <= (hits[0].start or 0.0) < start + 8
     assert {hit.modality for hit in collection.search(image=ASSETS / "teacup.webp", only="image")} == {"image"}
     assert collection.search(text="Breakfast at the airport")[0].matched == "caption"
-    (windowed, _) = collection.search(audio=(np.sin(np.arange(88_200) / 20), 44_100), only="video")
+    (windowed, _) = collection.search(audio=(np.sin(np.arange(88_200) / 20), 44_100), only="video", fold="none")
     assert (windowed.modality, windowed.matched) == ("video", "window")
     assert collection.search(audio=ASSETS / "crow.ogg", only="audio") == []  # there are no sounds but those of videos
     again = collection.add(media)

@@ -57,9 +57,8 @@ def test_a_time_of_greenwich_says_so(video: Callable[..., bytes]) -> None:
 def test_what_cannot_be_opened_says_so() -> None:
     told = read_tags("video", b"no video")
     assert told.tags == {}
-    assert told.problems == [
-        "tags cannot be read: not a video: the content is neither MP4 nor QuickTime, WebM nor Matroska"
-    ]
+    (problem,) = told.problems
+    assert problem.startswith("tags cannot be read: not a video: the content is neither MP4 nor QuickTime")
 
 
 def test_a_sound_in_a_container_of_videos() -> None:

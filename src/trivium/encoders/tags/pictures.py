@@ -1,11 +1,13 @@
 """What pictures say of themselves: EXIF, IPTC and XMP by Pillow, under our names."""
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin, UnidentifiedImageError
 
 from trivium.encoders.decoding.pictures import formats_of
+from trivium.encoders.decoding.raw_pictures import is_raw, preview_of
 from trivium.encoders.decoding.sources import Source, as_file
 from trivium.encoders.tags.words import (
     Tags,
@@ -48,8 +50,7 @@ def picture_tags(data: Source) -> tuple[Tags, list[str]]:
         except Exception as error:  # parsers of damaged data leak errors of all kinds
             problems.append(f"{name} cannot be read: {error or type(error).__name__}")
 
-    file: Any = as_file(data)
-    with Image.open(file, formats=formats) as image:
+    with _opened(data, formats) as image:
         exif: dict[int, Any] = {}
         part("EXIF", lambda: exif.update(_exif(image)))
         turned = exif.get(EXIF.Orientation) in _TURNED
@@ -59,6 +60,16 @@ def picture_tags(data: Source) -> tuple[Tags, list[str]]:
         part("EXIF", lambda: _take_exif(tags, exif))
         part("its texts", lambda: _take_info(tags, image.info))
     return tags, problems
+
+
+def _opened(data: Source, formats: tuple[str, ...]) -> Image.Image:
+    file: Any = as_file(data)
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        if not is_raw(data):
+            raise
+        return Image.open(io.BytesIO(preview_of(data[:])), formats=formats)  # no TIFF, as most raw files are
 
 
 def _exif(image: Image.Image) -> dict[int, Any]:

@@ -50,6 +50,10 @@ def _picture(data: Source) -> tuple[Tags, list[str]]:
 
 
 def _sound(data: Source) -> tuple[Tags, list[str]]:
+    from trivium.encoders.decoding.containers import HEAD_BYTES, demuxer_of
+
+    if demuxer_of(data[:HEAD_BYTES]) is not None:
+        return _video(data)
     from trivium.encoders.tags.sounds import sound_tags
 
     return sound_tags(data)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trivium.pipeline.collection import Collection
     from trivium.pipeline.fused.loading import load_classifier
     from trivium.pipeline.fused.model_folder import ModelError
-    from trivium.pipeline.ingest.ingestion import Summary
+    from trivium.pipeline.ingest.settings import Summary
     from trivium.pipeline.search.query import QueryError
     from trivium.pipeline.search.retrieval import Hit
     from trivium.pipeline.space.config import SpaceError
@@ -50,7 +50,7 @@ _FROM = {
     "QueryError": "trivium.pipeline.search.query",
     "SandboxError": "trivium.encoders.base",
     "SpaceError": "trivium.pipeline.space.config",
-    "Summary": "trivium.pipeline.ingest.ingestion",
+    "Summary": "trivium.pipeline.ingest.settings",
     "TableError": "trivium.pipeline.tables.reading",
     "TextModelError": "trivium.encoders.text.own_models",
     "WeightsError": "trivium.encoders.base",

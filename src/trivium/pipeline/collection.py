@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # what writes is imported when something is written: a search
     from trivium.encoders.engine import Stats
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
-    from trivium.pipeline.ingest.ingestion import Summary
+    from trivium.pipeline.ingest.settings import Summary
     from trivium.pipeline.upkeep.compaction import Compaction
     from trivium.pipeline.upkeep.duplicates import Duplicates
     from trivium.pipeline.upkeep.importing import Imported
@@ -234,7 +234,8 @@ class Collection:
                 ``max_megapixels`` is not above 0 or above 4295.
             WeightsError: If the weights cannot be fetched.
         """
-        from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
+        from trivium.pipeline.ingest.ingestion import ingest
+        from trivium.pipeline.ingest.settings import IngestSettings
 
         paths = None if media is None else paths_of(media, "media")
         tables = None if metadata is None else paths_of(metadata, "metadata")

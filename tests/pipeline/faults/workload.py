@@ -33,7 +33,8 @@ import numpy as np
 from trivium.encoders.base import Vectors, unit_rows
 from trivium.indexes import Wish
 from trivium.pipeline.ingest import contents, scanning
-from trivium.pipeline.ingest.ingestion import IngestSettings, ingest
+from trivium.pipeline.ingest.ingestion import ingest
+from trivium.pipeline.ingest.settings import IngestSettings
 from trivium.pipeline.search import indexing
 from trivium.pipeline.search.retrieval import Retrieval
 from trivium.pipeline.store.database import CollectionError

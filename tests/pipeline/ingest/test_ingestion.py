@@ -23,9 +23,9 @@ from trivium.encoders.image.on_gpu import DevicePictures, jpeg_decoder
 from trivium.encoders.networks.torch_runtime import TorchNetwork
 from trivium.fusion.projections.plain import IdentityProjection
 from trivium.pipeline.collection import Collection
-from trivium.pipeline.ingest import contents, ingestion, loading, scanning, sources
-from trivium.pipeline.ingest.ingestion import Summary
+from trivium.pipeline.ingest import beside, contents, ingestion, scanning, sources
 from trivium.pipeline.ingest.scanning import scan_media
+from trivium.pipeline.ingest.settings import Summary
 from trivium.pipeline.space.projections import ProjectedEncoder
 from trivium.pipeline.store.database import CollectionError, CollectionLockedError
 from trivium.pipeline.store.store import Store
@@ -70,7 +70,7 @@ def test_second_run_reads_nothing_once_files_are_old(
     def unreachable(*_: object, **__: object) -> bytes:
         raise AssertionError("an unchanged file was read")
 
-    monkeypatch.setattr(loading, "read_file", unreachable)
+    monkeypatch.setattr(beside, "read_file", unreachable)
     assert collection.add(media).unchanged == 7
 
 
@@ -240,7 +240,7 @@ def test_fresh_caption_that_is_removed_is_noticed(collection: Collection, media:
     real = scanning.lasting_fingerprint
     monkeypatch.setattr(scanning, "FRESH_NS", 0)
     monkeypatch.setattr(
-        loading, "lasting_fingerprint", lambda path: scanning.FRESH if path.endswith(".txt") else real(path)
+        beside, "lasting_fingerprint", lambda path: scanning.FRESH if path.endswith(".txt") else real(path)
     )
     (media / "blue.txt").write_text("The sea.")
     assert collection.add(media).changed == 1
@@ -337,7 +337,7 @@ def test_the_caption_of_a_picture_that_failed_is_an_orphan_until_another_has_it(
 
 def test_too_large_files_are_not_read(tmp_path: Path, media: Path, space, monkeypatch) -> None:
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", {"text": 30, "image": 1 << 20, "audio": 1 << 20})
-    monkeypatch.setattr(loading, "MAX_CAPTION_FILE_BYTES", 5)
+    monkeypatch.setattr(beside, "MAX_CAPTION_FILE_BYTES", 5)
     summary = Collection.open(tmp_path / "c", space=space).add(media)
     assert reasons(summary) == {
         "poem.txt": "too large: 33 bytes, the limit is 30",

@@ -12,7 +12,7 @@ import pytest
 
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.ingest import watching
-from trivium.pipeline.ingest.ingestion import Summary
+from trivium.pipeline.ingest.settings import Summary
 from trivium.pipeline.ingest.watching import Changes, is_remote
 from trivium.pipeline.store.locking import writer_lock
 from trivium.pipeline.store.store import Store

@@ -31,7 +31,7 @@ from trivium.pipeline.suffixes import why_passed
 
 if TYPE_CHECKING:
     from trivium.encoders.engine import StageStats, Stats
-    from trivium.pipeline.ingest.ingestion import Summary
+    from trivium.pipeline.ingest.settings import Summary
 
 NAME_IT = "name the files and folders to `trivium index` once more (an earlier Trivium did not keep them)"
 

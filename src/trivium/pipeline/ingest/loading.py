@@ -1,19 +1,18 @@
 """Files to what the encoders take: which vectors a file has, what each is made from, and what lies beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared, SandboxError, UnreadableError
+from trivium.encoders.base import DecodeError, Encoder, Modality, Passage, Prepared
 from trivium.encoders.batching import decoded_source
 from trivium.encoders.decoding.sounds import Sound
-from trivium.encoders.decoding.texts import decode_text, first_line
+from trivium.encoders.decoding.texts import first_line
 from trivium.encoders.engine import Stats
 from trivium.encoders.files import stopping
-from trivium.encoders.files.reading import OpenedFile, read_file
+from trivium.encoders.files.reading import OpenedFile
 from trivium.encoders.files.stopping import ByteBudget
 from trivium.encoders.machine import usable_cores
 from trivium.encoders.sandbox.heads import HEAD_BYTES, MAX_HELD_BYTES, require_filled, require_known_head
@@ -22,19 +21,14 @@ from trivium.encoders.sandbox.pool import DecodeSandbox, OnTags
 from trivium.encoders.sandbox.streams import SoundStream
 from trivium.encoders.tags.reading import FileTags
 from trivium.encoders.text.backbone import MAX_DOCUMENT_CHARACTERS, MAX_PASSAGES
-from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound, reason_of
-from trivium.pipeline.ingest.scanning import MediaFile, Problem, fingerprint_beside, lasting_fingerprint
+from trivium.pipeline.ingest.contents import Claims, LoadedContents, WindowedSound
 from trivium.pipeline.ingest.sources import Source, open_media, seconds_of, streamed
 from trivium.pipeline.ingest.windows import USUAL_SECONDS, window_seconds, windows_of
 from trivium.pipeline.records import ContentKey, ItemKind, Part, Traits, content_key, part_key
 from trivium.pipeline.space.joint import JointSpace
-from trivium.pipeline.tables.metadata import MAX_BYTES as MAX_SIDECAR_BYTES
-from trivium.pipeline.tables.metadata import Metadata, MetadataError, encode, read_sidecar, told
-from trivium.pipeline.tables.own import own_caption, own_metadata
 
 HELD_TOGETHER_BYTES = 256 << 20  # by all threads that load
 TOGETHER = 256  # texts that are tokenized in one call
-MAX_CAPTION_FILE_BYTES = 1 << 20
 MAX_KNOWN_TAGS = 1_000  # files, of some kB at most
 
 
@@ -344,136 +338,3 @@ def _spans(parts: Sequence[Part]) -> list[tuple[float, float]]:
 def parts_of(contents: Mapping[str, ContentKey]) -> list[Part]:
     """Return the parts that a stored item has beside its content and caption."""
     return [part for part in map(Part.parse, contents) if part.kind not in ("content", "caption")]
-
-
-# A file with what lies beside it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedFile:
-    """A file read, hashed and decoded."""
-
-    file: MediaFile
-    fingerprint: str
-    beside: str
-    contents: LoadedContents
-    caption: str | None
-    sidecar: Metadata
-    own: str | None  # what it says of itself, JSON; None of a text
-    problems: Sequence[Problem] = ()  # with what lies beside it
-    notes: Sequence[Problem] = ()  # on what of that was left out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedFile:
-    """A file that could not be read or decoded."""
-
-    file: MediaFile
-    reason: str
-    was_read: bool  # its bytes are known, and hold nothing that can be indexed
-    contents: None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileLoading:
-    """How a run loads its files.
-
-    Args:
-        embeds_captions: Whether captions become vectors too, for kinds that have any but their own text.
-        positions: Whether where a file was made is kept, as far as a sidecar says so.
-        windows: Seconds of the stretches that sounds get vectors of, 0 for none; None: as `window_seconds` has it.
-    """
-
-    embeds_captions: bool
-    positions: bool
-    windows: float | None
-
-    def embeds_captions_of(self, kind: ItemKind) -> bool:
-        """Whether a file of a kind has its caption's vector too."""
-        return self.embeds_captions and kind != "text"
-
-    def load(
-        self, file: MediaFile, loader: Loader, *, known: Mapping[str, ContentKey] | None = None
-    ) -> LoadedFile | FailedFile:
-        """Read and decode a file, its caption and its sidecar.
-
-        Args:
-            file: Where it lies.
-            loader: Of its contents.
-            known: What it holds, by role, if only its tags are to be read; unless it has changed since it was seen.
-        """
-        was_read = False
-        try:
-            # Looked at before the bytes are: a change in between shows as a changed file next time.
-            state = lasting_fingerprint(file.path)
-            beside = fingerprint_beside((file.caption_path, file.sidecar_path), lasting_fingerprint)
-            opened = loader.opened(file.path, file.modality)
-            was_read = True
-            if known and state == file.fingerprint:
-                contents = loader.tags(file.modality, opened, known)
-                contents.roles.pop(Part("caption").role, None)
-            else:
-                contents = loader.contents(file.modality, opened, windows=self.windows)
-            problems: list[Problem] = []
-            notes: list[Problem] = []
-            caption, sidecar = _load_caption(file, problems), self._load_sidecar(file, problems, notes)
-            own = None
-            if file.modality == "text":
-                caption = contents.first_line
-            else:
-                own = self._own(file, contents.tags or FileTags(), notes)
-                caption = caption or own_caption(own, file.path)
-            if file.modality != "text" and caption is not None and self.embeds_captions_of(file.modality):
-                loader.caption(caption, contents)
-        except (DecodeError, MemoryError) as error:
-            was_read = was_read and not isinstance(error, UnreadableError)
-            return FailedFile(file=file, reason=reason_of(error), was_read=was_read)
-        except SandboxError:
-            raise  # of all files
-        except (RuntimeError, IndexError) as error:  # torch has no MemoryError; and a bad file never stops a run
-            if "new thread" in str(error):
-                raise
-            return FailedFile(
-                file=file, reason=f"cannot be prepared: {' '.join(str(error).split())}", was_read=was_read
-            )
-        return LoadedFile(
-            file=file,
-            fingerprint=state,
-            beside=beside,
-            contents=contents,
-            caption=caption,
-            sidecar=sidecar,
-            own=None if own is None else encode(own),
-            problems=problems,
-            notes=notes,
-        )
-
-    def _own(self, file: MediaFile, tags: FileTags, notes: list[Problem]) -> Metadata:
-        own, left_out = own_metadata(tags, positions=self.positions)
-        problems = [*tags.problems, *([told(left_out)] if left_out else [])]
-        notes += [Problem(path=file.path, reason=problem) for problem in problems]
-        return own
-
-    def _load_sidecar(self, file: MediaFile, problems: list[Problem], notes: list[Problem]) -> Metadata:
-        if file.sidecar_path is None:
-            return {}
-        try:
-            data = read_file(file.sidecar_path, max_bytes=MAX_SIDECAR_BYTES)
-            left_out: list[str] = []
-            sidecar = read_sidecar(data, positions=self.positions, left_out=left_out)
-        except (DecodeError, MetadataError) as error:
-            problems.append(Problem(path=file.sidecar_path, reason=f"metadata left out: {error}"))
-            return {}
-        if left_out:
-            notes.append(Problem(path=file.sidecar_path, reason=told(left_out)))
-        return sidecar
-
-
-def _load_caption(file: MediaFile, problems: list[Problem]) -> str | None:
-    if file.caption_path is None:
-        return None
-    try:
-        return first_line(decode_text(read_file(file.caption_path, max_bytes=MAX_CAPTION_FILE_BYTES)))
-    except DecodeError as error:
-        problems.append(Problem(path=file.caption_path, reason=f"caption left out: {error.reason}"))
-        return None

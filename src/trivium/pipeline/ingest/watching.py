@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from trivium.pipeline.ingest.ingestion import IngestSettings, Summary, ingest
+from trivium.pipeline.ingest.ingestion import ingest
+from trivium.pipeline.ingest.settings import IngestSettings, Summary
 from trivium.pipeline.paths import named
 from trivium.pipeline.progress import Bars
 from trivium.pipeline.space.joint import JointSpace

@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -42,12 +41,12 @@ from trivium.pipeline.store.database import (
     damage,
     failure,
     is_free,
-    open_database,
     what_is_missing,
 )
 from trivium.pipeline.store.database_file import DATABASE
 from trivium.pipeline.store.filters import conditions_of
 from trivium.pipeline.store.locking import writer_lock
+from trivium.pipeline.store.lookup import ContentLookup
 from trivium.pipeline.store.roots import Root, read_roots, read_skipped
 from trivium.pipeline.store.rows import Column, maybe, read_numbers, read_row, read_rows
 from trivium.pipeline.store.shards import FOLDER as VECTORS
@@ -461,7 +460,7 @@ class Store:
 
     # Contents and their vectors
 
-    def lookup(self, *, space: int | None = None) -> "ContentLookup":
+    def lookup(self, *, space: int | None = None) -> ContentLookup:
         """Return a look-up of known contents, or of those with a vector in a space, that several threads may use."""
         return ContentLookup(self.folder, space=space)
 
@@ -572,48 +571,6 @@ class Store:
         return Locations(contents, shards, places)
 
 
-class ContentLookup:
-    """Which contents have a vector, answered to any thread from a connection of its own."""
-
-    def __init__(self, folder: Path, *, space: int | None = None) -> None:
-        self._db = open_database(folder, any_thread=True)
-        self._lock = threading.Lock()
-        self._sql = "SELECT 1 FROM content c WHERE sha256 = ? AND modality = ?"
-        if space is not None:
-            self._sql += (
-                f" AND EXISTS (SELECT 1 FROM vector v WHERE v.space = {int(space)} AND v.modality = c.modality "
-                "AND v.content = c.id)"
-            )
-
-    def __contains__(self, content: object) -> bool:
-        if not isinstance(content, ContentKey):
-            return False
-        with self._lock:
-            return read_row(self._db, self._sql, content[::-1], columns=(column.whole,)) is not None
-
-    def contents_at(self, path: str) -> dict[str, ContentKey]:
-        """Return the contents of the item of a file, by role."""
-        sql = (
-            "SELECT e.role, c.modality, c.sha256 FROM item i JOIN embedding e ON e.item = i.id "
-            "JOIN content c ON c.id = e.content WHERE i.path = ?"
-        )
-        with self._lock:
-            rows = list(read_rows(self._db, sql, (os.fsencode(path),), columns=_CONTENT_TYPES))
-        return {role: ContentKey(modality, sha256) for role, modality, sha256 in rows}
-
-    def seconds_of(self, content: ContentKey) -> float | None:
-        """Return how long a sound or a video is, if that is known."""
-        sql = "SELECT seconds FROM content WHERE sha256 = ? AND modality = ?"
-        with self._lock:
-            row = read_row(self._db, sql, content[::-1], columns=(maybe(column.duration),))
-        return None if row is None else row[0]
-
-    def close(self) -> None:
-        """Release the database file."""
-        with self._lock:
-            self._db.close()
-
-
 _ITEM_COLUMNS = ("id", "path", "modality", "fingerprint", "beside", "caption", "metadata", "tabled", "own")
 _ITEM_TYPES: tuple[Column, ...] = (
     *(column.whole, column.path, column.kind, column.text, column.text),
@@ -624,7 +581,6 @@ _MATCH_TYPES: tuple[Column, ...] = (
     *(maybe(column.text), maybe(column.text), column.role, column.text, bool),
     *(column.whole, maybe(column.whole)),
 )
-_CONTENT_TYPES: tuple[Column, ...] = (column.role, column.modality, column.blob)
 _INDEX_FILE_TYPES: tuple[Column, ...] = (
     *(column.modality, column.file_name, column.count, column.text, column.text, column.text),
     *(maybe(column.count), column.count, column.count, column.index_report),

@@ -8,6 +8,7 @@ from typing import Any
 
 from trivium.encoders.base import DecodeError
 from trivium.encoders.decoding.containers import layout_of
+from trivium.encoders.decoding.pictures import MAX_PIXELS
 from trivium.encoders.decoding.texts import decode_text, first_line
 from trivium.encoders.image.on_gpu import plain_jpeg_size
 from trivium.encoders.sandbox.process import WorkerFailed, frame_seconds, picture_shape, sound_shape, stream_shape
@@ -77,7 +78,7 @@ class HostileHeaders:
         text = rng.choice(TEXTS).encode(rng.choice(ENCODINGS), "replace")
         if rng.random() < 0.5:
             text = MUTATIONS.bytes_changed(text, rng)[0]
-        shapes = (picture_shape, sound_shape, stream_shape, frame_seconds)
+        shapes = (shape_of_picture, sound_shape, stream_shape, frame_seconds)
         operations: list[tuple[str, Callable[[], object]]] = [
             ("jpeg", lambda: _sane_size(plain_jpeg_size(jpeg))),
             ("boxes", lambda: layout_of(box)),
@@ -88,6 +89,10 @@ class HostileHeaders:
         return CASES.Case(
             [repr(answer)[:99], jpeg[:99].hex(), box[:99].hex(), matroska.hex(), text[:99].hex()], operations
         )
+
+
+def shape_of_picture(answer: dict[str, Any]) -> tuple[int, int, int]:
+    return picture_shape(answer, MAX_PIXELS)
 
 
 def _sane_size(size: tuple[int, int] | None) -> None:

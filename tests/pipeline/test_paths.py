@@ -53,7 +53,7 @@ def test_many_names_at_once(linked: Path) -> None:
 
 
 def paths_in(collection: Collection) -> list[str]:
-    return sorted(hit.path for hit in collection.search(text="x", k=100))
+    return sorted(hit.path for hit in collection.search(text="x", k=100, fold="none"))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -167,7 +167,7 @@ def test_patterns_fold_capitals(tmp_path: Path, space, picture) -> None:
     collection = Collection.open(tmp_path / "c", space=space)
     collection.add(tmp_path)
     wanted = {"*.jpg": 3, "*.JPG": 3, "img_?.jpg": 2, "dcim/*.jpg": 3, f"{tmp_path}/dcim/*.jpg": 3, "äRGER*": 1}
-    assert {pattern: len(collection.search(text="x", paths=pattern)) for pattern in wanted} == wanted
+    assert {pattern: len(collection.search(text="x", paths=pattern, fold="none")) for pattern in wanted} == wanted
 
 
 def test_what_remove_takes(tmp_path: Path, space, picture, monkeypatch) -> None:

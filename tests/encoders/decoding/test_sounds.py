@@ -354,7 +354,7 @@ def test_loud_channels_do_not_overflow() -> None:
     assert_allclose(found, 3e38, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["AIFF", "AU", "W64", "CAF", "MAT5"])
+@pytest.mark.parametrize("kind", ["MAT5", "PAF"])
 def test_formats_that_are_not_read(kind: str) -> None:
     with pytest.raises(DecodeError, match=f"a kind of sound that is not read: {kind} with PCM_16"):
         decode_audio(encoded(tone(), kind, "PCM_16"))

@@ -159,7 +159,7 @@ def test_compact(indexed: str, media: Path, run) -> None:
     run("remove", indexed, str(media / "deep"))
     status, out, _ = run("compact", indexed)
     assert status == 0
-    assert out.startswith("3 vectors deleted; ")
+    assert out.startswith("3 vectors deleted, 1 of the thumbnails; ")
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.npy"])

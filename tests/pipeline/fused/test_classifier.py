@@ -213,8 +213,10 @@ def test_folders_that_are_no_model(products: Products, made_up: Any, tmp_path: P
     (tmp_path / "other" / "diary.txt").write_text("mine")
     with pytest.raises(ModelError, match="exists and is no model"):
         model.save(tmp_path / "other")
-    with pytest.raises(ModelError, match="cannot be read as a model"):
+    with pytest.raises(ModelError, match=r"there is no folder .*nothing"):
         FusedClassifier.load(tmp_path / "nothing")
+    with pytest.raises(ModelError, match=r"is no classifier: it has no model\.json"):
+        FusedClassifier.load(tmp_path / "other")
     model.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / CONFIG).read_text())
     made_up.revision = "2"

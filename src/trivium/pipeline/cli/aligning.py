@@ -57,7 +57,6 @@ def align_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         metavar="MODALITIES",
-        default="",
         help="text,image: leave the space's own vectors of these as they are, and bring only the others to them",
     )
     parser.add_argument("--name", help="of the space (default: the folder's)")
@@ -188,7 +187,7 @@ def _plan(options: argparse.Namespace, space: JointSpace) -> "Plan":
     from trivium.fusion.projections.training import Recipe
     from trivium.pipeline.align.alignment import Plan
 
-    kept = tuple(m for m in options.keep.split(",") if m)
+    kept: tuple[Any, ...] = tuple(m for m in (options.keep or "").split(",") if m)
     if unknown := [m for m in kept if m not in space.modalities]:
         raise UsageError(f"--keep {unknown[0]}: the encoders are for {', '.join(space.modalities)}")
     recipe = Recipe(seed=options.seed)

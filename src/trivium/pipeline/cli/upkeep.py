@@ -163,7 +163,7 @@ def compact(options: argparse.Namespace) -> int:
     with Collection.open(options.collection) as collection, progress_bars() as show:
         done = collection.compact(progress=lambda moved, total: show("vectors", moved, total))
     say(
-        f"{done.vectors_removed:,} vectors and {done.thumbnails_removed:,} thumbnails deleted; "
+        f"{done.vectors_removed:,} vectors deleted, {done.thumbnails_removed:,} of the thumbnails; "
         f"{done.shards_before:,} files of vectors are now "
         f"{done.shards_after:,}; {done.bytes_before / 1e6:,.1f} MB are now {done.bytes_after / 1e6:,.1f}"
     )

@@ -14,6 +14,7 @@ from trivium.encoders.base import MODALITIES, DecodeError, Encoder, Modality, Pr
 from trivium.encoders.batching import prepared
 from trivium.encoders.several import is_one, listed
 from trivium.fusion.combination import weighted_sum
+from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import ItemKind
 from trivium.pipeline.space.joint import JointSpace
 from trivium.pipeline.suffixes import SUFFIXES, missing_extra, suffix_of, why_not
@@ -228,7 +229,7 @@ def _unusable(part: QueryPart, error: DecodeError) -> QueryError:
 
 def _prepared(encoder: Encoder, part: QueryPart, sandbox: "DecodeSandbox | None") -> Prepared:
     def note(text: str) -> None:
-        log.warning("note on the %s of the query: %s", part.modality, text)
+        log.warning("note on the %s of the query: %s", printable(part.modality), printable(text))
 
     try:
         return prepared(encoder, part.item, sandbox, partial=True, note=note)

@@ -310,7 +310,8 @@ def load_space(
         ValueError: If the name is empty.
         WeightsError: If open_clip has no such model, or its weights cannot be had.
     """
-    path_of(name_or_folder, "name_or_folder")
+    if is_named:  # what only a collection names is refused below, by the collection's fault
+        path_of(name_or_folder, "name_or_folder")
     if str(name_or_folder).startswith(OPEN_CLIP):
         clip = _open_clip(str(name_or_folder), is_named=is_named, announce=announce)
         return _open_clip_space(clip, device=device, precision=precision, announce=announce)

@@ -192,7 +192,7 @@ def fit(scores: NDArray[np.float64], searched: NDArray[np.float64], is_relevant:
         searched: Vectors that each was found among.
         is_relevant: Whether it was.
     """
-    if not is_relevant.any() or is_relevant.all():
+    if not is_relevant.any() or is_relevant.all() or np.ptp(scores) < 1e-6:
         return None
     _, inverse, counts = np.unique(searched, return_inverse=True, return_counts=True)
     weights = 1 / counts[inverse]

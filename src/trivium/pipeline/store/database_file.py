@@ -152,7 +152,7 @@ def _id(status: os.stat_result) -> FileId:
 
 
 def _require_regular(path: Path) -> None:
-    mode = os.stat(path, follow_symlinks=False).st_mode
+    mode = os.stat(str(path), follow_symlinks=False).st_mode  # of a Path it says nonsense where memory runs out
     if not stat.S_ISREG(mode):
         kind = "a link, which is not followed" if stat.S_ISLNK(mode) else "no regular file"
         raise DatabaseFileError(f"{path} is {kind}: it is not what Trivium made")

@@ -337,7 +337,7 @@ class Store:
             rows = self._rows(
                 "SELECT e.content, i.id, i.path, i.modality, i.caption, i.metadata, e.role, i.fingerprint, i.missing, "
                 "o.content, c.looks FROM embedding e JOIN item i ON i.id = e.item "
-                "JOIN embedding o ON o.item = i.id AND o.role = 'content' JOIN content c ON c.id = o.content "
+                "LEFT JOIN embedding o ON o.item = i.id AND o.role = 'content' LEFT JOIN content c ON c.id = o.content "
                 f"WHERE e.content IN ({_marks(part)}) ORDER BY i.path, e.role DESC",  # content is told before caption
                 part,
                 columns=_MATCH_TYPES,

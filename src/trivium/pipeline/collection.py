@@ -437,7 +437,6 @@ class Collection:
         queries = checked_parts(queries)
         store = self._existing()
         sandbox, space = self._sandbox_for(queries), self.space
-        store.require(space.space)
         vectors = query_vectors(space, queries, sandbox=sandbox)
         relevance = space.relevance
         judge = None if relevance is None else Judge(relevance, [asked_with(parts) for parts in queries])

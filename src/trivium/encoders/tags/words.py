@@ -68,9 +68,9 @@ def put_text(tags: Tags, name: str, *texts: str) -> None:
 def put_list(tags: Tags, name: str, entries: Iterable[str]) -> None:
     """Add entries to a list, each once."""
     before = tags.get(name)
-    together = dict.fromkeys([*(before if isinstance(before, list) else []), *filter(None, entries)])
+    together: list[str] = [*(before if isinstance(before, list) else []), *filter(None, entries)]
     if together:
-        tags[name] = list(together)[:MAX_ENTRIES]
+        tags[name] = list(dict.fromkeys(together))[:MAX_ENTRIES]
 
 
 def put_number(tags: Tags, name: str, value: object, *, least: float = 0, most: float = math.inf) -> None:

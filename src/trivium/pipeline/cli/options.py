@@ -49,10 +49,10 @@ class Parser(argparse.ArgumentParser):
         for name in (None, "store"):
             self.register("action", name, _Once)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None, **settings: Any) -> Any:
         """Do what argparse does; nothing has been given yet."""
         self.given = set()
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(args, namespace, **settings)
 
 
 class _Once(argparse.Action):

@@ -100,7 +100,9 @@ def find_duplicates(store: Store, *, near: bool = False, progress: Progress | No
         groups += [[content] for content in store.equal_contents() if content not in grouped]
         items = store.items_of(content for group in groups for content in group)
         for group in groups:
-            files = [(path, kind) for content in group for _, path, kind in items.get(content, ())]
+            files: list[tuple[str, ItemKind]] = [
+                (path, kind) for content in group for _, path, kind in items.get(content, ())
+            ]
             if len(files) > 1:
                 found.groups.append(_group(files, is_equal=len(group) == 1))
     found.groups.sort(key=lambda group: (-group.freed_bytes, group.files[0].path))

@@ -1,6 +1,10 @@
 """The table of suffixes: what is missing is told by the name of what brings it."""
 
+import os
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.pipeline import suffixes
 from trivium.pipeline.records import ITEM_KINDS
@@ -15,6 +19,11 @@ def test_the_table() -> None:
     assert kind_of_name("/a/b.JPE") == kind_of_name("b.jfif") == "image"
     assert kind_of_name("b.xmp") is kind_of_name("jpg") is None
     assert suffix_of("/a.b/C.Tar.GZ") == ".gz"
+
+
+@given(st.text(alphabet="./aB", max_size=9))
+def test_suffixes_are_as_python_has_them(name: str) -> None:
+    assert suffix_of(name) == os.path.splitext(name)[1].lower()
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ class Plan:
 
     def settings_of(self, path: str) -> RootSettings:
         """Return how a file below the walked paths is indexed."""
+        if len(self.walked) == 1:
+            return next(iter(self.walked.values()))
         root = nearest(path, self.walked)
         assert root is not None
         return self.walked[root]

@@ -26,12 +26,14 @@ from typing import Any
 LIBC = ctypes.CDLL(None, use_errno=True)
 COLUMN = 1 if platform.machine() == "aarch64" else 0
 TARGET: dict[str, Any] = {}
-DRAWING = "<svg>"  # what makes a file a drawing
+# What makes a "file" one of a kind, before the name of a trial; pictures and videos have nothing.
+MARKS = {"picture": "", "drawing": "<svg>", "raw": "FUJIFILMCCD-RAW", "video": "", "document": "%PDF-"}
 HIJACK = """
 import json, os, sys
 sys.path.insert(0, {package!r})
 sys.path[1:1] = [{reference!r}]
 import attacks
+from trivium.encoders.decoding import documents as document_decoding
 from trivium.encoders.decoding import videos as video_decoding
 from trivium.encoders.sandbox import isolation, landlock, seccomp
 from trivium.encoders.sandbox import worker as decode_worker
@@ -39,8 +41,9 @@ from trivium.encoders.base import DecodeError
 attacks.TARGET.update({target!r})
 {without}
 def taken_over(data, **_):
-    raise DecodeError(attacks.outcome(bytes(data).decode().removeprefix(attacks.DRAWING)))
-decode_worker.decode_image = video_decoding.open_video = taken_over
+    mark = max((mark for mark in attacks.MARKS.values() if data.startswith(mark.encode())), key=len)
+    raise DecodeError(attacks.outcome(bytes(data).decode().removeprefix(mark)))
+decode_worker.decode_image = video_decoding.open_video = document_decoding.decode_document = taken_over
 decode_worker.scan_audio = lambda data, **_: taken_over(data[:].rstrip(b" "))
 sys.path.pop(1)
 """
@@ -301,7 +304,7 @@ def main(folder: str, *without: str) -> dict[str, Any]:
             listening.listen(64)
         target = {"folder": folder, "parent": os.getpid(), "address": ctypes.addressof(kept)}
         target |= {"abstract": f"trivium-{os.getpid()}", "port": by_port.getsockname()[1]}
-        tried = {kind: _tried(kind, target, without=without) for kind in ("picture", "drawing", "video")}
+        tried = {kind: _tried(kind, target, without=without) for kind in MARKS}
         tried["sound"] = _tried_on_descriptors(target, without=without)
     return {"tried": tried, "decoded": {} if "bare" in without else _decoded(media), "isolation": _isolation()}
 
@@ -315,9 +318,14 @@ def _tried(kind: str, target: dict[str, Any], *, without: tuple[str, ...]) -> di
         for name in sorted(TRIALS.keys() - OF_DESCRIPTOR.keys()):
             if name == "ptrace" and "bare" in without:
                 continue  # traced, this process would stop at its next signal
-            data = ((DRAWING if kind == "drawing" else "") + name).encode()
+            data = (MARKS[kind] + name).encode()
             try:
-                box.video(data, len) if kind == "video" else box.decode("image", data)
+                if kind == "video":
+                    box.video(data, len)
+                elif kind == "document":
+                    box.text(data, most=100)
+                else:
+                    box.decode("image", data)
             except DecodeError as error:
                 found[name] = error.reason
     return found

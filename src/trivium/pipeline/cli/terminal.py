@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trivium.encoders.sandbox.pool import DecodeSandbox
     from trivium.pipeline.explain.drops import Explanation
     from trivium.pipeline.search.retrieval import Hit
-    from trivium.pipeline.upkeep.duplicates import DuplicateGroup
+    from trivium.pipeline.upkeep.duplicates import DuplicateGroup, Duplicates
 
 PROBLEMS_SHOWN = 50
 TOLD_SHARE = 0.01  # of the processor's time
@@ -265,6 +265,12 @@ def duplicates_told(group: "DuplicateGroup") -> str:
     """Say what a group of duplicates is."""
     alike = "equal" if group.is_equal else "look the same"
     return f"{group.kind}: {len(group.files):,} files, {alike}; {group.freed_bytes / 1e6:,.1f} MB to be freed"
+
+
+def freed_told(found: "Duplicates") -> str:
+    """Say what all groups of duplicates come to."""
+    groups = f"{len(found.groups):,} group{'' if len(found.groups) == 1 else 's'}"
+    return f"{groups}; keeping the first file of each would free {found.freed_bytes / 1e6:,.1f} MB"
 
 
 def clock(seconds: float) -> str:

@@ -19,7 +19,15 @@ from trivium.pipeline.cli.options import (
     part,
     wish_of,
 )
-from trivium.pipeline.cli.terminal import announce, duplicates_told, index_bars, print_problems, progress_bars, say
+from trivium.pipeline.cli.terminal import (
+    announce,
+    duplicates_told,
+    freed_told,
+    index_bars,
+    print_problems,
+    progress_bars,
+    say,
+)
 from trivium.pipeline.collection import Collection
 from trivium.pipeline.escaping import printable
 from trivium.pipeline.records import ItemKind
@@ -213,10 +221,7 @@ def duplicates(options: argparse.Namespace) -> int:
             size = "missing" if file.size_bytes is None else f"{file.size_bytes:,}"
             say(f"{size:>16}  {printable(file.path)}")
     print_problems([f"{printable(problem.path)}: {printable(problem.reason)}" for problem in found.problems])
-    say(
-        f"{len(found.groups):,} groups; keeping the first file of each would free {found.freed_bytes / 1e6:,.1f} MB. "
-        "Nothing was deleted"
-    )
+    say(f"{freed_told(found)}. Nothing was deleted")
     return 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trivium.pipeline.cli.pages.html import inside, link_to, page_of
-from trivium.pipeline.cli.terminal import duplicates_told
+from trivium.pipeline.cli.terminal import duplicates_told, freed_told
 from trivium.pipeline.escaping import Html, joined, markup
 from trivium.pipeline.upkeep.duplicates import DuplicateFile, DuplicateGroup, Duplicates
 
@@ -19,8 +19,9 @@ def render_duplicates(found: Duplicates, *, target: Path, thumbnails: Mapping[st
         thumbnails: WebP files by path.
     """
     folder, shown = target.absolute().parent, inside(thumbnails)
-    note = f"{len(found.groups):,} groups; keeping the first file of each would free {found.freed_bytes / 1e6:,.1f} MB"
-    return page_of("Trivium duplicates", note, joined(_section(group, folder, shown) for group in found.groups))
+    return page_of(
+        "Trivium duplicates", freed_told(found), joined(_section(group, folder, shown) for group in found.groups)
+    )
 
 
 def _section(group: DuplicateGroup, folder: Path, shown: Mapping[str, str]) -> Html:

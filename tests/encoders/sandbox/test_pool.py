@@ -734,6 +734,16 @@ def test_close_while_decoding() -> None:
     assert box.pids == []
 
 
+def test_close_while_a_worker_starts() -> None:
+    box = DecodeSandbox(1, command=[sys.executable, "-c", "import time; time.sleep(1000)"])
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(box.decode, "image", b"x")
+        wait_for(lambda: bool(box.pids))
+        box.close()
+        with pytest.raises(ValueError, match="the sandbox is closed"):
+            pending.result(timeout=10)
+
+
 @needs_proc
 def test_workers_end_with_their_sandbox() -> None:
     box = DecodeSandbox(1)

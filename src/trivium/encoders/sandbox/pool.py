@@ -390,8 +390,10 @@ class DecodeSandbox:
             worker.wait_until_ready()
             self._check_open()
             judge(worker.isolation, self._mode)
-        except BaseException:
+        except BaseException as error:
             self.end(worker)
+            if isinstance(error, SandboxError):
+                self._check_open()  # by `close`, as it started
             raise
         return worker
 
